@@ -1,0 +1,37 @@
+//! The ground floor: ids, resources that users declare, validation and error codes.
+//!
+//! Pure data. Nothing here does I/O, reads a clock or knows of another room; every other crate
+//! of the workspace may depend on this one.
+
+#![forbid(unsafe_code)]
+
+mod code;
+mod digest;
+mod function;
+mod ids;
+mod keys;
+mod metadata;
+mod names;
+mod node;
+mod placement;
+mod quantity;
+mod schema;
+mod token;
+mod validation;
+
+pub use code::{Code, Coded, codes};
+pub use digest::{Digest, DigestHasher, ParseDigestError};
+pub use function::{
+    Function, FunctionSpec, FunctionStatus, Limits, PlacementRule, Route, Template, TrafficTarget,
+    Version,
+};
+pub use ids::{ClusterId, NodeId, ParseIdError, Revision};
+pub use keys::{Key, Kind};
+pub use metadata::{API_VERSION, DEFAULT_NAMESPACE, Metadata, Resource};
+pub use names::{Labels, check_label_key, check_label_value, check_name, nearest};
+pub use node::{Node, NodeSpec};
+pub use placement::{Candidates, Placement, PlacementReason};
+pub use quantity::{ByteSize, Millis, ParseQuantityError};
+pub use schema::{json_schema, json_schemas};
+pub use token::{Role, TokenKind, TokenRecord};
+pub use validation::{Invalid, Violation, Violations};

@@ -1,0 +1,2 @@
+//! swarmer
+fn main() {}
