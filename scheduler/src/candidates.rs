@@ -1,0 +1,97 @@
+//! Who starts a function that runs nowhere.
+//!
+//! Highest random weight ("rendezvous") hashing, Thaler and Ravishankar, 1998: every node of the
+//! cluster computes the same order from committed state alone, with no message.
+
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use serde::{Deserialize, Serialize};
+use swarmer_model::NodeId;
+
+/// How many candidates a function has: two machines may be down and two full, and the next request
+/// still finds two that hold the image.
+pub const CANDIDATES: usize = 6;
+
+/// A committed node that may hold the function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CandidateNode {
+    /// Who it is.
+    pub id: NodeId,
+    /// Its committed region.
+    pub region: String,
+}
+
+/// The candidates of one region.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegionCandidates {
+    /// The region.
+    pub region: String,
+    /// Its candidates, first choice first.
+    pub nodes: Vec<NodeId>,
+}
+
+/// How much a function likes a node: all nodes of a cluster must agree on it, so it may never
+/// change between versions. FNV-1a of the key, then two rounds of the SplitMix64 finaliser.
+pub fn score(function: &str, node: NodeId) -> u64 {
+    let key = function.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    mix(mix(key) ^ mix(node.0.wrapping_add(0x9e37_79b9_7f4a_7c15)))
+}
+
+fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// At most `n` candidates of `function` among the committed, eligible `nodes`, first choice first:
+/// those of `own_regions` in that order, then those of other regions by the region's name; inside
+/// a region by [`score`]. When a node comes or goes, no two others change their order.
+///
+/// Pass every eligible node, alive or not: who is dead right now is for the caller to skip, or
+/// the candidates would move with every flap.
+pub fn candidates(
+    function: &str,
+    own_regions: &[String],
+    nodes: &[CandidateNode],
+    n: usize,
+) -> Vec<NodeId> {
+    candidates_by_region(function, own_regions, nodes, n)
+        .into_iter()
+        .flat_map(|region| region.nodes)
+        .take(n)
+        .collect()
+}
+
+/// Like [`candidates`], with at most `n` for each region: for regions that are each other's
+/// failover.
+pub fn candidates_by_region(
+    function: &str,
+    own_regions: &[String],
+    nodes: &[CandidateNode],
+    n: usize,
+) -> Vec<RegionCandidates> {
+    // Rank and name of a region, to its nodes by falling score.
+    type Ranked<'a> = BTreeMap<(usize, &'a str), Vec<(Reverse<u64>, NodeId)>>;
+    let mut regions = Ranked::new();
+    for node in nodes {
+        let rank = own_regions.iter().position(|own| *own == node.region);
+        regions
+            .entry((rank.unwrap_or(own_regions.len()), &node.region))
+            .or_default()
+            .push((Reverse(score(function, node.id)), node.id));
+    }
+    regions
+        .into_iter()
+        .map(|((_, region), mut nodes)| {
+            nodes.sort_unstable();
+            nodes.dedup();
+            nodes.truncate(n);
+            RegionCandidates {
+                region: region.to_owned(),
+                nodes: nodes.into_iter().map(|(_, id)| id).collect(),
+            }
+        })
+        .collect()
+}

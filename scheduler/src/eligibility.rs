@@ -1,0 +1,140 @@
+//! Which node may hold which function.
+
+use std::collections::BTreeSet;
+
+use swarmer_model::nearest;
+
+use crate::{
+    input::{Desired, FunctionNeed, NodeFacts, NodeRef, Observed},
+    output::{Decision, Verdict},
+    planner::{State, plan},
+    reason::Reason,
+};
+
+/// The constraint of the function that the node breaks, if any. Looks at committed facts only
+/// (region, zone, labels), so that it also tells who is eligible as a candidate.
+pub fn misfit(need: &FunctionNeed, node: &NodeFacts) -> Option<Reason> {
+    if !need.regions.is_empty() && !need.regions.contains(&node.region) {
+        return Some(Reason::Region { is: node.region.clone(), allowed: need.regions.clone() });
+    }
+    if !need.zones.is_empty() && !need.zones.contains(&node.zone) {
+        return Some(Reason::Zone { is: node.zone.clone(), allowed: need.zones.clone() });
+    }
+    need.labels.iter().find_map(|(key, needs)| {
+        let has = node.labels.get(key);
+        (has != Some(needs)).then(|| Reason::Label {
+            key: key.clone(),
+            needs: needs.clone(),
+            has: has.cloned(),
+        })
+    })
+}
+
+/// Why the node gets no further copy of the function; `None`: it fits.
+pub(crate) fn refuse(state: &State<'_>, need: &FunctionNeed, node: &NodeFacts) -> Option<Reason> {
+    if let Some(reason) = misfit(need, node) {
+        return Some(reason);
+    }
+    if state.holds(&need.key, node.id) {
+        return Some(Reason::AlreadyHere);
+    }
+    if node.dead_since_ms.is_some() {
+        return Some(Reason::Dead);
+    }
+    if node.draining {
+        return Some(Reason::Draining);
+    }
+    let used = state.used(node.id);
+    if used.functions >= node.capacity.functions {
+        return Some(Reason::FunctionsFull { max: node.capacity.functions });
+    }
+    let free_bytes = node.capacity.memory_bytes.saturating_sub(used.clamped());
+    (used.memory_bytes.saturating_add(u128::from(need.memory_bytes))
+        > u128::from(node.capacity.memory_bytes))
+    .then_some(Reason::MemoryFull { free_bytes, needs_bytes: need.memory_bytes })
+}
+
+/// What the user may have meant by a constraint that not one node meets.
+pub(crate) fn hint<'a>(
+    need: &FunctionNeed,
+    nodes: impl Iterator<Item = &'a NodeFacts> + Clone,
+) -> Option<String> {
+    let regions = nodes.clone().map(|node| node.region.as_str());
+    if let Some(hint) = unknown("region", &need.regions, regions) {
+        return Some(hint);
+    }
+    let zones = nodes.clone().map(|node| node.zone.as_str());
+    if let Some(hint) = unknown("zone", &need.zones, zones) {
+        return Some(hint);
+    }
+    need.labels.iter().find_map(|(key, needs)| {
+        let met = nodes.clone().any(|node| node.labels.get(key) == Some(needs));
+        if met {
+            return None;
+        }
+        let values: BTreeSet<&str> =
+            nodes.clone().filter_map(|node| node.labels.get(key)).map(String::as_str).collect();
+        let meant = if values.is_empty() {
+            let keys: BTreeSet<&str> =
+                nodes.clone().flat_map(|node| node.labels.keys()).map(String::as_str).collect();
+            nearest(key, keys).map(str::to_owned)
+        } else {
+            let value = nearest(needs, values.iter().copied()).or(values.first().copied());
+            value.map(|value| format!("{key}={value}"))
+        };
+        let meant = meant.map_or(String::new(), |meant| format!("; nearest: {meant}"));
+        Some(format!("no node has label {key}={needs}{meant}"))
+    })
+}
+
+fn unknown<'a>(
+    what: &str,
+    allowed: &[String],
+    known: impl Iterator<Item = &'a str>,
+) -> Option<String> {
+    let known: BTreeSet<&str> = known.collect();
+    if allowed.is_empty() || allowed.iter().any(|name| known.contains(name.as_str())) {
+        return None;
+    }
+    let meant = allowed
+        .iter()
+        .find_map(|name| nearest(name, known.iter().copied()))
+        .map_or(String::new(), |meant| format!("; nearest: {meant}"));
+    Some(format!("no node is in {what} [{}]{meant}", allowed.join(", ")))
+}
+
+/// For every node, what the plan for this input does about one function and why: the long form of
+/// a decision, for people. Empty if there is no such function.
+pub fn explain(
+    desired: &Desired,
+    observed: &Observed,
+    now_ms: u64,
+    function: &str,
+) -> Vec<Decision> {
+    let plan = plan(desired, observed, now_ms);
+    let mut after = observed.clone();
+    plan.apply(&mut after);
+    let state = State::new(desired, &after, now_ms);
+    let Some(need) = state.need(function) else { return Vec::new() };
+    let mut decisions: Vec<Decision> =
+        plan.decisions.into_iter().filter(|decision| decision.function == function).collect();
+    for node in state.nodes() {
+        if decisions.iter().any(|decision| decision.node.id == node.id) {
+            continue;
+        }
+        let (verdict, reason) = if state.holds(function, node.id) {
+            (Verdict::Kept, Reason::Fits)
+        } else {
+            let refused = refuse(&state, need, node);
+            (Verdict::Refused, refused.unwrap_or(Reason::NotNeeded))
+        };
+        decisions.push(Decision {
+            function: function.to_owned(),
+            node: NodeRef::from(node),
+            verdict,
+            reason,
+        });
+    }
+    decisions.sort_by_key(|decision| decision.node.id);
+    decisions
+}

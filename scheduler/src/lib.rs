@@ -1,0 +1,36 @@
+//! The planner: which function stands on which node, and why.
+//!
+//! [`plan`] is a pure function of what users want ([`Desired`]), what is there ([`Observed`]) and
+//! the time, handed in. Its answer is a list of commands, each with its reason; carrying them out
+//! is the caller's work. [`candidates`] says, with no state at all, which nodes start a function
+//! that runs nowhere. No I/O, clock or random source in here: a [`Record`] of any decision can be
+//! replayed.
+//!
+//! The inputs are this crate's own plain structs, not the cluster's resources: the planner does
+//! not change when a resource gains a field that placement does not look at.
+
+#![forbid(unsafe_code)]
+
+mod candidates;
+pub mod codes;
+mod conflict;
+mod eligibility;
+mod input;
+mod output;
+mod planner;
+mod reason;
+mod record;
+
+pub use candidates::{
+    CANDIDATES, CandidateNode, RegionCandidates, candidates, candidates_by_region, score,
+};
+pub use conflict::Conflict;
+pub use eligibility::{explain, misfit};
+pub use input::{
+    Capacity, CopyState, DEFAULT_DEAD_GRACE_MS, Desired, FunctionKey, FunctionNeed, NodeFacts,
+    NodeRef, Observed, Policy, Spread,
+};
+pub use output::{Command, Decision, Plan, Verdict};
+pub use planner::plan;
+pub use reason::{Reason, Trouble};
+pub use record::{Record, ReplayError};

@@ -1,0 +1,142 @@
+//! Which copies of a function stand well, and which are in trouble.
+
+use std::{cmp::Reverse, collections::BTreeSet};
+
+use swarmer_model::NodeId;
+
+use super::state::State;
+use crate::{
+    candidates::score,
+    eligibility::misfit,
+    input::{FunctionNeed, NodeFacts},
+    reason::Trouble,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Standee {
+    pub(super) node: NodeId,
+    pub(super) ready: bool,
+    pub(super) dead: bool,
+}
+
+impl Standee {
+    /// It answers calls right now.
+    pub(super) fn serves(&self) -> bool {
+        self.ready && !self.dead
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Bad {
+    pub(super) copy: Standee,
+    pub(super) trouble: Trouble,
+}
+
+/// The copies of one function.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// Those that count. A copy on a node that is dead within its grace time does.
+    pub(super) good: Vec<Standee>,
+    /// Those that another one is to take the place of.
+    pub(super) bad: Vec<Bad>,
+}
+
+impl Standing {
+    pub(super) fn of(state: &State<'_>, need: &FunctionNeed) -> Self {
+        let mut standing = Self::default();
+        for (id, ready) in state.copies(&need.key) {
+            // Copies on strangers go before this is asked.
+            let Some(node) = state.node(id) else { continue };
+            let copy = Standee { node: id, ready, dead: node.dead_since_ms.is_some() };
+            match trouble(state, need, node) {
+                Some(trouble) => standing.bad.push(Bad { copy, trouble }),
+                None => standing.good.push(copy),
+            }
+        }
+        standing
+    }
+
+    /// The copies in trouble that stay for now.
+    ///
+    /// Drained and overfull ones stay until as many good copies serve as are wanted, so that a
+    /// drain never lowers the number that serves. Misplaced ones stay only for a replacement that
+    /// is starting. Dead ones serve nobody: they stay only where there is no replacement at all,
+    /// for the node may come back.
+    pub(super) fn kept_bad(&self, wanted: u32) -> BTreeSet<NodeId> {
+        let wanted = wanted as usize;
+        let serving = self.good.iter().filter(|copy| copy.serves()).count();
+        let starting = self.good.iter().filter(|copy| !copy.ready && !copy.dead).count();
+        let mut room = wanted.saturating_sub(serving);
+        let mut room_misplaced = starting.min(room);
+        let mut kept = BTreeSet::new();
+        let mut living: Vec<&Bad> = self.bad.iter().filter(|bad| !bad.copy.dead).collect();
+        // Lawful ones first, and among them those that serve.
+        living.sort_by_key(|bad| {
+            (matches!(bad.trouble, Trouble::Misplaced(_)), !bad.copy.ready, bad.copy.node)
+        });
+        for bad in living {
+            let misplaced = matches!(bad.trouble, Trouble::Misplaced(_));
+            if room == 0 || (misplaced && room_misplaced == 0) {
+                continue;
+            }
+            room -= 1;
+            room_misplaced -= usize::from(misplaced);
+            kept.insert(bad.copy.node);
+        }
+        let mut room_dead = wanted.saturating_sub(self.good.len() + kept.len());
+        for bad in self.bad.iter().filter(|bad| bad.copy.dead) {
+            if room_dead > 0 && !matches!(bad.trouble, Trouble::Misplaced(_)) {
+                room_dead -= 1;
+                kept.insert(bad.copy.node);
+            }
+        }
+        kept
+    }
+}
+
+/// What is wrong with the function's copy on the node.
+fn trouble(state: &State<'_>, need: &FunctionNeed, node: &NodeFacts) -> Option<Trouble> {
+    if let Some(reason) = misfit(need, node) {
+        return Some(Trouble::Misplaced(Box::new(reason)));
+    }
+    if let Some(for_ms) = state.dead_for_ms(node)
+        && for_ms >= state.grace_ms()
+    {
+        return Some(Trouble::Dead { for_ms, grace_ms: state.grace_ms() });
+    }
+    if node.draining {
+        return Some(Trouble::Draining);
+    }
+    (overfull(state, node) && to_go(state, node).contains(need.key.as_str()))
+        .then_some(Trouble::Overfull)
+}
+
+/// The node holds more than it can.
+pub(super) fn overfull(state: &State<'_>, node: &NodeFacts) -> bool {
+    let used = state.used(node.id);
+    used.functions > node.capacity.functions
+        || used.memory_bytes > u128::from(node.capacity.memory_bytes)
+}
+
+/// The functions that have to leave an overfull node: the shortest run of them, least important
+/// first, without which the rest fits. When a copy leaves the node, what still has to go is
+/// always part of what had to go before.
+fn to_go<'a>(state: &State<'a>, node: &NodeFacts) -> BTreeSet<&'a str> {
+    let mut used = state.used(node.id);
+    let mut functions: Vec<&FunctionNeed> = state.functions_on(node.id).collect();
+    functions.sort_by_key(|need| {
+        (need.priority, Reverse(need.memory_bytes), score(&need.key, node.id), &need.key)
+    });
+    let mut go = BTreeSet::new();
+    for need in functions {
+        let fits = used.functions <= node.capacity.functions
+            && used.memory_bytes <= u128::from(node.capacity.memory_bytes);
+        if fits {
+            break;
+        }
+        used.functions -= 1;
+        used.memory_bytes -= u128::from(need.memory_bytes);
+        go.insert(need.key.as_str());
+    }
+    go
+}

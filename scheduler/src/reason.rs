@@ -1,0 +1,172 @@
+//! Why the planner did what it did.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use swarmer_model::ByteSize;
+
+use crate::input::NodeRef;
+
+/// What is wrong with a copy where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trouble {
+    /// Its node has been dead for longer than the grace time.
+    Dead {
+        /// For how long, in milliseconds.
+        for_ms: u64,
+        /// The grace time, in milliseconds.
+        grace_ms: u64,
+    },
+    /// Its node is to be emptied.
+    Draining,
+    /// Its node breaks a constraint of the function; the reason says which.
+    Misplaced(Box<Reason>),
+    /// Its node holds more than its capacity, and this copy is the one to go.
+    Overfull,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dead { for_ms, grace_ms } => {
+                write!(f, "dead for {for_ms} ms, grace {grace_ms} ms")
+            }
+            Self::Draining => f.write_str("draining"),
+            Self::Misplaced(reason) => write!(f, "{reason}"),
+            Self::Overfull => f.write_str("over capacity"),
+        }
+    }
+}
+
+/// Why a copy was placed, removed or kept, or a node refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// Placed: the best of the nodes that fit.
+    Chosen {
+        /// Which copy this is, from 1.
+        copy: u32,
+        /// How many are wanted.
+        wanted: u32,
+        /// The copy whose place it takes, and what is wrong with that one.
+        replaces: Option<(NodeRef, Trouble)>,
+        /// How many copies the node's zone held already.
+        zone_copies: u32,
+        /// The node's load with this copy, in thousandths of its capacity.
+        load_permille: u32,
+        /// How many nodes fitted.
+        of: u32,
+    },
+    /// Removed: there is no such function any more.
+    Deleted,
+    /// Removed: more copies than wanted.
+    Surplus {
+        /// How many are wanted.
+        wanted: u32,
+    },
+    /// Removed: the node is no member any more.
+    NotMember,
+    /// Removed: what was wrong with it is mended elsewhere, or cannot be borne.
+    Relieved(Trouble),
+    /// Kept: good where it is.
+    Fits,
+    /// Kept: its node is dead, and may come back until then.
+    Grace {
+        /// When the grace time ends, on the clock of `now`, in milliseconds.
+        until_ms: u64,
+    },
+    /// Kept in spite of its trouble, until the copy that takes its place answers.
+    UntilReplaced(Trouble),
+    /// Kept in spite of its trouble: nothing else fits.
+    NoReplacement(Trouble),
+    /// Refused: the node's region is not among those allowed.
+    Region {
+        /// The node's.
+        is: String,
+        /// The function's.
+        allowed: Vec<String>,
+    },
+    /// Refused: the node's zone is not among those allowed.
+    Zone {
+        /// The node's.
+        is: String,
+        /// The function's.
+        allowed: Vec<String>,
+    },
+    /// Refused: a label differs or is missing.
+    Label {
+        /// The label's key.
+        key: String,
+        /// The value that the function needs.
+        needs: String,
+        /// The value that the node has.
+        has: Option<String>,
+    },
+    /// Refused: the node is being emptied.
+    Draining,
+    /// Refused: the node is dead.
+    Dead,
+    /// Refused: a copy stands there already.
+    AlreadyHere,
+    /// Refused: as many functions as the node may hold.
+    FunctionsFull {
+        /// So many.
+        max: u32,
+    },
+    /// Refused: too little memory left.
+    MemoryFull {
+        /// What is left, in bytes.
+        free_bytes: u64,
+        /// What one copy needs, in bytes.
+        needs_bytes: u64,
+    },
+    /// Refused: it would fit, and others fit better or enough copies stand.
+    NotNeeded,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Chosen { copy, wanted, replaces, zone_copies, load_permille, of } => {
+                write!(f, "copy {copy} of {wanted}")?;
+                if let Some((node, trouble)) = replaces {
+                    write!(f, " in place of {node} ({trouble})")?;
+                }
+                write!(
+                    f,
+                    ": zone holds {zone_copies}, load {}.{} %, best of {of}",
+                    load_permille / 10,
+                    load_permille % 10
+                )
+            }
+            Self::Deleted => f.write_str("the function was deleted"),
+            Self::Surplus { wanted } => write!(f, "more copies than the {wanted} wanted"),
+            Self::NotMember => f.write_str("the node is no member"),
+            Self::Relieved(trouble) => write!(f, "{trouble}"),
+            Self::Fits => f.write_str("fits"),
+            Self::Grace { until_ms } => write!(f, "the node is dead; waits until {until_ms} ms"),
+            Self::UntilReplaced(trouble) => write!(f, "{trouble}; until its replacement is ready"),
+            Self::NoReplacement(trouble) => write!(f, "{trouble}; nothing else fits"),
+            Self::Region { is, allowed } => {
+                write!(f, "region {is} not in [{}]", allowed.join(", "))
+            }
+            Self::Zone { is, allowed } => write!(f, "zone {is} not in [{}]", allowed.join(", ")),
+            Self::Label { key, needs, has: Some(has) } => {
+                write!(f, "label {key}={has}, needs {key}={needs}")
+            }
+            Self::Label { key, needs, has: None } => write!(f, "no label {key}={needs}"),
+            Self::Draining => f.write_str("draining"),
+            Self::Dead => f.write_str("dead"),
+            Self::AlreadyHere => f.write_str("holds a copy already"),
+            Self::FunctionsFull { max } => write!(f, "full: holds its {max} functions"),
+            Self::MemoryFull { free_bytes, needs_bytes } => write!(
+                f,
+                "{} of memory left, needs {}",
+                ByteSize(*free_bytes),
+                ByteSize(*needs_bytes)
+            ),
+            Self::NotNeeded => f.write_str("fits, not needed"),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! A decision with all that it was made from.
+
+use serde::{Deserialize, Serialize};
+use swarmer_model::{Code, Coded};
+
+use crate::{
+    codes,
+    input::{Desired, Observed},
+    output::Plan,
+    planner::plan,
+};
+
+/// A decision with all that it was made from: what is written down to explain it later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// What users wanted.
+    pub desired: Desired,
+    /// What was there.
+    pub observed: Observed,
+    /// When, in milliseconds.
+    pub now_ms: u64,
+    /// What was decided.
+    pub plan: Plan,
+}
+
+/// A record does not come out again: it was made by another version, or changed since.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the record has {recorded} commands and replays to {} others; it was made by another version or changed", .replayed.commands.len())]
+pub struct ReplayError {
+    /// How many commands the record has.
+    pub recorded: usize,
+    /// What this version decides.
+    pub replayed: Box<Plan>,
+}
+
+impl Coded for ReplayError {
+    fn code(&self) -> Code {
+        codes::REPLAY
+    }
+}
+
+impl Record {
+    /// Plans, and keeps what it was planned from.
+    pub fn new(desired: Desired, observed: Observed, now_ms: u64) -> Self {
+        let plan = plan(&desired, &observed, now_ms);
+        Self { desired, observed, now_ms, plan }
+    }
+
+    /// Decides again from the recorded input.
+    ///
+    /// # Errors
+    /// [`ReplayError`] if the result differs from the recorded one in anything.
+    pub fn replay(&self) -> Result<Plan, ReplayError> {
+        let replayed = plan(&self.desired, &self.observed, self.now_ms);
+        if replayed == self.plan {
+            Ok(replayed)
+        } else {
+            Err(ReplayError { recorded: self.plan.commands.len(), replayed: Box::new(replayed) })
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Candidates agree everywhere and change as little as can be.
+
+use proptest::prelude::*;
+use swarmer_model::NodeId;
+use swarmer_scheduler::{CANDIDATES, CandidateNode, candidates, candidates_by_region, score};
+
+use crate::world::config;
+
+fn nodes(ids: &[u64], regions: u64) -> Vec<CandidateNode> {
+    ids.iter()
+        .map(|id| CandidateNode { id: NodeId(*id), region: format!("r{}", id % regions) })
+        .collect()
+}
+
+#[test]
+fn the_score_never_changes_between_versions() {
+    // Nodes of two versions must agree: a change here is a change of the wire format.
+    assert_eq!(score("demo/hello", NodeId(1)), SCORES[0]);
+    assert_eq!(score("demo/hello", NodeId(2)), SCORES[1]);
+    assert_eq!(score("", NodeId(0)), SCORES[2]);
+}
+
+const SCORES: [u64; 3] =
+    [2_125_758_359_700_083_858, 4_246_063_219_010_726_702, 15_586_148_582_901_884_014];
+
+#[test]
+fn own_regions_come_first_in_their_order() {
+    let all = nodes(&(1..=20).collect::<Vec<_>>(), 4);
+    let own = ["r2".to_owned(), "r1".to_owned()];
+    let chosen = candidates("demo/hello", &own, &all, 8);
+    let regions: Vec<u64> = chosen.iter().map(|id| id.0 % 4).collect();
+    assert_eq!(regions, [2, 2, 2, 2, 2, 1, 1, 1]);
+    let by_region = candidates_by_region("demo/hello", &own, &all, 2);
+    let order: Vec<&str> = by_region.iter().map(|region| region.region.as_str()).collect();
+    assert_eq!(order, ["r2", "r1", "r0", "r3"]);
+    assert!(by_region.iter().all(|region| region.nodes.len() == 2));
+}
+
+#[test]
+fn functions_share_the_nodes_evenly() {
+    let all = nodes(&(1..=10).collect::<Vec<_>>(), 1);
+    let mut first = [0_u32; 11];
+    for i in 0..5_000 {
+        let chosen = candidates(&format!("demo/f{i}"), &[], &all, CANDIDATES);
+        assert_eq!(chosen.len(), CANDIDATES);
+        first[usize::try_from(chosen[0].0).unwrap()] += 1;
+    }
+    assert!(first[1..].iter().all(|n| (400..600).contains(n)), "{first:?}");
+}
+
+proptest! {
+    #![proptest_config(config(256))]
+
+    #[test]
+    fn a_node_that_goes_changes_only_its_own_slot(
+        ids in prop::collection::btree_set(any::<u64>(), 1..40),
+        regions in 1_u64..4,
+        gone in any::<prop::sample::Index>(),
+        key in "[a-z]{1,8}/[a-z]{1,8}",
+    ) {
+        let ids: Vec<u64> = ids.into_iter().collect();
+        let gone = ids[gone.index(ids.len())];
+        let own = ["r0".to_owned()];
+        let before = candidates(&key, &own, &nodes(&ids, regions), CANDIDATES);
+        let rest: Vec<u64> = ids.iter().copied().filter(|id| *id != gone).collect();
+        let mut shuffled = nodes(&rest, regions);
+        shuffled.reverse();
+        let after = candidates(&key, &own, &shuffled, CANDIDATES);
+        let kept: Vec<NodeId> = before.iter().copied().filter(|id| id.0 != gone).collect();
+        prop_assert_eq!(&after[..kept.len()], &kept[..]);
+        prop_assert!(after.len() <= kept.len() + 1);
+        if kept.len() == before.len() {
+            prop_assert_eq!(after, before);
+        }
+    }
+}

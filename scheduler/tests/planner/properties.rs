@@ -1,0 +1,279 @@
+//! Promises that hold for every input.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use swarmer_model::NodeId;
+use swarmer_scheduler::{
+    Capacity, Command, Conflict, CopyState, Desired, FunctionNeed, NodeFacts, Observed, Policy,
+    Spread, misfit,
+};
+
+use crate::world::{World, config};
+
+fn label() -> impl Strategy<Value = BTreeMap<String, String>> {
+    prop::collection::btree_map("[ab]", "[xy]", 0..2)
+}
+
+fn any_need() -> impl Strategy<Value = FunctionNeed> {
+    (
+        (0_u32..5, 0_u64..6, -1_i32..2, any::<bool>()),
+        prop::collection::vec("r[0-2]", 0..3),
+        prop::collection::vec("z[0-2]", 0..2),
+        label(),
+    )
+        .prop_map(|((replicas, memory_bytes, priority, zone), regions, zones, labels)| {
+            FunctionNeed {
+                replicas,
+                memory_bytes,
+                priority,
+                regions,
+                zones,
+                labels,
+                spread: if zone { Spread::Zone } else { Spread::Node },
+                ..FunctionNeed::default()
+            }
+        })
+}
+
+fn any_node() -> impl Strategy<Value = NodeFacts> {
+    (
+        ("r[0-2]", "z[0-2]"),
+        label(),
+        prop::bool::weighted(0.2),
+        prop::option::weighted(0.25, 0_u64..200),
+        (0_u32..5, 0_u64..16),
+    )
+        .prop_map(
+            |((region, zone), labels, draining, dead_since_ms, (functions, memory_bytes))| {
+                NodeFacts {
+                    region,
+                    zone,
+                    labels,
+                    draining,
+                    dead_since_ms,
+                    capacity: Capacity { functions, memory_bytes },
+                    ..NodeFacts::default()
+                }
+            },
+        )
+}
+
+/// Anything: copies on strangers, of deleted functions, on overfull and dead nodes.
+fn any_world() -> impl Strategy<Value = World> {
+    let copies = prop::collection::btree_map(1_u64..10, any::<bool>(), 0..5);
+    (
+        prop::collection::vec(any_need(), 0..7),
+        prop::collection::vec(any_node(), 0..8),
+        prop::collection::vec(copies, 0..9),
+        100_u64..300,
+    )
+        .prop_map(|(needs, nodes, placed, now_ms)| {
+            let functions = needs
+                .into_iter()
+                .enumerate()
+                .map(|(i, need)| FunctionNeed { key: format!("t/f{i}"), ..need })
+                .collect();
+            let nodes = (1..)
+                .zip(nodes)
+                .map(|(i, node)| NodeFacts { id: NodeId(i), name: format!("n{i}"), ..node })
+                .collect();
+            let placements = placed
+                .into_iter()
+                .enumerate()
+                .map(|(i, copies)| {
+                    let copies = copies
+                        .into_iter()
+                        .map(|(node, ready)| CopyState { node: NodeId(node), ready })
+                        .collect();
+                    (format!("t/f{i}"), copies)
+                })
+                .collect();
+            World {
+                desired: Desired { functions, policy: Policy { dead_grace_ms: 100 } },
+                observed: Observed { nodes, placements },
+                now_ms,
+            }
+        })
+}
+
+/// A cluster in good health with room for everything.
+fn roomy_world() -> impl Strategy<Value = World> {
+    any_world().prop_map(|mut world| {
+        for node in &mut world.observed.nodes {
+            node.draining = false;
+            node.dead_since_ms = None;
+            node.capacity = Capacity { functions: 100, memory_bytes: 10_000 };
+        }
+        world.observed.placements.clear();
+        world.settle();
+        world
+    })
+}
+
+fn used(world: &World) -> BTreeMap<NodeId, (u32, u64)> {
+    let mut used: BTreeMap<NodeId, (u32, u64)> = BTreeMap::new();
+    for need in &world.desired.functions {
+        for copy in world.observed.placements.get(&need.key).into_iter().flatten() {
+            let used = used.entry(copy.node).or_default();
+            used.0 += 1;
+            used.1 += need.memory_bytes;
+        }
+    }
+    used
+}
+
+fn fact(world: &World, id: NodeId) -> Option<&NodeFacts> {
+    world.observed.nodes.iter().find(|node| node.id == id)
+}
+
+fn wish<'a>(world: &'a World, key: &str) -> Option<&'a FunctionNeed> {
+    world.desired.functions.iter().find(|need| need.key == key)
+}
+
+proptest! {
+    #![proptest_config(config(1_000))]
+
+    #[test]
+    fn a_fixpoint_or_a_named_conflict(world in any_world()) {
+        let mut world = world;
+        let first = world.step();
+        let unsettled = first.conflicts.contains(&Conflict::Unsettled { rounds: 64 });
+        prop_assert!(!unsettled);
+        prop_assert!(world.plan().is_empty(), "planned again: {:?}", world.plan().commands);
+        // With every copy ready and every grace time over, what is then missing has a name.
+        world.now_ms = 1_000;
+        world.settle();
+        let last = world.plan();
+        for need in &world.desired.functions {
+            let named = last.conflicts.iter().any(
+                |c| matches!(c, Conflict::Short { function, .. } if *function == need.key));
+            let count = world.observed.placements.get(&need.key).map_or(0, Vec::len);
+            prop_assert!(named || count == need.replicas as usize,
+                "{}: {count} of {} and no conflict", need.key, need.replicas);
+        }
+        for (node, (functions, memory)) in used(&world) {
+            let Some(facts) = fact(&world, node) else { continue };
+            let over = functions > facts.capacity.functions
+                || memory > facts.capacity.memory_bytes;
+            let dead_or_drained = facts.draining || facts.dead_since_ms.is_some();
+            prop_assert!(!over || dead_or_drained || !last.conflicts.is_empty());
+        }
+    }
+
+    #[test]
+    fn no_command_without_what_it_changes(world in any_world()) {
+        let plan = world.plan();
+        let mut seen = BTreeSet::new();
+        for command in &plan.commands {
+            prop_assert!(seen.insert((command.function(), command.node())), "twice: {command}");
+            let there = world.observed.placements.get(command.function())
+                .is_some_and(|copies| copies.iter().any(|copy| copy.node == command.node()));
+            prop_assert_eq!(there, matches!(command, Command::Remove { .. }), "{}", command);
+        }
+        let mut after = world.clone();
+        plan.apply(&mut after.observed);
+        let sets: BTreeMap<String, BTreeSet<NodeId>> = after.observed.placements.iter()
+            .map(|(key, copies)| (key.clone(), copies.iter().map(|copy| copy.node).collect()))
+            .collect();
+        prop_assert_eq!(sets, plan.placements);
+    }
+
+    #[test]
+    fn never_over_capacity(world in any_world()) {
+        let mut world = world;
+        let before = used(&world);
+        world.step();
+        for (node, (functions, memory)) in used(&world) {
+            let Some(facts) = fact(&world, node) else { continue };
+            let (functions_before, memory_before) =
+                before.get(&node).copied().unwrap_or_default();
+            prop_assert!(functions <= facts.capacity.functions.max(functions_before));
+            prop_assert!(memory <= facts.capacity.memory_bytes.max(memory_before));
+        }
+    }
+
+    #[test]
+    fn constraints_are_never_violated(world in any_world()) {
+        let mut world = world;
+        for command in &world.plan().commands {
+            if let Command::Add { function, node, .. } = command {
+                let facts = fact(&world, node.id).unwrap();
+                prop_assert_eq!(misfit(wish(&world, function).unwrap(), facts), None);
+                prop_assert!(!facts.draining && facts.dead_since_ms.is_none());
+            }
+        }
+        world.settle();
+        for (key, copies) in &world.observed.placements {
+            let need = wish(&world, key).unwrap();
+            for copy in copies {
+                prop_assert_eq!(misfit(need, fact(&world, copy.node).unwrap()), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_serving_copy_goes_only_when_enough_others_serve(world in any_world()) {
+        let serving = |world: &World, key: &str| {
+            world.observed.placements.get(key).into_iter().flatten().filter(|copy| {
+                copy.ready && fact(world, copy.node).is_some_and(|node| {
+                    node.dead_since_ms.is_none() && misfit(wish(world, key).unwrap(), node).is_none()
+                })
+            }).count()
+        };
+        let mut after = world.clone();
+        after.step();
+        for need in &world.desired.functions {
+            let (was, is) = (serving(&world, &need.key), serving(&after, &need.key));
+            prop_assert!(is >= was.min(need.replicas as usize), "{}: {was} -> {is}", need.key);
+        }
+    }
+
+    #[test]
+    fn losing_a_zone_moves_only_that_zones_work(world in roomy_world(), zone in "z[0-2]") {
+        let mut world = world;
+        let lost: BTreeSet<NodeId> = world.observed.nodes.iter()
+            .filter(|node| node.zone == zone).map(|node| node.id).collect();
+        let now_ms = world.now_ms;
+        for node in world.observed.nodes.iter_mut().filter(|node| node.zone == zone) {
+            node.dead_since_ms = Some(now_ms);
+        }
+        prop_assert!(world.step().is_empty(), "in the grace time");
+        world.now_ms += 100;
+        let before = world.observed.placements.clone();
+        for command in &world.step().commands {
+            match command {
+                Command::Remove { node, .. } => prop_assert!(lost.contains(&node.id)),
+                Command::Add { function, node, .. } => {
+                    prop_assert!(!lost.contains(&node.id));
+                    prop_assert!(before[function].iter().any(|copy| lost.contains(&copy.node)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_new_node_moves_nothing_needlessly(world in roomy_world(), node in any_node()) {
+        let mut world = world;
+        let short: BTreeSet<String> = world.plan().conflicts.iter().filter_map(|c| match c {
+            Conflict::Short { function, .. } => Some(function.clone()),
+            _ => None,
+        }).collect();
+        world.observed.nodes.push(NodeFacts { id: NodeId(77), name: "new".into(), ..node });
+        for command in &world.plan().commands {
+            let Command::Add { function, node, .. } = command else {
+                return Err(TestCaseError::fail(format!("{command}")));
+            };
+            prop_assert_eq!(node.id, NodeId(77));
+            prop_assert!(short.contains(function), "{}", command);
+        }
+    }
+
+    #[test]
+    fn it_survives_the_way_through_text(world in any_world()) {
+        let record = swarmer_scheduler::Record::new(world.desired, world.observed, world.now_ms);
+        let read: swarmer_scheduler::Record =
+            serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
+        prop_assert_eq!(read.replay().unwrap(), record.plan);
+    }
+}
