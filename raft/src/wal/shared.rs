@@ -1,0 +1,566 @@
+//! What the handles and the writing thread share: the queue, the image, the cache, the failure.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use tokio::sync::{Notify, watch};
+
+use super::cache::Cache;
+use super::config::WalConfig;
+use super::error::WalError;
+use super::image::{Image, Index, Location, MAX_STATE_FIELD_BYTES};
+use super::record::{self, Content, ENTRY_PREFIX_BYTES};
+use super::recover::Recovery;
+use super::segment;
+use super::writer::{Change, Writer, Written};
+use crate::disk::DiskFile;
+
+/// The most that is written with one fsync. More would not make the disk faster, and would make
+/// the first call of the group wait longer.
+const MAX_GROUP_BYTES: usize = 4 * 1024 * 1024;
+/// One read from disk takes in at most this much of neighbouring entries.
+const MAX_SPAN_BYTES: u64 = 1024 * 1024;
+
+pub(super) type Done = Box<dyn FnOnce(Result<(), WalError>) + Send>;
+
+/// A call that has its place in the order.
+#[derive(Debug)]
+pub(super) enum Op {
+    Append {
+        first: u64,
+        entries: Vec<Bytes>,
+    },
+    Vote(Bytes),
+    Truncate {
+        next: u64,
+    },
+    Purge {
+        upto: u64,
+        log_id: Bytes,
+    },
+    /// Changes nothing; in the queue so that its answer keeps the order.
+    Refused(WalError),
+}
+
+struct Job {
+    call: u64,
+    op: Op,
+    bytes: usize,
+    done: Done,
+}
+
+/// Counters since the log was opened, and sizes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WalStats {
+    /// Bytes of records and headers written, without the zeros of new segments.
+    pub bytes_written: u64,
+    /// Records written.
+    pub records: u64,
+    /// Syncs of segment files.
+    pub fsyncs: u64,
+    /// Groups written; calls divided by this is how well they were batched.
+    pub batches: u64,
+    /// Segment files that hold the log.
+    pub segments: usize,
+    /// Bytes that wait for the disk.
+    pub queued_bytes: usize,
+    /// Bytes of entries kept in memory.
+    pub cached_bytes: usize,
+    /// Entries that can be read.
+    pub entries: u64,
+}
+
+struct State {
+    queue: VecDeque<Job>,
+    /// With the group that is being written.
+    queued_bytes: usize,
+    /// Number of the last call.
+    calls: u64,
+    holds: usize,
+    closing: bool,
+    /// The thread is gone: nobody would answer a call.
+    ended: bool,
+    failure: Option<WalError>,
+    /// A committed position that is not yet written.
+    committed: Option<Bytes>,
+    /// As of the last call.
+    image: Image,
+    cache: Cache,
+    /// As of the last group that was written.
+    index: Index,
+    files: BTreeMap<u64, Arc<dyn DiskFile>>,
+    written: Written,
+    batches: u64,
+    segments: usize,
+}
+
+pub(super) struct Shared {
+    config: WalConfig,
+    state: Mutex<State>,
+    /// For the writing thread: something to do.
+    work: Condvar,
+    /// For those that block: room in the queue.
+    room: Condvar,
+    room_async: Notify,
+    fatal: watch::Sender<Option<WalError>>,
+}
+
+impl Shared {
+    pub(super) fn new(config: WalConfig, recovery: Recovery) -> (Arc<Self>, Writer) {
+        let Recovery { writer, image, index, files } = recovery;
+        let state = State {
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            calls: 0,
+            holds: 0,
+            closing: false,
+            ended: false,
+            failure: None,
+            committed: None,
+            cache: Cache::starting_at(image.next),
+            image,
+            index,
+            files,
+            written: Written::default(),
+            batches: 0,
+            segments: writer.segments(),
+        };
+        let shared = Self {
+            config,
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            room: Condvar::new(),
+            room_async: Notify::new(),
+            fatal: watch::Sender::new(None),
+        };
+        (Arc::new(shared), writer)
+    }
+
+    // --- What the handles call.
+
+    pub(super) fn submit(&self, op: Op, done: Done) {
+        let bytes = cost(&op);
+        let mut state = self.state.lock();
+        self.wait_for_room(&mut state, bytes);
+        if state.ended || state.closing {
+            let error = state.failure.clone().unwrap_or(WalError::Closed);
+            drop(state);
+            return done(Err(error));
+        }
+        let op = match self.check(&state, &op) {
+            Ok(()) => op,
+            Err(error) => Op::Refused(error),
+        };
+        state.calls += 1;
+        let call = state.calls;
+        match &op {
+            Op::Append { first, entries } => {
+                if !entries.is_empty() {
+                    state.image.append(*first, entries.len() as u64);
+                }
+                for (index, data) in (*first..).zip(entries) {
+                    state.cache.push(call, index, data.clone());
+                }
+            }
+            Op::Vote(vote) => state.image.vote = Some(vote.clone()),
+            Op::Truncate { next } => {
+                state.image.truncate(*next);
+                let next = state.image.next;
+                state.cache.truncate(next);
+            }
+            Op::Purge { upto, log_id } => {
+                state.image.purge(*upto, log_id.clone());
+                let (first, next) = (state.image.first, state.image.next);
+                state.cache.drop_below(first, next);
+            }
+            Op::Refused(_) => {}
+        }
+        state.queued_bytes += bytes;
+        state.queue.push_back(Job { call, op, bytes, done });
+        self.work.notify_one();
+    }
+
+    /// Blocks while the queue is full; gives the disk up at the deadline.
+    fn wait_for_room(&self, state: &mut MutexGuard<'_, State>, bytes: usize) {
+        let limit = self.config.queue_bytes;
+        // Taken only when there is a wait; a single call larger than the queue may enter alone.
+        let mut deadline = None;
+        while state.queued_bytes > 0
+            && state.queued_bytes + bytes > limit
+            && state.failure.is_none()
+            && !state.ended
+        {
+            let until = *deadline.get_or_insert_with(|| Instant::now() + self.config.stall_timeout);
+            if self.room.wait_until(state, until).timed_out() {
+                let waited_ms = self.config.stall_timeout.as_millis() as u64;
+                self.fail(state, WalError::Stalled { waited_ms });
+            }
+        }
+    }
+
+    fn check(&self, state: &State, op: &Op) -> Result<(), WalError> {
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
+        }
+        let small = |field: &Bytes| check_size(field.len(), MAX_STATE_FIELD_BYTES);
+        match op {
+            Op::Append { first, entries } => {
+                for entry in entries {
+                    check_size(entry.len(), self.config.max_record_bytes)?;
+                }
+                let expected = state.image.expected().unwrap_or(*first);
+                let fits = first.checked_add(entries.len() as u64).is_some();
+                if *first != expected || !fits {
+                    return Err(WalError::Gap { expected, got: *first });
+                }
+                Ok(())
+            }
+            Op::Vote(vote) => small(vote),
+            Op::Purge { log_id, .. } => small(log_id),
+            Op::Truncate { .. } | Op::Refused(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn save_committed(&self, committed: Bytes) {
+        let mut state = self.state.lock();
+        if let Err(error) = check_size(committed.len(), MAX_STATE_FIELD_BYTES) {
+            return self.fail(&mut state, error);
+        }
+        if state.failure.is_none() && !state.closing {
+            state.image.committed = Some(committed.clone());
+            state.committed = Some(committed);
+            self.work.notify_one();
+        }
+    }
+
+    pub(super) fn hold(&self) {
+        self.state.lock().holds += 1;
+    }
+
+    pub(super) fn release(&self) {
+        self.state.lock().holds -= 1;
+        self.work.notify_one();
+    }
+
+    pub(super) async fn ready(&self) {
+        loop {
+            let mut room = std::pin::pin!(self.room_async.notified());
+            // Registered before the look, so that no news falls between them.
+            room.as_mut().enable();
+            {
+                let state = self.state.lock();
+                if state.queued_bytes < self.config.queue_bytes
+                    || state.failure.is_some()
+                    || state.closing
+                {
+                    return;
+                }
+            }
+            room.await;
+        }
+    }
+
+    pub(super) fn with_image<T>(&self, look: impl FnOnce(&Image) -> T) -> T {
+        look(&self.state.lock().image)
+    }
+
+    pub(super) fn fatal(&self) -> watch::Receiver<Option<WalError>> {
+        self.fatal.subscribe()
+    }
+
+    pub(super) fn failure(&self) -> Option<WalError> {
+        self.state.lock().failure.clone()
+    }
+
+    pub(super) fn begin_close(&self) {
+        self.state.lock().closing = true;
+        self.work.notify_one();
+        self.room_async.notify_waiters();
+    }
+
+    pub(super) fn stats(&self) -> WalStats {
+        let state = self.state.lock();
+        WalStats {
+            bytes_written: state.written.bytes,
+            records: state.written.records,
+            fsyncs: state.written.fsyncs,
+            batches: state.batches,
+            segments: state.segments,
+            queued_bytes: state.queued_bytes,
+            cached_bytes: state.cache.bytes(),
+            entries: state.image.next - state.image.first,
+        }
+    }
+
+    pub(super) fn read(
+        &self,
+        range: Range<u64>,
+        max_bytes: usize,
+    ) -> Result<Vec<(u64, Bytes)>, WalError> {
+        let mut stored = Vec::new();
+        let mut cached = Vec::new();
+        {
+            let state = self.state.lock();
+            if let Some(failure) = &state.failure {
+                return Err(failure.clone());
+            }
+            let (lo, hi) = (range.start.max(state.image.first), range.end.min(state.image.next));
+            let mut room = max_bytes;
+            for index in lo..hi {
+                let from_cache = state.cache.get(index);
+                let location = state.index.get(index);
+                let len = match (from_cache, location) {
+                    (Some(data), _) => data.len(),
+                    (None, Some(location)) => location.len as usize,
+                    (None, None) => unreachable!("an entry is in the cache until it is indexed"),
+                };
+                if len > room && index > lo {
+                    break;
+                }
+                room = room.saturating_sub(len);
+                match (from_cache, location) {
+                    (Some(data), _) => cached.push((index, data.clone())),
+                    (None, Some(location)) => {
+                        let file = state.files.get(&location.segment);
+                        let file = file.expect("the segment of an indexed entry is open");
+                        stored.push((index, location, Arc::clone(file)));
+                    }
+                    (None, None) => {}
+                }
+            }
+        }
+        // Open files stay readable when a purge removes them meanwhile.
+        let mut out = Vec::with_capacity(stored.len() + cached.len());
+        let mut rest = &stored[..];
+        while let Some((_, start, _)) = rest.first() {
+            let from = u64::from(start.offset);
+            let together = rest
+                .iter()
+                .take_while(|(_, l, _)| {
+                    l.segment == start.segment && end_of(l) <= from + MAX_SPAN_BYTES
+                })
+                .count()
+                .max(1);
+            let (span, after) = rest.split_at(together);
+            self.read_span(span, &mut out).inspect_err(|error| {
+                self.fail(&mut self.state.lock(), error.clone());
+            })?;
+            rest = after;
+        }
+        out.extend(cached);
+        Ok(out)
+    }
+
+    /// Reads neighbouring entries of one segment, and checks each.
+    fn read_span(
+        &self,
+        span: &[(u64, Location, Arc<dyn DiskFile>)],
+        out: &mut Vec<(u64, Bytes)>,
+    ) -> Result<(), WalError> {
+        let (Some((_, first, file)), Some((_, last, _))) = (span.first(), span.last()) else {
+            return Ok(());
+        };
+        let path = segment::path(&self.config.dir, first.segment);
+        let from = u64::from(first.offset);
+        let mut buf = vec![0; usize::try_from(end_of(last) - from).unwrap_or(usize::MAX)];
+        let read = file.read_at(&mut buf, from).map_err(|e| WalError::io("read", &path, e))?;
+        buf.truncate(read);
+        let buf = Bytes::from(buf);
+        for (index, location, _) in span {
+            let at = (location.offset - first.offset) as usize;
+            let bytes = buf.get(at..).unwrap_or_default();
+            let sound = record::header(bytes)
+                .and_then(|h| Content::decode(h.kind, record::payload(&h, bytes)?));
+            match sound {
+                Some(Content::Entry { index: found, data }) if found == *index => {
+                    out.push((*index, buf.slice_ref(data)));
+                }
+                _ => {
+                    let reason = format!("the record of entry {index} does not check");
+                    return Err(WalError::damaged(&path, u64::from(location.offset), reason));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    // --- What the thread does.
+
+    /// Sets the first failure; the log takes nothing from then on.
+    fn fail(&self, state: &mut State, error: WalError) {
+        if state.failure.is_none() {
+            tracing::error!(target: "swarmer::raft::wal", %error, "the log stops");
+            state.failure = Some(error.clone());
+            self.fatal.send_replace(Some(error));
+        }
+        self.work.notify_one();
+        self.room.notify_all();
+        self.room_async.notify_waiters();
+    }
+
+    /// The writing thread, until the log is closed.
+    pub(super) fn run(&self, writer: Writer) {
+        if catch_unwind(AssertUnwindSafe(|| self.serve(writer))).is_err() {
+            self.fail(&mut self.state.lock(), WalError::Closed);
+        }
+        let queue = {
+            let mut state = self.state.lock();
+            state.ended = true;
+            state.queued_bytes = 0;
+            std::mem::take(&mut state.queue)
+        };
+        self.room.notify_all();
+        self.room_async.notify_waiters();
+        let error = self.failure().unwrap_or(WalError::Closed);
+        for job in queue {
+            (job.done)(Err(error.clone()));
+        }
+    }
+
+    fn serve(&self, mut writer: Writer) {
+        let mut background = true;
+        loop {
+            let mut state = self.state.lock();
+            let group = loop {
+                let full = state.queued_bytes >= self.config.queue_bytes / 2;
+                let held = state.holds > 0 && !full && !state.closing && state.failure.is_none();
+                let idle = state.queue.is_empty() && state.committed.is_none();
+                if !held && !idle {
+                    break take_group(&mut state);
+                }
+                if state.closing || (background && state.failure.is_none()) {
+                    break (Vec::new(), None);
+                }
+                self.work.wait(&mut state);
+            };
+            let failure = state.failure.clone();
+            let closing = state.closing;
+            drop(state);
+
+            let (jobs, committed) = group;
+            if let Some(failure) = failure {
+                self.answer(jobs, Err(failure));
+                if closing && self.state.lock().queue.is_empty() {
+                    return;
+                }
+                continue;
+            }
+            if jobs.is_empty() && committed.is_none() && closing {
+                match writer.close() {
+                    Ok(removed) => self.publish(&writer, Vec::new(), &removed),
+                    Err(error) => self.fail(&mut self.state.lock(), error),
+                }
+                return;
+            }
+            if !jobs.is_empty() || committed.is_some() {
+                match writer.commit(jobs.iter().map(|job| &job.op), committed) {
+                    Ok(changes) => {
+                        let written = jobs.last().map(|job| job.call);
+                        self.finish(&mut writer, changes, written);
+                        self.answer(jobs, Ok(()));
+                    }
+                    Err(error) => {
+                        self.fail(&mut self.state.lock(), error.clone());
+                        self.answer(jobs, Err(error));
+                        continue;
+                    }
+                }
+            }
+            let mut removed = Vec::new();
+            match writer.background(&mut removed) {
+                Ok(more) => {
+                    background = more;
+                    self.publish(&writer, Vec::new(), &removed);
+                }
+                Err(error) => self.fail(&mut self.state.lock(), error),
+            }
+        }
+    }
+
+    /// Makes a written group known to readers, and frees what it no longer needs in memory.
+    fn finish(&self, writer: &mut Writer, changes: Vec<Change>, written: Option<u64>) {
+        self.publish(writer, changes, &[]);
+        let mut state = self.state.lock();
+        state.batches += 1;
+        writer.retire(&state.index);
+        if let Some(written) = written {
+            state.cache.shrink(self.config.cache_bytes, written);
+        }
+    }
+
+    fn publish(&self, writer: &Writer, changes: Vec<Change>, removed: &[u64]) {
+        let mut state = self.state.lock();
+        for change in changes {
+            match change {
+                Change::Append { first, at } => {
+                    for (index, location) in (first..).zip(at) {
+                        state.index.push(index, location);
+                    }
+                }
+                Change::Truncate { next } => state.index.truncate(next),
+                Change::Purge { first } => state.index.drop_below(first),
+                Change::Opened { segment, file } => {
+                    state.files.insert(segment, file);
+                }
+            }
+        }
+        for id in removed {
+            state.files.remove(id);
+        }
+        state.written = writer.written;
+        state.segments = writer.segments();
+    }
+
+    fn answer(&self, jobs: Vec<Job>, result: Result<(), WalError>) {
+        let bytes: usize = jobs.iter().map(|job| job.bytes).sum();
+        self.state.lock().queued_bytes -= bytes;
+        self.room.notify_all();
+        self.room_async.notify_waiters();
+        for job in jobs {
+            (job.done)(match job.op {
+                Op::Refused(error) => Err(error),
+                _ => result.clone(),
+            });
+        }
+    }
+}
+
+/// The next group: at least one call, then as many as fit.
+fn take_group(state: &mut State) -> (Vec<Job>, Option<Bytes>) {
+    let mut jobs = Vec::new();
+    let mut bytes = 0;
+    while let Some(job) = state.queue.front()
+        && (jobs.is_empty() || bytes + job.bytes <= MAX_GROUP_BYTES)
+    {
+        bytes += job.bytes;
+        jobs.extend(state.queue.pop_front());
+    }
+    // It may speak of any entry that was handed in, so it must not overtake one.
+    let committed = if state.queue.is_empty() { state.committed.take() } else { None };
+    (jobs, committed)
+}
+
+/// What a call takes of the queue's bound.
+fn cost(op: &Op) -> usize {
+    match op {
+        Op::Append { entries, .. } => {
+            entries.iter().map(|e| record::footprint(ENTRY_PREFIX_BYTES + e.len())).sum()
+        }
+        Op::Vote(field) | Op::Purge { log_id: field, .. } => record::footprint(8 + field.len()),
+        Op::Truncate { .. } | Op::Refused(_) => record::footprint(8),
+    }
+}
+
+fn check_size(bytes: usize, max: usize) -> Result<(), WalError> {
+    if bytes > max { Err(WalError::RecordTooLarge { bytes, max }) } else { Ok(()) }
+}
+
+fn end_of(location: &Location) -> u64 {
+    let payload = ENTRY_PREFIX_BYTES + location.len as usize;
+    u64::from(location.offset) + record::footprint(payload) as u64
+}
