@@ -1,0 +1,156 @@
+//! The merged records of all nodes.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use swarmer_model::{ClusterId, NodeId};
+
+use crate::{Admission, MAX_MEMBERS, Record, Refusal, SignedRecord, Verifier};
+
+/// Which record of a node is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digest {
+    /// Whose.
+    pub node: NodeId,
+    /// The start of the node that made it.
+    pub boot: u64,
+    /// Its version within that start.
+    pub version: u64,
+}
+
+/// A record that replaced an older one, or was the first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Merge {
+    /// The new record.
+    pub record: Arc<Record>,
+    /// The one before.
+    pub before: Option<Arc<Record>>,
+}
+
+struct Entry {
+    record: Arc<Record>,
+    signed: Arc<SignedRecord>,
+}
+
+/// The newest good record of each node. Merging is idempotent, commutative and associative:
+/// the order of arrival does not matter.
+pub struct Catalog {
+    cluster: ClusterId,
+    entries: BTreeMap<NodeId, Entry>,
+}
+
+impl Catalog {
+    /// An empty catalog of this cluster.
+    pub fn new(cluster: ClusterId) -> Self {
+        Self { cluster, entries: BTreeMap::new() }
+    }
+
+    /// Merges a record of another node. `Ok(None)` is the very record that is held already.
+    ///
+    /// # Errors
+    /// The reason, and whose record it says it is; nothing changed then.
+    pub fn merge(
+        &mut self,
+        signed: SignedRecord,
+        admission: &dyn Admission,
+        verifier: &dyn Verifier,
+    ) -> Result<Option<Merge>, (Refusal, Option<NodeId>)> {
+        let record = signed.read().map_err(|reason| (reason, None))?;
+        let node = record.node;
+        if let Some(held) = self.entries.get(&node) {
+            if record.stamp() == held.record.stamp() && *held.signed == signed {
+                return Ok(None);
+            }
+            if record.stamp() <= held.record.stamp() {
+                return Err((Refusal::StaleRecord, Some(node)));
+            }
+        } else if self.entries.len() >= MAX_MEMBERS {
+            return Err((Refusal::TooManySenders, Some(node)));
+        }
+        if !admission.admitted(node) {
+            return Err((Refusal::NotAdmitted, Some(node)));
+        }
+        if !signed.is_by(node, self.cluster, verifier) {
+            return Err((Refusal::ForgedRecord, Some(node)));
+        }
+        Ok(Some(self.put(record, signed)))
+    }
+
+    /// Takes a record of this node itself.
+    pub(crate) fn put(&mut self, record: Record, signed: SignedRecord) -> Merge {
+        let record = Arc::new(record);
+        let entry = Entry { record: record.clone(), signed: Arc::new(signed) };
+        let before = self.entries.insert(record.node, entry).map(|old| old.record);
+        Merge { record, before }
+    }
+
+    /// Drops the record of a node that is no longer admitted.
+    pub(crate) fn remove(&mut self, node: NodeId) -> bool {
+        self.entries.remove(&node).is_some()
+    }
+
+    /// The record of a node.
+    pub fn get(&self, node: NodeId) -> Option<&Arc<Record>> {
+        self.entries.get(&node).map(|entry| &entry.record)
+    }
+
+    /// The record of a node as it travels.
+    pub fn signed(&self, node: NodeId) -> Option<&Arc<SignedRecord>> {
+        self.entries.get(&node).map(|entry| &entry.signed)
+    }
+
+    /// How many records are held.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whose records are held.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.entries.keys().copied()
+    }
+
+    /// What is held, of the nodes from `from` on, ascending.
+    pub fn digests(&self, from: NodeId) -> impl Iterator<Item = Digest> + '_ {
+        self.entries.range(from..).map(|(node, entry)| Digest {
+            node: *node,
+            boot: entry.record.boot,
+            version: entry.record.version,
+        })
+    }
+
+    /// Compares what another node holds of the nodes `from..=to` with what is held here:
+    /// (nodes whose record is newer here, nodes whose record is newer there).
+    pub fn compare(
+        &self,
+        from: NodeId,
+        to: NodeId,
+        theirs: &[Digest],
+    ) -> (Vec<NodeId>, Vec<NodeId>) {
+        let there: BTreeMap<NodeId, (u64, u64)> =
+            theirs.iter().map(|d| (d.node, (d.boot, d.version))).collect();
+        let mut newer_here = Vec::new();
+        if from <= to {
+            for (node, entry) in self.entries.range(from..=to) {
+                if there.get(node).is_none_or(|stamp| *stamp < entry.record.stamp()) {
+                    newer_here.push(*node);
+                }
+            }
+        }
+        let newer_there = there
+            .iter()
+            .filter(|(node, stamp)| self.is_newer(**node, **stamp))
+            .map(|(node, _)| *node)
+            .collect();
+        (newer_here, newer_there)
+    }
+
+    /// Whether a record with this stamp is newer than the one held.
+    pub(crate) fn is_newer(&self, node: NodeId, stamp: (u64, u64)) -> bool {
+        self.entries.get(&node).is_none_or(|held| held.record.stamp() < stamp)
+    }
+}

@@ -1,0 +1,116 @@
+//! The keys that datagrams are sealed with.
+
+use std::{collections::BTreeMap, fmt};
+
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
+
+use crate::{GossipError, MAX_KEYS};
+
+/// The number under which all nodes know a key; goes in clear in every datagram.
+pub type KeyId = u32;
+
+/// 32 secret bytes; never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key(pub [u8; 32]);
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(…)")
+    }
+}
+
+/// Several keys by id: one, the primary, seals; all open.
+///
+/// Rotation without a lost member: [`add`](Self::add) the new key everywhere, then
+/// [`set_primary`](Self::set_primary) everywhere, then [`remove`](Self::remove) the old one.
+#[derive(Clone)]
+pub struct Keyring {
+    keys: BTreeMap<KeyId, (Key, XChaCha20Poly1305)>,
+    primary: KeyId,
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keyring")
+            .field("ids", &self.keys.keys().collect::<Vec<_>>())
+            .field("primary", &self.primary)
+            .finish()
+    }
+}
+
+fn cipher(key: &Key) -> XChaCha20Poly1305 {
+    XChaCha20Poly1305::new(&chacha20poly1305::Key::from(key.0))
+}
+
+impl Keyring {
+    /// A keyring with one key, its primary.
+    pub fn new(id: KeyId, key: Key) -> Self {
+        let sealed = cipher(&key);
+        Self { keys: BTreeMap::from([(id, (key, sealed))]), primary: id }
+    }
+
+    /// Adds a key to open with. The same id with the same key changes nothing.
+    ///
+    /// # Errors
+    /// The id is taken by another key, or there are [`MAX_KEYS`] already.
+    pub fn add(&mut self, id: KeyId, key: Key) -> Result<(), GossipError> {
+        match self.keys.get(&id) {
+            Some((held, _)) if *held == key => return Ok(()),
+            Some(_) => {
+                return Err(GossipError::Keyring(format!("key {id} is another key already")));
+            }
+            None => {}
+        }
+        if self.keys.len() >= MAX_KEYS {
+            return Err(GossipError::Keyring(format!(
+                "{MAX_KEYS} keys are held already; remove an old one first"
+            )));
+        }
+        let sealed = cipher(&key);
+        self.keys.insert(id, (key, sealed));
+        Ok(())
+    }
+
+    /// Seals with this key from now on.
+    ///
+    /// # Errors
+    /// The key is not held.
+    pub fn set_primary(&mut self, id: KeyId) -> Result<(), GossipError> {
+        if !self.keys.contains_key(&id) {
+            return Err(GossipError::Keyring(format!("key {id} is not held")));
+        }
+        self.primary = id;
+        Ok(())
+    }
+
+    /// Forgets a key; what is sealed with it is refused from now on.
+    ///
+    /// # Errors
+    /// It is the primary.
+    pub fn remove(&mut self, id: KeyId) -> Result<(), GossipError> {
+        if id == self.primary {
+            return Err(GossipError::Keyring(format!("key {id} is the primary")));
+        }
+        self.keys.remove(&id);
+        Ok(())
+    }
+
+    /// The id of the key that seals.
+    pub fn primary(&self) -> KeyId {
+        self.primary
+    }
+
+    /// All ids held, ascending.
+    pub fn ids(&self) -> impl Iterator<Item = KeyId> + '_ {
+        self.keys.keys().copied()
+    }
+
+    pub(crate) fn sealing(&self) -> (KeyId, &XChaCha20Poly1305) {
+        let (_, cipher) = self.keys.get(&self.primary).expect("the primary is never removed");
+        (self.primary, cipher)
+    }
+
+    pub(crate) fn opening(&self, id: KeyId) -> Option<&XChaCha20Poly1305> {
+        self.keys.get(&id).map(|(_, cipher)| cipher)
+    }
+}

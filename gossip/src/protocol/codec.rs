@@ -1,0 +1,232 @@
+//! How SWIM messages look on the wire, and what is read of them before SWIM sees them.
+
+use bytes::{Buf, BufMut};
+use foca::{Codec, Header, Member, Message, State};
+use serde::{Deserialize, Serialize};
+use swarmer_model::NodeId;
+
+use super::peer::Peer;
+
+/// Not a SWIM message, or no room for one.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CodecError {
+    #[error("not a SWIM message: {0}")]
+    Decode(#[from] postcard::Error),
+    #[error("no room left in the datagram")]
+    Full,
+    #[error("not a SWIM message: {0}")]
+    Shape(&'static str),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Kind {
+    Ping(u8),
+    Ack(u8),
+    PingReq(Peer, u8),
+    IndirectPing(Peer, u8),
+    IndirectAck(Peer, u8),
+    ForwardedAck(Peer, u8),
+    Announce,
+    Feed,
+    Gossip,
+    Broadcast,
+    TurnUndead,
+}
+
+/// Header of a SWIM message.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Head {
+    src: Peer,
+    incarnation: u16,
+    dst: Peer,
+    kind: Kind,
+}
+
+/// One statement about a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) peer: Peer,
+    pub(crate) incarnation: u16,
+    pub(crate) state: RowState,
+}
+
+/// SWIM's own three states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum RowState {
+    Alive,
+    Suspect,
+    Down,
+}
+
+impl From<&Member<Peer>> for Row {
+    fn from(member: &Member<Peer>) -> Self {
+        let state = match member.state() {
+            State::Alive => RowState::Alive,
+            State::Suspect => RowState::Suspect,
+            State::Down => RowState::Down,
+        };
+        Self { peer: *member.id(), incarnation: member.incarnation(), state }
+    }
+}
+
+impl From<Row> for Member<Peer> {
+    fn from(row: Row) -> Self {
+        let state = match row.state {
+            RowState::Alive => State::Alive,
+            RowState::Suspect => State::Suspect,
+            RowState::Down => State::Down,
+        };
+        Self::new(row.peer, row.incarnation, state)
+    }
+}
+
+/// postcard (its specification is the wire format), one value after the other.
+pub(crate) struct PeerCodec;
+
+fn put<T: Serialize>(value: &T, mut buf: impl BufMut) -> Result<(), CodecError> {
+    // A peer is at most 40 bytes, and a header has three of them.
+    let mut scratch = [0; 160];
+    let bytes = postcard::to_slice(value, &mut scratch)?;
+    if bytes.len() > buf.remaining_mut() {
+        return Err(CodecError::Full);
+    }
+    buf.put_slice(bytes);
+    Ok(())
+}
+
+fn take<T: for<'a> Deserialize<'a>>(mut buf: impl Buf) -> Result<T, CodecError> {
+    let chunk = buf.chunk();
+    let (value, rest) = postcard::take_from_bytes(chunk)?;
+    let used = chunk.len() - rest.len();
+    buf.advance(used);
+    Ok(value)
+}
+
+impl Codec<Peer> for PeerCodec {
+    type Error = CodecError;
+
+    fn encode_header(&mut self, header: &Header<Peer>, buf: impl BufMut) -> Result<(), CodecError> {
+        let kind = match header.message {
+            Message::Ping(n) => Kind::Ping(n),
+            Message::Ack(n) => Kind::Ack(n),
+            Message::PingReq { target, probe_number } => Kind::PingReq(target, probe_number),
+            Message::IndirectPing { origin, probe_number } => {
+                Kind::IndirectPing(origin, probe_number)
+            }
+            Message::IndirectAck { target, probe_number } => {
+                Kind::IndirectAck(target, probe_number)
+            }
+            Message::ForwardedAck { origin, probe_number } => {
+                Kind::ForwardedAck(origin, probe_number)
+            }
+            Message::Announce => Kind::Announce,
+            Message::Feed => Kind::Feed,
+            Message::Gossip => Kind::Gossip,
+            Message::Broadcast => Kind::Broadcast,
+            Message::TurnUndead => Kind::TurnUndead,
+        };
+        let (src, dst, incarnation) = (header.src, header.dst, header.src_incarnation);
+        put(&Head { src, incarnation, dst, kind }, buf)
+    }
+
+    fn decode_header(&mut self, buf: impl Buf) -> Result<Header<Peer>, CodecError> {
+        let head: Head = take(buf)?;
+        let message = match head.kind {
+            Kind::Ping(n) => Message::Ping(n),
+            Kind::Ack(n) => Message::Ack(n),
+            Kind::PingReq(target, probe_number) => Message::PingReq { target, probe_number },
+            Kind::IndirectPing(origin, probe_number) => {
+                Message::IndirectPing { origin, probe_number }
+            }
+            Kind::IndirectAck(target, probe_number) => {
+                Message::IndirectAck { target, probe_number }
+            }
+            Kind::ForwardedAck(origin, probe_number) => {
+                Message::ForwardedAck { origin, probe_number }
+            }
+            Kind::Announce => Message::Announce,
+            Kind::Feed => Message::Feed,
+            Kind::Gossip => Message::Gossip,
+            Kind::Broadcast => Message::Broadcast,
+            Kind::TurnUndead => Message::TurnUndead,
+        };
+        Ok(Header { src: head.src, src_incarnation: head.incarnation, dst: head.dst, message })
+    }
+
+    fn encode_member(&mut self, member: &Member<Peer>, buf: impl BufMut) -> Result<(), CodecError> {
+        put(&Row::from(member), buf)
+    }
+
+    fn decode_member(&mut self, buf: impl Buf) -> Result<Member<Peer>, CodecError> {
+        take::<Row>(buf).map(Member::from)
+    }
+}
+
+/// A SWIM message, read before SWIM sees it: SWIM believes every well-formed message, so who may
+/// be spoken of is decided here.
+pub(crate) struct Inspected {
+    pub(crate) src: Peer,
+    pub(crate) incarnation: u16,
+    /// A third node that the message makes us speak to.
+    pub(crate) third: Option<Peer>,
+    /// The statements that may be believed.
+    pub(crate) rows: Vec<Row>,
+    /// The message without the others, if there were any.
+    pub(crate) rewritten: Option<Vec<u8>>,
+}
+
+impl Inspected {
+    /// Reads a message and drops every statement about members for which `keep` says no.
+    pub(crate) fn read(data: &[u8], keep: impl Fn(&Peer) -> bool) -> Result<Self, CodecError> {
+        let (head, mut rest) = postcard::take_from_bytes::<Head>(data)?;
+        let third = match head.kind {
+            Kind::PingReq(p, _)
+            | Kind::IndirectPing(p, _)
+            | Kind::IndirectAck(p, _)
+            | Kind::ForwardedAck(p, _) => Some(p),
+            _ => None,
+        };
+        let mut inspected = Self {
+            src: head.src,
+            incarnation: head.incarnation,
+            third,
+            rows: Vec::new(),
+            rewritten: None,
+        };
+        if rest.is_empty() {
+            return Ok(inspected);
+        }
+        if rest.len() < 2 {
+            return Err(CodecError::Shape("a single byte follows the header"));
+        }
+        let head_len = data.len() - rest.len();
+        let count = rest.get_u16();
+        let mut dropped = false;
+        for _ in 0..count {
+            let (row, after) = postcard::take_from_bytes::<Row>(rest)?;
+            rest = after;
+            if keep(&row.peer) {
+                inspected.rows.push(row);
+            } else {
+                dropped = true;
+            }
+        }
+        if !rest.is_empty() {
+            return Err(CodecError::Shape("bytes follow the last statement"));
+        }
+        if dropped {
+            let mut bytes = data[..head_len].to_vec();
+            bytes.put_u16(inspected.rows.len().try_into().unwrap_or(u16::MAX));
+            for row in &inspected.rows {
+                bytes.extend_from_slice(&postcard::to_stdvec(row)?);
+            }
+            inspected.rewritten = Some(bytes);
+        }
+        Ok(inspected)
+    }
+}
+
+/// Whether any of these nodes is `node`.
+pub(crate) fn mentions(rows: &[Row], node: NodeId) -> bool {
+    rows.iter().any(|row| row.peer.node == node)
+}

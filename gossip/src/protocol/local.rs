@@ -1,0 +1,91 @@
+//! This node's own record: changes gathered, then signed and sent.
+
+use std::time::Duration;
+
+use super::{Core, agenda::Task};
+use crate::{DIRECT_FANOUT, Facts, GossipError, Record, RecordUpdate};
+
+pub(super) struct Local {
+    facts: Facts,
+    boot: u64,
+    version: u64,
+    /// When the change that waits is sent, and whether it is nothing but load.
+    waiting: Option<(Duration, bool)>,
+    last_sent: Duration,
+}
+
+impl Local {
+    pub(super) fn new(facts: Facts, boot: u64) -> Self {
+        Self { facts, boot, version: 0, waiting: None, last_sent: Duration::ZERO }
+    }
+}
+
+impl Core {
+    /// Changes the local record. It goes out [`crate::Timing::publish_delay`] later together with
+    /// what else changed until then; load alone waits longer. What changes nothing sends nothing.
+    ///
+    /// # Errors
+    /// The record would be over a bound; nothing changed then.
+    pub fn publish(&mut self, now: Duration, update: RecordUpdate) -> Result<(), GossipError> {
+        let time = self.time(now);
+        let load_only = update.is_load_only();
+        let mut facts = self.local.facts.clone();
+        update.apply(&mut facts);
+        if facts == self.local.facts || self.farewells.is_some() {
+            return Ok(());
+        }
+        facts.check()?;
+        self.local.facts = facts;
+        let at = if load_only {
+            (self.local.last_sent + self.timing.publish_load_interval).max(time)
+        } else {
+            time + self.timing.publish_delay
+        };
+        let (at, load_only) = match self.local.waiting {
+            Some((held, held_load_only)) if held <= at => (held, held_load_only && load_only),
+            _ => {
+                self.agenda.add(at, Task::Publish);
+                (at, load_only && self.local.waiting.is_none_or(|(_, load)| load))
+            }
+        };
+        self.local.waiting = Some((at, load_only));
+        Ok(())
+    }
+
+    pub(super) fn publish_due(&mut self, time: Duration) {
+        let Some((at, load_only)) = self.local.waiting else { return };
+        if at > time {
+            return;
+        }
+        self.local.waiting = None;
+        self.local.last_sent = time;
+        if let Err(error) = self.make_record(false) {
+            // Every change was checked when it was taken.
+            tracing::error!(target: "swarmer::gossip", %error, "the local record cannot be signed");
+            return;
+        }
+        let targets = self.random_peers(DIRECT_FANOUT);
+        // Load is soon out of date: where all hear of it at once, nobody passes it on.
+        let hot = !load_only || self.view.active() > DIRECT_FANOUT + 1;
+        self.send_records(&[self.node], &targets, hot);
+        if hot {
+            self.add_rumour(time, self.node);
+        }
+    }
+
+    /// Signs a new version of the local record and puts it into the catalog.
+    pub(super) fn make_record(&mut self, left: bool) -> Result<(), GossipError> {
+        let record = Record {
+            node: self.node,
+            boot: self.local.boot,
+            version: self.local.version + 1,
+            left,
+            facts: self.local.facts.clone(),
+        };
+        let signed = record.sign(self.cluster, &*self.signer)?;
+        self.local.version += 1;
+        self.catalog.put(record, signed);
+        self.view.touch();
+        Ok(())
+    }
+}

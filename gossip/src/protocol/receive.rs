@@ -1,0 +1,179 @@
+//! What datagrams do.
+
+use std::{net::SocketAddr, time::Duration};
+
+use swarmer_model::NodeId;
+
+use super::{
+    Core,
+    codec::{Inspected, Row, RowState, mentions},
+    peer::Peer,
+    wire::{Message, WANTS_PER_DATAGRAM},
+};
+use crate::{Merge, Opened, Refusal, SignedRecord};
+
+impl Core {
+    /// Takes a datagram. What is refused changes nothing but the counters.
+    pub fn datagram(&mut self, now: Duration, from: SocketAddr, bytes: &[u8]) {
+        self.stats.datagrams_in += 1;
+        if self.farewells.is_some() {
+            return;
+        }
+        match self.envelope.open(bytes, &*self.admission) {
+            Ok(opened) => {
+                let time = self.time(now);
+                let sender = opened.sender;
+                if let Err(reason) = self.take(time, from, opened) {
+                    self.refuse(Some(from), Some(sender), reason);
+                }
+            }
+            Err((reason, sender)) => self.refuse(Some(from), sender, reason),
+        }
+    }
+
+    fn take(&mut self, time: Duration, from: SocketAddr, opened: Opened) -> Result<(), Refusal> {
+        let sender = opened.sender;
+        let message = Message::decode(&opened.payload).ok_or(Refusal::Malformed)?;
+        let is_sender = |peer: &Peer| peer.node == sender && peer.boot == opened.boot;
+        if !opened.addressed {
+            // Can be replayed to anyone: it gets an answer, to a member, and changes nothing.
+            return match message {
+                Message::Join(peer) if is_sender(&peer) => {
+                    let own = self.identity();
+                    self.send(&peer, &Message::Welcome(own));
+                    Ok(())
+                }
+                _ => Err(Refusal::NotForUs),
+            };
+        }
+        match message {
+            Message::Swim(data) => self.take_swim(time, &opened, &data)?,
+            Message::Welcome(peer) => {
+                if !is_sender(&peer) {
+                    return Err(Refusal::Malformed);
+                }
+                if self.may_speak_of(&peer) {
+                    self.announce_to(time, peer);
+                    self.sync(time);
+                    self.start_exchange(time, peer);
+                }
+            }
+            Message::Records { hot, records } => {
+                for signed in records {
+                    if let Some(node) = self.take_record(time, Some(from), signed)
+                        && hot
+                    {
+                        self.add_rumour(time, node);
+                    }
+                }
+            }
+            Message::Notice(digests) => {
+                let news = digests.iter().any(|d| {
+                    d.node != self.node
+                        && self.is_admitted(d.node)
+                        && self.catalog.is_newer(d.node, (d.boot, d.version))
+                });
+                if news && let Some(peer) = self.view.peer(sender) {
+                    self.start_exchange(time, peer);
+                }
+            }
+            Message::Digests { from: first, to, held } => {
+                let Some(peer) = self.view.peer(sender) else { return Ok(()) };
+                let (ours, theirs) = self.catalog.compare(first, to, &held);
+                self.answer_with(&peer, &ours);
+                let mut want: Vec<NodeId> = theirs
+                    .into_iter()
+                    .filter(|n| *n != self.node && self.is_admitted(*n))
+                    .collect();
+                want.truncate(WANTS_PER_DATAGRAM);
+                if !want.is_empty() {
+                    self.send(&peer, &Message::Want(want));
+                }
+            }
+            Message::Want(nodes) => {
+                if let Some(peer) = self.view.peer(sender) {
+                    self.answer_with(&peer, &nodes);
+                }
+            }
+            Message::Suspicion { peer, incarnation } => {
+                self.accused(time, sender, peer, incarnation);
+            }
+            // Only ever sent to an address.
+            Message::Join(_) => return Err(Refusal::Malformed),
+        }
+        Ok(())
+    }
+
+    fn take_swim(&mut self, time: Duration, opened: &Opened, data: &[u8]) -> Result<(), Refusal> {
+        let inspected = Inspected::read(data, |peer| self.may_speak_of(peer))
+            .map_err(|_| Refusal::Malformed)?;
+        let src = inspected.src;
+        if src.node != opened.sender || src.boot != opened.boot {
+            return Err(Refusal::Malformed);
+        }
+        if inspected.third.is_some_and(|third| !self.may_speak_of(&third)) {
+            return Err(Refusal::NotAdmitted);
+        }
+        if !self.may_speak_of(&src) {
+            return Err(Refusal::TooManySenders);
+        }
+        for row in &inspected.rows {
+            if row.state != RowState::Alive {
+                self.heard_from.insert(row.peer.node, src.node);
+            }
+        }
+        let news = !inspected.rows.is_empty() || !self.view.has_alive(&src, inspected.incarnation);
+        self.swim_data(time, inspected.rewritten.as_deref().unwrap_or(data));
+        if news {
+            self.sync(time);
+            if mentions(&inspected.rows, self.node) {
+                self.view.set_identity(self.identity());
+            }
+        }
+        Ok(())
+    }
+
+    /// Merges a record. Returns whose it is if it was news.
+    pub(super) fn take_record(
+        &mut self,
+        time: Duration,
+        from: Option<SocketAddr>,
+        signed: SignedRecord,
+    ) -> Option<NodeId> {
+        // Our own comes back to us from others; nobody else can make a newer one.
+        if signed.read().is_ok_and(|record| record.node == self.node) {
+            return None;
+        }
+        match self.catalog.merge(signed, &*self.admission, &*self.verifier) {
+            Ok(None) => None,
+            Ok(Some(merge)) => {
+                let node = merge.record.node;
+                self.merged(time, &merge);
+                Some(node)
+            }
+            Err((reason, node)) => {
+                self.refuse(from, node, reason);
+                None
+            }
+        }
+    }
+
+    fn merged(&mut self, time: Duration, merge: &Merge) {
+        self.view.touch();
+        let record = &merge.record;
+        if !record.left {
+            return;
+        }
+        // A farewell travels as a record; each node draws the conclusion by itself, so that
+        // nobody sees a death before the farewell.
+        let active = self
+            .swim
+            .iter_members()
+            .find(|m| m.id().node == record.node && m.id().boot <= record.boot)
+            .map(Row::from);
+        match active {
+            Some(row) => self.swim_rows(time, &[Row { state: RowState::Down, ..row }], false),
+            None => self.sync(time),
+        }
+    }
+}

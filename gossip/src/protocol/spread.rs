@@ -1,0 +1,141 @@
+//! How records travel: straight to as many as we reach at once, then passed on as rumours
+//! (Demers et al. 1987), and repaired by digests.
+
+use std::time::Duration;
+
+use rand::{RngExt, seq::IteratorRandom};
+use swarmer_model::NodeId;
+
+use super::{
+    Core,
+    agenda::Task,
+    peer::Peer,
+    wire::{DIGESTS_PER_DATAGRAM, Message, RECORDS_ROOM},
+};
+use crate::{DIRECT_FANOUT, Digest, MAX_DIGEST_ANSWER_DATAGRAMS, MAX_RUMOURS, SignedRecord};
+
+struct Rumour {
+    node: NodeId,
+    rounds: u32,
+}
+
+/// Records that are news, each with the rounds for which it still is.
+#[derive(Default)]
+pub(super) struct Rumours {
+    items: Vec<Rumour>,
+    scheduled: bool,
+}
+
+impl Core {
+    pub(super) fn random_peers(&mut self, wanted: usize) -> Vec<Peer> {
+        let admission = self.admission.clone();
+        self.view
+            .active_peers()
+            .filter(|peer| admission.admitted(peer.node))
+            .sample(&mut self.rng, wanted)
+    }
+
+    /// A record is news: pass it on for a few rounds.
+    pub(super) fn add_rumour(&mut self, time: Duration, node: NodeId) {
+        // Those that the origin reached at once repair its losses within two rounds; in a larger
+        // cluster the news has to double its way to the rest.
+        let rest = self.view.active() / (DIRECT_FANOUT + 1);
+        let rounds = 2 + rest.checked_ilog2().map_or(0, |log| log + 1);
+        let items = &mut self.rumours.items;
+        if let Some(rumour) = items.iter_mut().find(|rumour| rumour.node == node) {
+            rumour.rounds = rounds;
+        } else if items.len() < MAX_RUMOURS {
+            items.push(Rumour { node, rounds });
+        } else {
+            return;
+        }
+        if !self.rumours.scheduled {
+            self.rumours.scheduled = true;
+            self.agenda.add(time + self.timing.gossip_interval, Task::Spread);
+        }
+    }
+
+    pub(super) fn spread_rumours(&mut self, time: Duration) {
+        let nodes: Vec<NodeId> = self.rumours.items.iter().map(|rumour| rumour.node).collect();
+        let targets = self.random_peers(self.timing.gossip_fanout);
+        self.send_records(&nodes, &targets, true);
+        for rumour in &mut self.rumours.items {
+            rumour.rounds -= 1;
+        }
+        self.rumours.items.retain(|rumour| rumour.rounds > 0);
+        self.rumours.scheduled = !self.rumours.items.is_empty();
+        if self.rumours.scheduled {
+            self.agenda.add(time + self.timing.gossip_interval, Task::Spread);
+        }
+    }
+
+    /// Sends these nodes' records, as many to a datagram as fit; of those too large for one goes
+    /// a notice.
+    pub(super) fn send_records(&mut self, nodes: &[NodeId], targets: &[Peer], hot: bool) {
+        for message in self.pack(nodes, hot, usize::MAX) {
+            for peer in targets {
+                self.send(peer, &message);
+            }
+        }
+    }
+
+    fn pack(&self, nodes: &[NodeId], hot: bool, most: usize) -> Vec<Message> {
+        let mut messages = Vec::new();
+        let mut records: Vec<SignedRecord> = Vec::new();
+        let mut room = RECORDS_ROOM;
+        let mut notices: Vec<Digest> = Vec::new();
+        for node in nodes {
+            let (Some(signed), Some(record)) =
+                (self.catalog.signed(*node), self.catalog.get(*node))
+            else {
+                continue;
+            };
+            let bytes = signed.wire_bytes();
+            if bytes > RECORDS_ROOM {
+                notices.push(Digest { node: *node, boot: record.boot, version: record.version });
+                continue;
+            }
+            if bytes > room {
+                let records = std::mem::take(&mut records);
+                messages.push(Message::Records { hot, records });
+                room = RECORDS_ROOM;
+            }
+            room -= bytes;
+            records.push((**signed).clone());
+        }
+        if !records.is_empty() {
+            messages.push(Message::Records { hot, records });
+        }
+        messages.extend(notices.chunks(DIGESTS_PER_DATAGRAM).map(|c| Message::Notice(c.to_vec())));
+        messages.truncate(most);
+        messages
+    }
+
+    /// Tells one random member what we hold, or a random stretch of it if that is too much.
+    pub(super) fn send_digest(&mut self) {
+        let Some(peer) = self.random_peers(1).first().copied() else { return };
+        let all = self.catalog.len();
+        let message = if all <= DIGESTS_PER_DATAGRAM {
+            let held = self.catalog.digests(NodeId(0)).collect();
+            Message::Digests { from: NodeId(0), to: NodeId(u64::MAX), held }
+        } else {
+            let skip = self.rng.random_range(0..all);
+            let stretch: Vec<Digest> =
+                self.catalog.digests(NodeId(0)).skip(skip).take(DIGESTS_PER_DATAGRAM).collect();
+            let (Some(first), Some(last)) = (stretch.first(), stretch.last()) else { return };
+            // The ends belong to the first and the last stretch.
+            let from = if skip == 0 { NodeId(0) } else { first.node };
+            let to =
+                if stretch.len() < DIGESTS_PER_DATAGRAM { NodeId(u64::MAX) } else { last.node };
+            Message::Digests { from, to, held: stretch }
+        };
+        self.send(&peer, &message);
+    }
+
+    /// Answers a request for records, a few datagrams at most.
+    pub(super) fn answer_with(&mut self, peer: &Peer, nodes: &[NodeId]) {
+        for message in self.pack(nodes, false, MAX_DIGEST_ANSWER_DATAGRAMS) {
+            self.send(peer, &message);
+        }
+    }
+}

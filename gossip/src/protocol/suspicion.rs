@@ -1,0 +1,204 @@
+//! From "did not answer" to "down": who says so, for how long, and what speaks against it.
+//!
+//! Lifeguard (Dadgar, Phillips, Currey 2017) §IV: suspicion begins long and shortens with each
+//! independent member that suspects too. A live connection or an answered probe over QUIC vetoes.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use foca::{Incarnation, Timer};
+use swarmer_model::NodeId;
+
+use super::{
+    Core, Output,
+    agenda::Task,
+    codec::{Row, RowState},
+    peer::Peer,
+    wire::Message,
+};
+
+/// Accusers remembered for one suspicion; far fewer decide.
+const MAX_ACCUSERS: usize = 16;
+
+/// One member under suspicion.
+pub(super) struct Suspicion {
+    peer: Peer,
+    incarnation: Incarnation,
+    /// When we first heard of it.
+    since: Duration,
+    /// Other members whose own probes failed.
+    accusers: BTreeSet<NodeId>,
+    /// Set once our own probe failed: what declares the member down.
+    own: Option<Own>,
+}
+
+struct Own {
+    timer: Timer<Peer>,
+    since: Duration,
+    /// No death before this time: something vetoed.
+    not_before: Duration,
+    /// What the probe over QUIC said, once it did.
+    confirmed: Option<bool>,
+}
+
+impl Suspicion {
+    fn new(peer: Peer, incarnation: Incarnation, since: Duration) -> Self {
+        Self { peer, incarnation, since, accusers: BTreeSet::new(), own: None }
+    }
+
+    /// Why the member is suspect, for people.
+    pub(super) fn reason(&self, time: Duration, probe_period: Duration, names: &str) -> String {
+        let by = if names.is_empty() { String::new() } else { format!(", reported by {names}") };
+        match &self.own {
+            Some(own) => {
+                let silent = time.saturating_sub(own.since) + probe_period;
+                format!("probe unanswered for {:.1} s{by}", silent.as_secs_f64())
+            }
+            None => {
+                format!("suspect for {:.1} s{by}", (time.saturating_sub(self.since)).as_secs_f64())
+            }
+        }
+    }
+
+    pub(super) fn accusers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.accusers.iter().copied()
+    }
+
+    pub(super) fn is_about(&self, row: &Row) -> bool {
+        self.peer == row.peer && self.incarnation == row.incarnation
+    }
+}
+
+impl Core {
+    /// How long suspicion lasts with this many independent accusers besides us.
+    fn suspicion_time(&self, time: Duration, accusers: usize) -> Duration {
+        let members = self.view.active().max(1) as f64;
+        let min = self.timing.probe_period
+            * self.timing.suspicion_min_periods
+            * if time < self.slow_until { 2 } else { 1 };
+        let min = min.mul_f64(members.log10().max(1.0));
+        // Only members besides the suspect and us can confirm.
+        let wanted = self.timing.suspicion_confirmations.min(self.view.active().saturating_sub(2));
+        if wanted == 0 {
+            return min;
+        }
+        let max = min * self.timing.suspicion_max_factor;
+        let share = ((accusers + 1) as f64).ln() / ((wanted + 1) as f64).ln();
+        max.saturating_sub((max - min).mul_f64(share.min(1.0))).max(min)
+    }
+
+    fn deadline(&self, suspicion: &Suspicion) -> Option<Duration> {
+        let own = suspicion.own.as_ref()?;
+        let lasts = self.suspicion_time(own.since, suspicion.accusers.len());
+        Some((own.since + lasts).max(own.not_before))
+    }
+
+    /// Our own probe failed; foca asks to declare the member down later on.
+    pub(super) fn own_suspicion(&mut self, time: Duration, timer: Timer<Peer>) {
+        let Timer::ChangeSuspectToDown { member_id: peer, incarnation, .. } = timer else { return };
+        self.stats.probes_failed += 1;
+        let suspicion = self.suspicion_of(time, peer, incarnation);
+        if suspicion.own.is_some() {
+            // Probed again while suspect: the clock that runs goes on.
+            return;
+        }
+        suspicion.own =
+            Some(Own { timer, since: time, not_before: Duration::ZERO, confirmed: None });
+        self.outputs.push_back(Output::ConfirmAlive { node: peer.node, addr: peer.addr });
+        // The suspect hears of it at once and can refute; the others can confirm.
+        let mut told = self.random_peers(crate::DIRECT_FANOUT);
+        if !told.contains(&peer) {
+            told.push(peer);
+        }
+        for other in told {
+            self.send(&other, &Message::Suspicion { peer, incarnation });
+        }
+        self.schedule_suspicion(peer.node);
+    }
+
+    /// Another member's own probe failed.
+    pub(super) fn accused(
+        &mut self,
+        time: Duration,
+        by: NodeId,
+        peer: Peer,
+        incarnation: Incarnation,
+    ) {
+        let row = Row { peer, incarnation, state: RowState::Suspect };
+        if peer.node == self.node {
+            if peer == self.identity() {
+                self.swim_rows(time, &[row], true);
+            }
+            return;
+        }
+        if !self.view.knows(peer.node) || !self.may_speak_of(&peer) {
+            return;
+        }
+        let refuted = self.suspicions.get(&peer.node).is_some_and(|held| {
+            (peer.stamp(), incarnation) < (held.peer.stamp(), held.incarnation)
+        });
+        if refuted {
+            return;
+        }
+        let suspicion = self.suspicion_of(time, peer, incarnation);
+        if suspicion.accusers.len() < MAX_ACCUSERS {
+            suspicion.accusers.insert(by);
+        }
+        self.heard_from.insert(peer.node, by);
+        self.swim_rows(time, &[row], true);
+        self.schedule_suspicion(peer.node);
+    }
+
+    /// The suspicion of this incarnation; an older one of the same node is dropped.
+    fn suspicion_of(
+        &mut self,
+        time: Duration,
+        peer: Peer,
+        incarnation: Incarnation,
+    ) -> &mut Suspicion {
+        let fresh = || Suspicion::new(peer, incarnation, time);
+        let entry = self.suspicions.entry(peer.node).or_insert_with(fresh);
+        let newer = (peer.stamp(), incarnation) > (entry.peer.stamp(), entry.incarnation);
+        if newer {
+            *entry = fresh();
+        }
+        entry
+    }
+
+    fn schedule_suspicion(&mut self, node: NodeId) {
+        if let Some(at) = self.suspicions.get(&node).and_then(|s| self.deadline(s)) {
+            self.agenda.add(at, Task::Suspicion(node));
+        }
+    }
+
+    pub(super) fn suspicion_due(&mut self, time: Duration, node: NodeId) {
+        let Some(suspicion) = self.suspicions.get(&node) else { return };
+        // A later veto or a new incarnation has a task of its own.
+        if self.deadline(suspicion).is_none_or(|at| at > time) {
+            return;
+        }
+        let addr = suspicion.peer.addr;
+        let again = time + self.suspicion_time(time, usize::MAX - 1);
+        let live = self.liveness.has_live_connection(node);
+        let Some(suspicion) = self.suspicions.get_mut(&node) else { return };
+        let Some(own) = suspicion.own.as_mut() else { return };
+        if live || own.confirmed == Some(true) {
+            own.not_before = again;
+            own.confirmed = None;
+            self.stats.vetoes += 1;
+            self.outputs.push_back(Output::ConfirmAlive { node, addr });
+            self.agenda.add(again, Task::Suspicion(node));
+            return;
+        }
+        let timer = own.timer.clone();
+        self.swim_timer(time, timer);
+        self.gossip_now(time);
+        self.gossip_now(time);
+    }
+
+    /// What the probe over QUIC said; a failed or late one is `false`.
+    pub fn confirmed(&mut self, _now: Duration, node: NodeId, alive: bool) {
+        if let Some(own) = self.suspicions.get_mut(&node).and_then(|s| s.own.as_mut()) {
+            own.confirmed = Some(alive);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! The ways into foca and out of it.
+
+use std::{
+    num::{NonZeroU8, NonZeroUsize},
+    time::Duration,
+};
+
+use foca::{OwnedNotification, PeriodicParams, Timer};
+use swarmer_model::NodeId;
+
+use super::{
+    Core,
+    agenda::Task,
+    codec::{Row, RowState},
+    peer::Peer,
+    wire::{Message, SWIM_ROOM},
+};
+use crate::Timing;
+
+fn at_least_one(n: usize) -> NonZeroUsize {
+    NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN)
+}
+
+/// foca's configuration for a cluster of this many members.
+pub(super) fn swim_config(timing: &Timing, members: usize) -> foca::Config {
+    // SWIM §4.1: λ·log(n) transmissions reach all. λ is 4; below 6, loss in small clusters bites.
+    let transmissions = (4.0 * ((members + 1) as f64).log10()).ceil() as u8;
+    foca::Config {
+        probe_period: timing.probe_period,
+        probe_rtt: timing.probe_timeout,
+        num_indirect_probes: at_least_one(timing.indirect_probes),
+        max_transmissions: NonZeroU8::new(transmissions.max(6)).unwrap_or(NonZeroU8::MIN),
+        // Never counted: the core holds these timers itself, see `suspicion`.
+        suspect_to_down_after: timing.probe_period,
+        remove_down_after: Some(timing.forget_down_after),
+        max_packet_size: at_least_one(SWIM_ROOM),
+        notify_down_members: true,
+        // Push/pull finds more, but needs streams; this needs only what probes need too.
+        periodic_announce: Some(PeriodicParams {
+            frequency: timing.push_pull_interval,
+            num_members: NonZeroUsize::MIN,
+        }),
+        periodic_announce_to_down_members: Some(PeriodicParams {
+            frequency: timing.announce_to_down_interval,
+            num_members: at_least_one(timing.announce_to_down_members),
+        }),
+        periodic_gossip: Some(PeriodicParams {
+            frequency: timing.gossip_interval,
+            num_members: at_least_one(timing.gossip_fanout),
+        }),
+    }
+}
+
+/// Down members greeted at once after this node came back under a new identity.
+const GREETED_ON_RETURN: usize = 32;
+
+impl Core {
+    pub(super) fn swim_timer(&mut self, time: Duration, timer: Timer<Peer>) {
+        let result = self.swim.handle_timer(timer, &mut self.effects);
+        self.after_swim(time, result);
+        self.sync(time);
+    }
+
+    pub(super) fn swim_data(&mut self, time: Duration, data: &[u8]) {
+        let result = self.swim.handle_data(data, &mut self.effects);
+        self.after_swim(time, result);
+    }
+
+    pub(super) fn swim_rows(&mut self, time: Duration, rows: &[Row], pass_on: bool) {
+        let members = rows.iter().map(|row| foca::Member::from(*row));
+        let result = self.swim.apply_many(members, pass_on, &mut self.effects);
+        self.after_swim(time, result);
+        self.sync(time);
+    }
+
+    pub(super) fn announce_to(&mut self, time: Duration, peer: Peer) {
+        let result = self.swim.announce(peer, &mut self.effects);
+        self.after_swim(time, result);
+    }
+
+    /// Tells a few members at once what the next rounds of gossip tell the rest.
+    pub(super) fn gossip_now(&mut self, time: Duration) {
+        let result = self.swim.gossip(&mut self.effects);
+        self.after_swim(time, result);
+    }
+
+    /// Whether a statement about this peer may be believed at all. About ourselves only what
+    /// concerns our present identity matters.
+    pub(super) fn may_speak_of(&self, peer: &Peer) -> bool {
+        if peer.node == self.node {
+            return *peer == self.identity();
+        }
+        self.admission.admitted(peer.node) && (self.view.knows(peer.node) || self.view.has_room())
+    }
+
+    /// What this node would say about every member, itself included; only active ones.
+    pub(super) fn rows(&self) -> Vec<Row> {
+        let own = Row { peer: self.identity(), incarnation: 0, state: RowState::Alive };
+        self.swim
+            .iter_members()
+            .map(Row::from)
+            .filter(|row| self.admission.admitted(row.peer.node))
+            .chain([own])
+            .collect()
+    }
+
+    fn after_swim(&mut self, time: Duration, result: Result<(), foca::Error>) {
+        if let Err(error) = result {
+            tracing::debug!(target: "swarmer::gossip", %error, "swim");
+        }
+        while let Some((peer, data)) = self.effects.to_send() {
+            // A removed member may still stand in foca's list until it is forgotten there.
+            if self.admission.admitted(peer.node) {
+                self.send(&peer, &Message::Swim(data.to_vec()));
+            }
+        }
+        while let Some((after, timer)) = self.effects.to_schedule() {
+            match timer {
+                Timer::ChangeSuspectToDown { .. } => self.own_suspicion(time, timer),
+                Timer::RemoveDown(peer) => {
+                    self.forget.insert(peer.node, (time + after, peer));
+                }
+                other => self.agenda.add(time + after, Task::Swim(other)),
+            }
+        }
+        let mut risen: Vec<Peer> = Vec::new();
+        let mut returned = false;
+        while let Some(notification) = self.effects.to_notify() {
+            match notification {
+                OwnedNotification::MemberUp(peer) => risen.push(peer),
+                OwnedNotification::Rejoin(_) => returned = true,
+                _ => {}
+            }
+        }
+        if returned {
+            self.came_back(time);
+        }
+        for peer in risen {
+            self.greet(&peer);
+        }
+    }
+
+    /// Others had declared us down and we took a new identity. Those that we in turn hold for
+    /// down must hear of it, or a healed partition stays one.
+    fn came_back(&mut self, time: Duration) {
+        let down: Vec<Peer> = self
+            .swim
+            .iter_membership_state()
+            .filter(|member| member.state() == foca::State::Down)
+            .map(|member| *member.id())
+            .filter(|peer| peer.node != self.node)
+            .take(GREETED_ON_RETURN)
+            .collect();
+        for peer in down {
+            let result = self.swim.announce(peer, &mut self.effects);
+            if let Err(error) = result {
+                tracing::debug!(target: "swarmer::gossip", %error, "swim");
+            }
+        }
+        self.view.set_identity(self.identity());
+        // Sends what the announcements produced; notifications of them cannot be returns again.
+        self.after_swim(time, Ok(()));
+    }
+
+    /// A member appeared: it gets our record, and we want its own.
+    fn greet(&mut self, peer: &Peer) {
+        if !self.admission.admitted(peer.node) {
+            return;
+        }
+        self.send_records(&[self.node], &[*peer], false);
+        if self.catalog.is_newer(peer.node, (peer.boot, 1)) {
+            self.send(peer, &Message::Want(vec![peer.node]));
+        }
+    }
+
+    /// Brings the view up to what foca holds.
+    pub(super) fn sync(&mut self, time: Duration) {
+        let rows: Vec<Row> = self
+            .swim
+            .iter_membership_state()
+            .map(Row::from)
+            .filter(|row| row.peer.node != self.node)
+            .collect();
+        let mut expelled = Vec::new();
+        let mut present: Vec<NodeId> = Vec::with_capacity(rows.len());
+        for row in &rows {
+            if self.admission.admitted(row.peer.node) {
+                present.push(row.peer.node);
+                self.see(time, row);
+            } else if row.state != RowState::Down {
+                expelled.push(Row { state: RowState::Down, ..*row });
+            }
+        }
+        self.heard_from.clear();
+        present.sort_unstable();
+        for node in self.view.retain(&present) {
+            self.catalog.remove(node);
+            self.envelope.forget(node);
+            self.suspicions.remove(&node);
+        }
+        if self.view.size_changed() {
+            let config = swim_config(&self.timing, self.view.active());
+            if let Err(error) = self.swim.set_config(config) {
+                tracing::debug!(target: "swarmer::gossip", %error, "swim");
+            }
+        }
+        if !expelled.is_empty() {
+            let members = expelled.into_iter().map(foca::Member::from);
+            let result = self.swim.apply_many(members, false, &mut self.effects);
+            self.after_swim(time, result);
+        }
+    }
+}

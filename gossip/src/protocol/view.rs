@@ -1,0 +1,267 @@
+//! What this node shows of the members.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use swarmer_model::NodeId;
+
+use super::{
+    Core, Output,
+    codec::{Row, RowState},
+    peer::Peer,
+};
+use crate::{Catalog, MAX_MEMBERS, Member, MemberState, Members, Stats};
+
+struct Entry {
+    peer: Peer,
+    incarnation: u16,
+    state: MemberState,
+    reason: Arc<str>,
+    since: Duration,
+}
+
+pub(super) struct View {
+    own: Entry,
+    others: BTreeMap<NodeId, Entry>,
+    /// Others that are alive or suspect.
+    active: usize,
+    /// `active` when foca's configuration was made for it.
+    sized_for: usize,
+    cached: Option<Arc<Members>>,
+}
+
+impl View {
+    pub(super) fn new(identity: Peer) -> Self {
+        let own = Entry {
+            peer: identity,
+            incarnation: 0,
+            state: MemberState::Alive,
+            reason: "this node".into(),
+            since: Duration::ZERO,
+        };
+        Self { own, others: BTreeMap::new(), active: 0, sized_for: 0, cached: None }
+    }
+
+    pub(super) fn set_identity(&mut self, identity: Peer) {
+        self.own.peer = identity;
+        self.touch();
+    }
+
+    pub(super) fn leave(&mut self, time: Duration) {
+        self.own.state = MemberState::Left;
+        self.own.reason = "this node is leaving".into();
+        self.own.since = time;
+        self.touch();
+    }
+
+    /// The snapshot is out of date.
+    pub(super) fn touch(&mut self) {
+        self.cached = None;
+    }
+
+    pub(super) fn knows(&self, node: NodeId) -> bool {
+        self.others.contains_key(&node)
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.others.len() + 1 < MAX_MEMBERS
+    }
+
+    /// Members alive or suspect, this node included.
+    pub(super) fn active(&self) -> usize {
+        self.active + 1
+    }
+
+    /// Whether the number of members changed since the last call.
+    pub(super) fn size_changed(&mut self) -> bool {
+        let changed = self.sized_for != self.active;
+        self.sized_for = self.active;
+        changed
+    }
+
+    pub(super) fn peer(&self, node: NodeId) -> Option<Peer> {
+        self.others.get(&node).map(|entry| entry.peer)
+    }
+
+    /// Whether the view says just this: alive, with this identity and incarnation.
+    pub(super) fn has_alive(&self, peer: &Peer, incarnation: u16) -> bool {
+        self.others.get(&peer.node).is_some_and(|entry| {
+            entry.state == MemberState::Alive
+                && entry.peer == *peer
+                && entry.incarnation == incarnation
+        })
+    }
+
+    pub(super) fn active_peers(&self) -> impl Iterator<Item = Peer> + '_ {
+        self.others.values().filter(|e| e.state.is_active()).map(|e| e.peer)
+    }
+
+    /// The members worth remembering over a restart, the living first.
+    pub(super) fn known(&self) -> impl Iterator<Item = Peer> + '_ {
+        let others = || self.others.values();
+        others()
+            .filter(|e| e.state.is_active())
+            .chain(others().filter(|e| e.state == MemberState::Down))
+            .map(|e| e.peer)
+    }
+
+    /// Drops the members that are not in the sorted list; returns them.
+    pub(super) fn retain(&mut self, present: &[NodeId]) -> Vec<NodeId> {
+        let gone: Vec<NodeId> = self
+            .others
+            .keys()
+            .filter(|node| present.binary_search(node).is_err())
+            .copied()
+            .collect();
+        for node in &gone {
+            self.others.remove(node);
+            self.touch();
+        }
+        self.recount();
+        gone
+    }
+
+    fn recount(&mut self) {
+        self.active = self.others.values().filter(|e| e.state.is_active()).count();
+    }
+
+    pub(super) fn count(&self, stats: &mut Stats) {
+        let of = |state| self.others.values().filter(|e| e.state == state).count() as u64;
+        stats.members_alive = of(MemberState::Alive) + u64::from(self.own.state.is_active());
+        stats.members_suspect = of(MemberState::Suspect);
+        stats.members_down = of(MemberState::Down);
+    }
+
+    pub(super) fn snapshot(&mut self, catalog: &Catalog) -> Arc<Members> {
+        if let Some(cached) = &self.cached {
+            return cached.clone();
+        }
+        let mut members: Members = self
+            .others
+            .values()
+            .chain([&self.own])
+            .map(|entry| {
+                let record = catalog.get(entry.peer.node).cloned();
+                Member {
+                    node: entry.peer.node,
+                    name: match &record {
+                        Some(record) => record.facts.name.as_str().into(),
+                        None => entry.peer.node.to_string().into(),
+                    },
+                    addr: entry.peer.addr,
+                    state: entry.state,
+                    draining: record.as_ref().is_some_and(|r| r.facts.draining),
+                    reason: entry.reason.clone(),
+                    boot: entry.peer.boot,
+                    since: entry.since,
+                    record,
+                }
+            })
+            .collect();
+        members.sort_unstable_by_key(|member| member.node);
+        let members = Arc::new(members);
+        self.cached = Some(members.clone());
+        members
+    }
+}
+
+impl Core {
+    /// A name for people: that of the record, else the id.
+    fn name_of(&self, node: NodeId) -> String {
+        match self.catalog.get(node) {
+            Some(record) if !record.facts.name.is_empty() => record.facts.name.clone(),
+            _ => node.to_string(),
+        }
+    }
+
+    /// Takes in what foca holds of a member.
+    pub(super) fn see(&mut self, time: Duration, row: &Row) {
+        let node = row.peer.node;
+        let before = self.view.others.get(&node);
+        let mut state = match row.state {
+            RowState::Alive => MemberState::Alive,
+            RowState::Suspect => MemberState::Suspect,
+            RowState::Down => MemberState::Down,
+        };
+        let mut vetoed = false;
+        if state == MemberState::Down {
+            let left = |record: &Arc<crate::Record>| record.left && record.boot >= row.peer.boot;
+            if self.catalog.get(node).is_some_and(left) {
+                state = MemberState::Left;
+            } else if before.is_some_and(|entry| entry.state.is_active())
+                && self.liveness.has_live_connection(node)
+            {
+                state = MemberState::Suspect;
+                vetoed = true;
+            }
+        }
+        let same_state = before.is_some_and(|entry| entry.state == state && entry.peer == row.peer);
+        if same_state {
+            if let Some(entry) = self.view.others.get_mut(&node) {
+                entry.incarnation = row.incarnation;
+            }
+        } else {
+            let reason = self.reason(time, row, state, vetoed);
+            let before = before.map(|entry| (entry.state, entry.since));
+            let since = match before {
+                Some((old, since)) if old == state => since,
+                _ => time + self.stalled,
+            };
+            let entry = Entry {
+                peer: row.peer,
+                incarnation: row.incarnation,
+                state,
+                reason: reason.clone(),
+                since,
+            };
+            self.view.others.insert(node, entry);
+            self.view.touch();
+            let before = before.map(|(state, _)| state);
+            if before != Some(state) {
+                self.outputs.push_back(Output::Member { node, before, after: state, reason });
+            }
+        }
+        let over = match row.state {
+            RowState::Suspect => self.suspicions.get(&node).is_some_and(|s| !s.is_about(row)),
+            RowState::Alive | RowState::Down => true,
+        };
+        if over {
+            self.suspicions.remove(&node);
+        }
+    }
+
+    fn reason(&self, time: Duration, row: &Row, state: MemberState, vetoed: bool) -> Arc<str> {
+        let node = row.peer.node;
+        let teller = self.heard_from.get(&node).copied();
+        let suspicion = self.suspicions.get(&node).filter(|s| s.is_about(row));
+        let mut names: Vec<String> =
+            suspicion.iter().flat_map(|s| s.accusers()).map(|by| self.name_of(by)).collect();
+        names.truncate(3);
+        let teller_name = teller.map(|by| self.name_of(by));
+        let text = match state {
+            MemberState::Alive => match self.view.others.get(&node) {
+                None => "joined".to_owned(),
+                Some(entry) if entry.peer.boot < row.peer.boot => "restarted".to_owned(),
+                Some(entry) if entry.state == MemberState::Suspect => {
+                    "refuted the suspicion".to_owned()
+                }
+                Some(_) => "answers".to_owned(),
+            },
+            MemberState::Left => "said that it leaves".to_owned(),
+            MemberState::Suspect if vetoed => format!(
+                "reported dead{}, but a connection to it is alive",
+                teller_name.map(|name| format!(" by {name}")).unwrap_or_default()
+            ),
+            MemberState::Suspect | MemberState::Down => match suspicion {
+                Some(suspicion) => {
+                    suspicion.reason(time, self.timing.probe_period, &names.join(", "))
+                }
+                None => format!(
+                    "{} by {}",
+                    if state == MemberState::Down { "reported dead" } else { "reported suspect" },
+                    teller_name.unwrap_or_else(|| "another member".to_owned())
+                ),
+            },
+        };
+        text.into()
+    }
+}

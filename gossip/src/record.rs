@@ -1,0 +1,279 @@
+//! What a node says about itself: versioned, bounded, signed by its key.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use swarmer_model::{ClusterId, NodeId};
+
+use crate::{
+    GossipError, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_RECORD_BYTES, MAX_SIGNATURE_BYTES,
+    MAX_TEXT_BYTES, Refusal, Signer, Verifier,
+};
+
+/// Goes in front of the signed bytes, so that no other signature of the same key can pass as one.
+const SIGNING_CONTEXT: &[u8] = b"swarmer gossip record 1";
+
+/// Whether an endpoint takes calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointState {
+    /// The artifact is being fetched or loaded.
+    Starting,
+    /// It takes calls.
+    Ready,
+    /// It finishes what it has and takes no new calls.
+    Draining,
+}
+
+/// One version of a function on the node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// `namespace/name`.
+    pub function: String,
+    /// Which of its versions.
+    pub version: u32,
+    /// Whether it takes calls.
+    pub state: EndpointState,
+    /// Calls being served at the time of the record.
+    pub in_flight: u32,
+    /// Calls that it may serve at once.
+    pub concurrency: u32,
+}
+
+/// How busy the node was at the time of the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Load {
+    /// Calls being served, all functions together.
+    pub in_flight: u32,
+    /// CPU in use, thousandths of all cores.
+    pub cpu_permille: u16,
+    /// Memory in use by the node's process, bytes.
+    pub memory_bytes: u64,
+}
+
+/// All that a node says about itself. Claims, not authority: region and zone that count come
+/// from the committed state.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Facts {
+    /// Its name.
+    pub name: String,
+    /// Where its UDP port can be reached, best first; at most [`MAX_ADDRESSES`].
+    pub addresses: Vec<SocketAddr>,
+    /// Its region.
+    pub region: String,
+    /// Its zone.
+    pub zone: String,
+    /// Oldest version of the protocols between nodes that it speaks.
+    pub wire_min: u16,
+    /// Newest version that it speaks.
+    pub wire_max: u16,
+    /// Where its ingress listens, if it has one.
+    pub ingress: Option<SocketAddr>,
+    /// Whether it is a voter, as far as it knows: a hint.
+    pub voter: bool,
+    /// Whether it takes no new work.
+    pub draining: bool,
+    /// How busy it is.
+    pub load: Load,
+    /// What it serves; at most [`MAX_ENDPOINTS`].
+    pub endpoints: Vec<Endpoint>,
+}
+
+impl Facts {
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// [`GossipError::Record`] with the first field that is over.
+    pub fn check(&self) -> Result<(), GossipError> {
+        let over = |field, problem| Err(GossipError::Record { field, problem });
+        for (field, text) in [("name", &self.name), ("region", &self.region), ("zone", &self.zone)]
+        {
+            if text.len() > MAX_TEXT_BYTES {
+                return over(field, format!("has {} bytes, at most {MAX_TEXT_BYTES}", text.len()));
+            }
+        }
+        if self.addresses.len() > MAX_ADDRESSES {
+            return over(
+                "addresses",
+                format!("has {} entries, at most {MAX_ADDRESSES}", self.addresses.len()),
+            );
+        }
+        if self.wire_min > self.wire_max {
+            return over(
+                "wire_min",
+                format!("{} is above wire_max {}", self.wire_min, self.wire_max),
+            );
+        }
+        if self.endpoints.len() > MAX_ENDPOINTS {
+            return over(
+                "endpoints",
+                format!("has {} entries, at most {MAX_ENDPOINTS}", self.endpoints.len()),
+            );
+        }
+        for endpoint in &self.endpoints {
+            if endpoint.function.len() > MAX_TEXT_BYTES {
+                return over(
+                    "endpoints.function",
+                    format!("has {} bytes, at most {MAX_TEXT_BYTES}", endpoint.function.len()),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One statement of a node about itself. The greater `(boot, version)` is the newer one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Whose it is.
+    pub node: NodeId,
+    /// The start of the node that made it.
+    pub boot: u64,
+    /// Counts the node's records since that start.
+    pub version: u64,
+    /// Whether this is the node's farewell.
+    pub left: bool,
+    /// What it says.
+    pub facts: Facts,
+}
+
+impl Record {
+    /// Which of a node's records this is.
+    pub fn stamp(&self) -> (u64, u64) {
+        (self.boot, self.version)
+    }
+
+    /// Signs the record.
+    ///
+    /// # Errors
+    /// [`GossipError::Record`] if it is over a bound.
+    pub fn sign(
+        &self,
+        cluster: ClusterId,
+        signer: &dyn Signer,
+    ) -> Result<SignedRecord, GossipError> {
+        self.facts.check()?;
+        let bytes = postcard::to_stdvec(self).map_err(|error| GossipError::Record {
+            field: "record",
+            problem: format!("cannot be encoded: {error}"),
+        })?;
+        if bytes.len() > MAX_RECORD_BYTES {
+            return Err(GossipError::Record {
+                field: "record",
+                problem: format!("has {} bytes, at most {MAX_RECORD_BYTES}", bytes.len()),
+            });
+        }
+        let signature = signer.sign(&signed_bytes(cluster, &bytes));
+        if signature.len() > MAX_SIGNATURE_BYTES {
+            return Err(GossipError::Record {
+                field: "signature",
+                problem: format!("has {} bytes, at most {MAX_SIGNATURE_BYTES}", signature.len()),
+            });
+        }
+        Ok(SignedRecord { bytes, signature })
+    }
+}
+
+/// A record as it travels: passed on byte for byte, so that the signature stays good and fields
+/// of newer versions survive older nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedRecord {
+    /// The record in postcard.
+    pub bytes: Vec<u8>,
+    /// Its node's signature over context, cluster and bytes.
+    pub signature: Vec<u8>,
+}
+
+impl SignedRecord {
+    /// Reads the record without trusting it.
+    ///
+    /// # Errors
+    /// Over its bounds, or no record.
+    pub fn read(&self) -> Result<Record, Refusal> {
+        if self.bytes.len() > MAX_RECORD_BYTES || self.signature.len() > MAX_SIGNATURE_BYTES {
+            return Err(Refusal::OversizedRecord);
+        }
+        // What follows the known fields is of a newer version, signed, and kept.
+        let (record, _) =
+            postcard::take_from_bytes::<Record>(&self.bytes).map_err(|_| Refusal::Malformed)?;
+        record.facts.check().map_err(|_| Refusal::OversizedRecord)?;
+        Ok(record)
+    }
+
+    /// Whether the signature is by `node`.
+    pub fn is_by(&self, node: NodeId, cluster: ClusterId, verifier: &dyn Verifier) -> bool {
+        verifier.verify(node, &signed_bytes(cluster, &self.bytes), &self.signature)
+    }
+
+    /// Bytes that it takes in a message, at most.
+    pub(crate) fn wire_bytes(&self) -> usize {
+        // Two lengths of at most three bytes each.
+        self.bytes.len() + self.signature.len() + 6
+    }
+}
+
+fn signed_bytes(cluster: ClusterId, bytes: &[u8]) -> Vec<u8> {
+    let mut all = Vec::with_capacity(SIGNING_CONTEXT.len() + 16 + bytes.len());
+    all.extend_from_slice(SIGNING_CONTEXT);
+    all.extend_from_slice(&cluster.0.to_be_bytes());
+    all.extend_from_slice(bytes);
+    all
+}
+
+/// A change of the local record. Changes are gathered for a moment, then signed and sent once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordUpdate {
+    /// Everything.
+    Facts(Box<Facts>),
+    /// What it serves.
+    Endpoints(Vec<Endpoint>),
+    /// One endpoint, added or changed by function and version.
+    Endpoint(Endpoint),
+    /// One endpoint is gone.
+    RemoveEndpoint {
+        /// `namespace/name`.
+        function: String,
+        /// Which version.
+        version: u32,
+    },
+    /// How busy it is; sent less often than the rest.
+    Load(Load),
+    /// Whether it takes no new work.
+    Draining(bool),
+    /// Whether it is a voter.
+    Voter(bool),
+    /// Where its ingress listens.
+    Ingress(Option<SocketAddr>),
+}
+
+impl RecordUpdate {
+    /// Whether it may wait for [`crate::Timing::publish_load_interval`].
+    pub(crate) fn is_load_only(&self) -> bool {
+        matches!(self, Self::Load(_))
+    }
+
+    /// The facts after this change.
+    pub(crate) fn apply(self, facts: &mut Facts) {
+        match self {
+            Self::Facts(all) => *facts = *all,
+            Self::Endpoints(endpoints) => facts.endpoints = endpoints,
+            Self::Endpoint(endpoint) => {
+                let held = facts
+                    .endpoints
+                    .iter_mut()
+                    .find(|e| e.function == endpoint.function && e.version == endpoint.version);
+                match held {
+                    Some(held) => *held = endpoint,
+                    None => facts.endpoints.push(endpoint),
+                }
+            }
+            Self::RemoveEndpoint { function, version } => {
+                facts.endpoints.retain(|e| e.function != function || e.version != version);
+            }
+            Self::Load(load) => facts.load = load,
+            Self::Draining(draining) => facts.draining = draining,
+            Self::Voter(voter) => facts.voter = voter,
+            Self::Ingress(ingress) => facts.ingress = ingress,
+        }
+    }
+}
