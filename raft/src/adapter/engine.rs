@@ -1,0 +1,583 @@
+//! The engine in our own words.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::Arc,
+    time::Duration,
+};
+
+use openraft::{
+    EmptyNode, ReadPolicy, ServerState, SnapshotPolicy,
+    async_runtime::watch::WatchReceiver,
+    error::{ClientWriteError, Fatal, InitializeError, LinearizableReadError, RaftError as Error},
+    vote::RaftLeaderId,
+};
+use parking_lot::Mutex;
+use swarmer_model::NodeId;
+use tokio::time::Instant;
+
+use super::{
+    log::{Growth, LogStore},
+    machine::{Kept, Machine, blocking},
+    network::Network,
+    types::{Command, Position, Types, Vote, decode},
+    wire::{
+        Envelope, ProposeReply, ReadReply, Reply, Request, SnapshotChunk, SnapshotReply,
+        decode_versioned, versioned,
+    },
+};
+use crate::{
+    error::RaftError,
+    keyspace::{Applied, Shared, State},
+    raft::Config,
+    snapshot::{Incoming, SnapshotStore},
+    status::{Role, Status},
+    transport::Transport,
+    txn::{MAX_DEADLINE, Txn},
+    wal::{Wal, WalConfig},
+};
+
+/// Entries of one AppendEntries at most; their bytes are bounded by the log's reader.
+const MAX_PAYLOAD_ENTRIES: u64 = 300;
+/// How long sending a whole snapshot may take before the engine starts again.
+const SNAPSHOT_TIMEOUT_MS: u64 = 120_000;
+/// Entries purged at once, so that the log drops whole segments.
+const PURGE_BATCH: u64 = 64;
+/// Requests that wait for the engine before callers wait.
+const API_QUEUE: u64 = 4096;
+/// Bytes of log read at a time to learn how much there is since the last snapshot.
+const SCAN_BYTES: usize = 4 << 20;
+/// A quorum's acknowledgement older than so many longest election timeouts is no longer believed:
+/// by then the others may have elected another leader.
+const QUORUM_AGE_TIMEOUTS: u32 = 3;
+
+type Core = openraft::Raft<Types, Machine>;
+
+/// A snapshot that is coming in.
+struct Receiving {
+    transfer: u64,
+    incoming: Incoming,
+}
+
+/// A voter's or learner's engine. Cheap to share behind an `Arc`.
+pub(crate) struct Engine {
+    node: NodeId,
+    core: Core,
+    wal: Wal,
+    shared: Arc<Shared>,
+    store: Arc<SnapshotStore>,
+    kept: Arc<Mutex<Kept>>,
+    growth: Arc<Growth>,
+    receiving: tokio::sync::Mutex<Option<Receiving>>,
+    leader_heard: Mutex<Option<Instant>>,
+    quorum_age: Duration,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+/// What is on the disk, read and checked.
+struct Opened {
+    wal: Wal,
+    store: Arc<SnapshotStore>,
+    state: State,
+    position: Position,
+    applied: Option<Applied>,
+    log_bytes: u64,
+}
+
+fn open_disk(config: &Config, disk: Arc<dyn crate::disk::Disk>) -> Result<Opened, RaftError> {
+    let failed = |error: io::Error| RaftError::Storage(error.to_string());
+    disk.create_dir(&config.dir).map_err(failed)?;
+    let store = SnapshotStore::open(disk.clone(), config.dir.join("snapshots")).map_err(failed)?;
+    let (wal, recovered) = Wal::open(disk, WalConfig::new(config.dir.join("log")))
+        .map_err(|error| RaftError::Storage(error.to_string()))?;
+    let mut state = State::default();
+    let mut position = Position::default();
+    let mut applied = None;
+    let mut filled = false;
+    if let Some(dir) = &config.applied_dir {
+        let (store, loaded) = Applied::open(dir).map_err(failed)?;
+        if let Some(loaded) = loaded {
+            position = decode("the keyspace's position", &loaded.position).map_err(failed)?;
+            state = loaded.state;
+            filled = true;
+        }
+        applied = Some(store);
+    }
+    let snapshot = store.current();
+    let mut snapshot_index = None;
+    if let Some(snapshot) = snapshot {
+        snapshot_index = Some(snapshot.header.index);
+        let of_snapshot: Position =
+            decode("a snapshot's position", &snapshot.header.position).map_err(failed)?;
+        if position.last_applied < of_snapshot.last_applied {
+            state = snapshot.load().map_err(failed)?;
+            position = of_snapshot;
+            filled = false;
+        }
+    }
+    if !filled && let Some(applied) = &mut applied {
+        let bytes = super::types::encode(&position).map_err(failed)?;
+        applied.refill(&state.image(), &bytes);
+    }
+    let purged = recovered.purged.as_ref().map(|(index, _)| *index);
+    let reached = position.last_applied.map(|log_id| log_id.index);
+    if purged > reached {
+        return Err(RaftError::Storage(format!(
+            "the log starts after index {purged:?}, but snapshot and keyspace end at {reached:?}: \
+             a snapshot is missing in {}",
+            config.dir.display()
+        )));
+    }
+    let mut log_bytes = 0;
+    let mut next = snapshot_index.map_or(recovered.first, |index| recovered.first.max(index + 1));
+    while recovered.last.is_some_and(|last| next <= last) {
+        let entries = wal
+            .read(next..u64::MAX, SCAN_BYTES)
+            .map_err(|error| RaftError::Storage(error.to_string()))?;
+        let Some((last, _)) = entries.last() else { break };
+        next = last + 1;
+        log_bytes += entries.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+    }
+    Ok(Opened { wal, store, state, position, applied, log_bytes })
+}
+
+fn engine_config(config: &Config) -> Result<Arc<openraft::Config>, RaftError> {
+    let ms = |duration: Duration| crate::view::millis(duration);
+    let election_max = ms(config.timing.election_max);
+    let engine = openraft::Config {
+        cluster_name: "swarmer".to_owned(),
+        heartbeat_interval: ms(config.timing.heartbeat),
+        election_timeout_min: ms(config.timing.election_min),
+        election_timeout_max: election_max,
+        install_snapshot_timeout: SNAPSHOT_TIMEOUT_MS,
+        max_payload_entries: MAX_PAYLOAD_ENTRIES,
+        // By bytes instead, see `Growth`.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: config.log_keep_entries,
+        purge_batch_size: PURGE_BATCH,
+        api_channel_size: Some(API_QUEUE),
+        enable_pre_vote: Some(true),
+        // A leader that lost its quorum falls silent, so that under a bridge partition those that
+        // still hear it can elect one that has a quorum.
+        quorum_loss_probe_interval: Some(election_max * 3),
+        ..openraft::Config::default()
+    };
+    let checked = engine.validate().map_err(|error| RaftError::Invalid(error.to_string()))?;
+    Ok(Arc::new(checked))
+}
+
+impl Engine {
+    pub(crate) async fn open(
+        config: &Config,
+        disk: Arc<dyn crate::disk::Disk>,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Self, RaftError> {
+        let engine_config = engine_config(config)?;
+        let settings = config.clone();
+        let opened = tokio::task::spawn_blocking(move || open_disk(&settings, disk))
+            .await
+            .map_err(|error| RaftError::Storage(error.to_string()))??;
+        let Opened { wal, store, state, position, applied, log_bytes } = opened;
+        let growth = Arc::new(Growth::new(log_bytes, config.snapshot_log_bytes));
+        let log = LogStore::new(wal.clone(), growth.clone())
+            .map_err(|error| RaftError::Storage(error.to_string()))?;
+        let shared = Shared::new(state, config.history_bytes);
+        let kept = Arc::new(Mutex::new(Kept { position, applied }));
+        let machine = Machine::new(shared.clone(), store.clone(), kept.clone());
+        let network = Network { node: config.node.0, transport };
+        let core = Core::new(config.node.0, engine_config, network, log, machine)
+            .await
+            .map_err(|fatal| fatal_error(&fatal))?;
+        Ok(Self {
+            node: config.node,
+            core,
+            wal,
+            shared,
+            store,
+            kept,
+            growth,
+            receiving: tokio::sync::Mutex::new(None),
+            leader_heard: Mutex::new(None),
+            quorum_age: config.timing.election_max * QUORUM_AGE_TIMEOUTS,
+        })
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Makes a snapshot whenever the log has grown enough. Ends with the engine.
+    pub(crate) async fn snapshot_when_due(&self) {
+        loop {
+            self.growth.due().await;
+            if self.core.trigger().snapshot().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Answers a message of another node.
+    pub(crate) async fn handle(
+        &self,
+        from: NodeId,
+        body: &[u8],
+    ) -> Result<bytes::Bytes, RaftError> {
+        let Envelope { to, request } = decode_versioned(body)?;
+        if to != self.node.0 {
+            return Err(RaftError::WrongNode { intended: NodeId(to), actual: self.node });
+        }
+        let reply = self.answer(from, request).await?;
+        versioned(&reply).map_err(|error| RaftError::BadMessage(error.to_string()))
+    }
+
+    async fn answer(&self, from: NodeId, request: Request) -> Result<Reply, RaftError> {
+        // Votes carry who asks for them or leads by them: nobody may speak for another.
+        let of_sender = |vote: &Vote| {
+            if *vote.leader_id.node_id() == from.0 {
+                return Ok(());
+            }
+            Err(RaftError::BadMessage(format!("node {from} speaks by the vote {vote}")))
+        };
+        Ok(match request {
+            Request::Append(rpc) => {
+                of_sender(&rpc.vote)?;
+                let response = self.core.append_entries(rpc).await.map_err(stopped)?;
+                if !matches!(response, openraft::raft::AppendEntriesResponse::HigherVote(_)) {
+                    *self.leader_heard.lock() = Some(Instant::now());
+                }
+                Reply::Append(response)
+            }
+            Request::Vote(rpc) => {
+                of_sender(&rpc.vote)?;
+                Reply::Vote(self.core.vote(rpc).await.map_err(stopped)?)
+            }
+            Request::PreVote(rpc) => {
+                of_sender(&rpc.vote)?;
+                Reply::Vote(self.core.pre_vote(rpc).await.map_err(stopped)?)
+            }
+            Request::Snapshot(chunk) => {
+                of_sender(&chunk.vote)?;
+                Reply::Snapshot(self.take_chunk(chunk).await?)
+            }
+            Request::Transfer(request) => {
+                of_sender(request.from_leader())?;
+                let result = self.core.handle_transfer_leader(request).await;
+                let result = result.map_err(|fatal| fatal_error(&fatal))?;
+                Reply::Transfer(result.map_err(|error| error.to_string()))
+            }
+            Request::Propose { txn, ttl_ms } => {
+                Reply::Propose(self.propose(txn, Duration::from_millis(ttl_ms)).await)
+            }
+            Request::ReadIndex { ttl_ms } => {
+                Reply::ReadIndex(self.read_index(Duration::from_millis(ttl_ms)).await)
+            }
+        })
+    }
+
+    async fn take_chunk(&self, chunk: SnapshotChunk) -> Result<SnapshotReply, RaftError> {
+        let SnapshotChunk { vote, transfer, offset, bytes, finish } = chunk;
+        let failed = |error: io::Error| RaftError::Storage(error.to_string());
+        let mine = self.core.metrics().borrow_watched().vote;
+        if mine > vote {
+            return Ok(SnapshotReply::Done(openraft::raft::SnapshotResponse::new(mine)));
+        }
+        *self.leader_heard.lock() = Some(Instant::now());
+        let mut receiving = self.receiving.lock().await;
+        if offset == 0 {
+            let store = self.store.clone();
+            let incoming = blocking(move || store.receive()).await.map_err(failed)?;
+            *receiving = Some(Receiving { transfer, incoming });
+        }
+        let mut current = match receiving.take() {
+            Some(current) if current.transfer == transfer && current.incoming.bytes() == offset => {
+                current
+            }
+            other => {
+                *receiving = other;
+                return Ok(SnapshotReply::Restart("chunks arrived out of order".to_owned()));
+            }
+        };
+        let mut incoming = blocking(move || {
+            current.incoming.write(&bytes)?;
+            Ok(current.incoming)
+        })
+        .await
+        .map_err(failed)?;
+        let Some(meta) = finish else {
+            let received = incoming.bytes();
+            *receiving = Some(Receiving { transfer, incoming });
+            return Ok(SnapshotReply::Continue { received });
+        };
+        let file = match blocking(move || incoming.finish()).await {
+            Ok(file) => file,
+            // It was damaged on its way, or on either disk: told apart by trying again.
+            Err(error) => return Ok(SnapshotReply::Restart(error.to_string())),
+        };
+        let snapshot = openraft::Snapshot { meta, snapshot: file };
+        let response = self.core.install_full_snapshot(vote, snapshot).await;
+        Ok(SnapshotReply::Done(response.map_err(|fatal| fatal_error(&fatal))?))
+    }
+
+    /// Proposes a transaction, if this node leads with a quorum behind it.
+    pub(crate) async fn propose(&self, txn: Txn, ttl: Duration) -> ProposeReply {
+        if let Err(error) = txn.validate() {
+            return ProposeReply::Invalid(error.to_string());
+        }
+        let leader = self.leader();
+        if leader != Some(self.node.0) {
+            return ProposeReply::NotLeader { leader };
+        }
+        if !self.quorum_ok() {
+            return ProposeReply::NoQuorum;
+        }
+        let write = self.core.client_write(Command(txn));
+        match tokio::time::timeout(ttl.min(MAX_DEADLINE), write).await {
+            Ok(Ok(response)) => ProposeReply::Answer(response.data),
+            Ok(Err(Error::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
+                ProposeReply::NotLeader { leader: forward.leader_id }
+            }
+            Ok(Err(Error::APIError(ClientWriteError::LogEntryDiscarded(forward)))) => {
+                ProposeReply::Unknown { leader: forward.leader_id }
+            }
+            Ok(Err(_)) | Err(_) => ProposeReply::Unknown { leader: None },
+        }
+    }
+
+    /// The read barrier, if this node leads and a quorum confirms it.
+    pub(crate) async fn read_index(&self, ttl: Duration) -> ReadReply {
+        let read = self.core.ensure_linearizable(ReadPolicy::ReadIndex);
+        match tokio::time::timeout(ttl.min(MAX_DEADLINE), read).await {
+            Ok(Ok(_)) => ReadReply::At(self.shared.read(State::revision)),
+            Ok(Err(Error::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
+                ReadReply::NotLeader { leader: forward.leader_id }
+            }
+            Ok(Err(Error::APIError(LinearizableReadError::QuorumNotEnough(_)))) | Err(_) => {
+                ReadReply::NoQuorum
+            }
+            Ok(Err(Error::Fatal(_))) => ReadReply::NotLeader { leader: None },
+        }
+    }
+
+    pub(crate) fn leader(&self) -> Option<u64> {
+        self.core.metrics().borrow_watched().current_leader
+    }
+
+    fn quorum_ok(&self) -> bool {
+        let metrics = self.core.metrics();
+        let metrics = metrics.borrow_watched();
+        if metrics.current_leader != Some(self.node.0) {
+            let recent = |at: Instant| at.elapsed() < self.quorum_age;
+            return metrics.current_leader.is_some()
+                && self.leader_heard.lock().is_some_and(recent);
+        }
+        let configs = metrics.membership_config.membership().get_joint_config();
+        let alone = configs.iter().all(|voters| voters.len() == 1);
+        // Just elected: a quorum voted for it, so it may try.
+        alone
+            || metrics
+                .last_quorum_acked
+                .as_ref()
+                .is_none_or(|at| openraft::Instant::elapsed(&**at) < self.quorum_age)
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let quorum_ok = self.quorum_ok();
+        let (revision, chain_hash) = self.shared.read(|state| (state.revision(), state.chain()));
+        let metrics = self.core.metrics();
+        let metrics = metrics.borrow_watched();
+        let applied_index = metrics.last_applied.map(|log_id| log_id.index);
+        let committed = metrics.cluster_committed.map(|log_id| log_id.index);
+        let next = |index: Option<u64>| index.map_or(0, |index| index + 1);
+        Status {
+            node: self.node,
+            role: match (&metrics.running_state, metrics.state) {
+                (Err(_), _) | (_, ServerState::Shutdown) => Role::Stopped,
+                (_, ServerState::Learner) => Role::Learner,
+                (_, ServerState::Follower) => Role::Voter,
+                (_, ServerState::Candidate) => Role::Candidate,
+                (_, ServerState::Leader) => Role::Leader,
+            },
+            leader: metrics.current_leader.map(NodeId),
+            term: metrics.current_term,
+            revision,
+            last_log_index: metrics.last_log_index,
+            applied_index,
+            voters: metrics.membership_config.voter_ids().map(NodeId).collect(),
+            learners: metrics.membership_config.membership().learner_ids().map(NodeId).collect(),
+            chain_hash,
+            quorum_ok,
+            lag: next(committed).saturating_sub(next(applied_index)),
+        }
+    }
+
+    /// Waits for the next change of what [`Engine::status`] says. False when there are no more.
+    pub(crate) fn changes(&self) -> impl Future<Output = bool> + Send + use<> {
+        let mut metrics = self.core.metrics();
+        async move { metrics.changed().await.is_ok() }
+    }
+
+    /// Waits until what the engine says of itself fulfils a condition.
+    pub(crate) async fn until(
+        &self,
+        what: &str,
+        deadline: Duration,
+        condition: impl Fn(&Status) -> bool,
+    ) -> Result<(), RaftError> {
+        let start = Instant::now();
+        let mut metrics = self.core.metrics();
+        loop {
+            if condition(&self.status()) {
+                return Ok(());
+            }
+            let rest = deadline.saturating_sub(start.elapsed());
+            match tokio::time::timeout(rest, metrics.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(RaftError::ShutDown),
+                Err(_) => {
+                    return Err(RaftError::Timeout {
+                        what: what.to_owned(),
+                        waited_ms: crate::view::millis(start.elapsed()),
+                    });
+                }
+            }
+        }
+    }
+
+    pub(crate) async fn initialize(&self, voters: &BTreeSet<NodeId>) -> Result<(), RaftError> {
+        let members: BTreeMap<u64, EmptyNode> =
+            voters.iter().map(|node| (node.0, EmptyNode {})).collect();
+        match self.core.initialize(members).await {
+            Ok(()) | Err(Error::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(Error::APIError(error)) => Err(RaftError::Membership(error.to_string())),
+            Err(Error::Fatal(fatal)) => Err(fatal_error(&fatal)),
+        }
+    }
+
+    pub(crate) async fn add_learner(&self, node: NodeId) -> Result<(), RaftError> {
+        let result = self.core.add_learner(node.0, EmptyNode {}, true).await;
+        result.map(|_| ()).map_err(membership_error)
+    }
+
+    pub(crate) async fn change_voters(&self, voters: &BTreeSet<NodeId>) -> Result<(), RaftError> {
+        let known: BTreeSet<u64> = {
+            let metrics = self.core.metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.membership_config.nodes().map(|(id, _)| *id).collect()
+        };
+        for node in voters {
+            if !known.contains(&node.0) {
+                self.add_learner(*node).await?;
+            }
+        }
+        let members: BTreeSet<u64> = voters.iter().map(|node| node.0).collect();
+        let result = self.core.change_membership(members, false).await;
+        result.map(|_| ()).map_err(membership_error)
+    }
+
+    pub(crate) async fn transfer_leader(
+        &self,
+        to: NodeId,
+        deadline: Duration,
+    ) -> Result<(), RaftError> {
+        let trigger = self.core.trigger().transfer_leader(to.0).await;
+        trigger.map_err(|fatal| fatal_error(&fatal))?;
+        let what = format!("leadership of node {to}");
+        self.until(&what, deadline, |status| status.leader == Some(to)).await
+    }
+
+    pub(crate) async fn snapshot_now(&self, deadline: Duration) -> Result<(), RaftError> {
+        let applied = self.kept.lock().position.last_applied;
+        let Some(applied) = applied else { return Ok(()) };
+        let trigger = self.core.trigger().snapshot().await;
+        trigger.map_err(|fatal| fatal_error(&fatal))?;
+        let store = self.store.clone();
+        let reached = move |_: &Status| {
+            store.current().is_some_and(|snapshot| snapshot.header.index >= applied.index)
+        };
+        self.until("a snapshot", deadline, reached).await
+    }
+
+    /// What the log begins after, for tests and status pages.
+    pub(crate) fn purged_index(&self) -> Option<u64> {
+        self.wal.purged().map(|(index, _)| index)
+    }
+
+    /// Waits for the first fatal error.
+    pub(crate) async fn fatal(&self) -> RaftError {
+        let mut log = self.wal.fatal();
+        let mut metrics = self.core.metrics();
+        loop {
+            if let Some(error) = log.borrow_and_update().clone() {
+                return RaftError::Storage(error.to_string());
+            }
+            let running = metrics.borrow_and_update().running_state.clone();
+            match running {
+                Err(Fatal::Stopped) => std::future::pending().await,
+                Err(fatal) => return fatal_error(&fatal),
+                Ok(()) => {}
+            }
+            tokio::select! {
+                changed = log.changed() => {
+                    if changed.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                }
+                changed = metrics.changed() => {
+                    if changed.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Stops the engine, then closes keyspace and log.
+    pub(crate) async fn shutdown(&self) -> Result<(), RaftError> {
+        let joined = self.core.shutdown().await;
+        self.shared.close();
+        let applied = self.kept.lock().applied.take();
+        let image = self.shared.read(State::image);
+        let wal = self.wal.clone();
+        let closed = blocking(move || {
+            wal.close().map_err(io::Error::other)?;
+            applied.map_or(Ok(()), |applied| applied.close(&image))
+        });
+        closed.await.map_err(|error| RaftError::Storage(error.to_string()))?;
+        joined.map_err(|error| RaftError::Storage(error.to_string()))
+    }
+}
+
+fn fatal_error(fatal: &Fatal<Types>) -> RaftError {
+    match fatal {
+        Fatal::Stopped => RaftError::ShutDown,
+        other => RaftError::Storage(other.to_string()),
+    }
+}
+
+fn stopped(error: Error<Types>) -> RaftError {
+    match error {
+        Error::Fatal(fatal) => fatal_error(&fatal),
+        Error::APIError(never) => RaftError::BadMessage(never.to_string()),
+    }
+}
+
+fn membership_error(error: Error<Types, ClientWriteError<Types>>) -> RaftError {
+    match error {
+        Error::Fatal(fatal) => fatal_error(&fatal),
+        Error::APIError(
+            ClientWriteError::ForwardToLeader(forward)
+            | ClientWriteError::LogEntryDiscarded(forward),
+        ) => RaftError::NotLeader { leader: forward.leader_id.map(NodeId) },
+        Error::APIError(other) => RaftError::Membership(other.to_string()),
+    }
+}

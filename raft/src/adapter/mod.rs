@@ -1,0 +1,14 @@
+//! All that knows the consensus engine (openraft, pinned exactly): its log on our write-ahead
+//! log, its state machine on our keyspace, its network on our transport.
+
+mod engine;
+mod log;
+mod machine;
+mod network;
+#[cfg(test)]
+mod suite;
+mod types;
+mod wire;
+
+pub(crate) use engine::Engine;
+pub(crate) use wire::{ProposeReply, ReadReply, decode_reply, propose_request, read_request};

@@ -1,0 +1,155 @@
+//! What voters say to each other.
+
+use std::{io, time::Duration};
+
+use bytes::Bytes;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    VoteRequest, VoteResponse,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use swarmer_model::NodeId;
+
+use super::types::{SnapshotMeta, Types, Vote, decode};
+use crate::{
+    error::RaftError, keyspace::Response, transport::MAX_MESSAGE_BYTES, txn::Txn, view::millis,
+};
+
+/// The first byte of every message: the version of all that follows.
+const VERSION: u8 = 1;
+
+/// One snapshot chunk at most.
+pub(crate) const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Envelope {
+    /// Whom it is meant for: an address may meanwhile belong to another node.
+    pub(crate) to: u64,
+    pub(crate) request: Request,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    Append(AppendEntriesRequest<Types>),
+    Vote(VoteRequest<Types>),
+    PreVote(VoteRequest<Types>),
+    Snapshot(SnapshotChunk),
+    Transfer(TransferLeaderRequest<Types>),
+    Propose { txn: Txn, ttl_ms: u64 },
+    ReadIndex { ttl_ms: u64 },
+}
+
+/// A part of a snapshot file.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SnapshotChunk {
+    pub(crate) vote: Vote,
+    /// Random: tells one sending from another.
+    pub(crate) transfer: u64,
+    pub(crate) offset: u64,
+    pub(crate) bytes: Bytes,
+    /// With the last chunk.
+    pub(crate) finish: Option<SnapshotMeta>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    Append(AppendEntriesResponse<Types>),
+    Vote(VoteResponse<Types>),
+    Snapshot(SnapshotReply),
+    Transfer(Result<(), String>),
+    Propose(ProposeReply),
+    ReadIndex(ReadReply),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum SnapshotReply {
+    /// Taken so far.
+    Continue { received: u64 },
+    /// Installed, or refused for the vote in it.
+    Done(SnapshotResponse<Types>),
+    /// Another sending came in between, or the file is broken: begin again.
+    Restart(String),
+}
+
+/// What a voter answers to a proposal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ProposeReply {
+    Answer(Response),
+    /// Not proposed here.
+    NotLeader {
+        leader: Option<u64>,
+    },
+    /// Not proposed: this leader has not heard from a majority for a while.
+    NoQuorum,
+    /// Proposed; what became of it is not known.
+    Unknown {
+        leader: Option<u64>,
+    },
+    Invalid(String),
+}
+
+/// What a voter answers to a read barrier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ReadReply {
+    At(u64),
+    NotLeader { leader: Option<u64> },
+    NoQuorum,
+}
+
+pub(crate) fn request(to: u64, request: Request) -> io::Result<Bytes> {
+    versioned(&Envelope { to, request })
+}
+
+pub(crate) fn propose_request(to: NodeId, txn: &Txn, ttl: Duration) -> io::Result<Bytes> {
+    request(to.0, Request::Propose { txn: txn.clone(), ttl_ms: millis(ttl) })
+}
+
+pub(crate) fn read_request(to: NodeId, ttl: Duration) -> io::Result<Bytes> {
+    request(to.0, Request::ReadIndex { ttl_ms: millis(ttl) })
+}
+
+pub(crate) fn versioned<T: Serialize>(value: &T) -> io::Result<Bytes> {
+    let body = postcard::to_extend(value, vec![VERSION]).map_err(io::Error::other)?;
+    if body.len() > MAX_MESSAGE_BYTES {
+        return Err(io::Error::other(format!("a message of {} bytes is too long", body.len())));
+    }
+    Ok(body.into())
+}
+
+pub(crate) fn decode_versioned<T: DeserializeOwned>(body: &[u8]) -> Result<T, RaftError> {
+    if body.len() > MAX_MESSAGE_BYTES {
+        return Err(RaftError::BadMessage(format!(
+            "it has {} bytes, at most {MAX_MESSAGE_BYTES}",
+            body.len()
+        )));
+    }
+    match body.split_first() {
+        Some((&VERSION, rest)) => {
+            decode("it", rest).map_err(|error| RaftError::BadMessage(error.to_string()))
+        }
+        Some((version, _)) => Err(RaftError::BadMessage(format!(
+            "it has version {version}, this node speaks {VERSION}"
+        ))),
+        None => Err(RaftError::BadMessage("it is empty".to_owned())),
+    }
+}
+
+pub(crate) fn decode_reply(body: &[u8]) -> Result<Reply, RaftError> {
+    decode_versioned(body)
+}
+
+impl Reply {
+    pub(crate) fn proposal(self) -> Option<ProposeReply> {
+        match self {
+            Self::Propose(reply) => Some(reply),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn read(self) -> Option<ReadReply> {
+        match self {
+            Self::ReadIndex(reply) => Some(reply),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The applied keyspace: a pure state machine, its history, and how it is kept between runs.
+
+mod applied;
+mod batch;
+mod dedup;
+mod shared;
+mod state;
+
+pub(crate) use applied::{Applied, Loaded};
+pub(crate) use batch::Batch;
+pub use batch::ChainHash;
+pub(crate) use shared::{Catchup, HISTORY_MAX_BYTES, Progress, Shared, Tail};
+pub(crate) use state::{BatchRefused, Changes, Record, Response, State, StateBuilder, StateImage};

@@ -1,0 +1,171 @@
+//! The state that readers, watchers and feeds share with the one writer, and its recent history.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use parking_lot::RwLock;
+use swarmer_model::Revision;
+use tokio::sync::watch;
+
+use super::{
+    batch::{Batch, ChainHash},
+    state::{BatchRefused, Changes, Response, State, StateImage},
+};
+use crate::txn::Txn;
+
+/// The most bytes of batches kept in memory for watchers and feeds: a node that was cut off for
+/// minutes under normal change catches up without a snapshot.
+pub(crate) const HISTORY_MAX_BYTES: usize = 16 << 20;
+/// The most batches that one look into the history brings: bounds the time under the lock.
+const TAIL_MAX_BATCHES: usize = 64;
+
+/// How far the state is; what watchers wait on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Progress {
+    pub(crate) revision: Revision,
+    /// Nothing will follow.
+    pub(crate) closed: bool,
+}
+
+/// The next batches after a revision.
+#[derive(Debug)]
+pub(crate) enum Tail {
+    Batches(Vec<Arc<Batch>>),
+    /// The history starts after `oldest`.
+    Compacted {
+        oldest: Revision,
+    },
+}
+
+/// How a feed goes on from a position.
+#[derive(Debug)]
+pub(crate) enum Catchup {
+    /// By the batches after this revision.
+    Tail(Revision),
+    /// By a whole state, then the batches after it.
+    Image(StateImage),
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: State,
+    history: VecDeque<Arc<Batch>>,
+    bytes: usize,
+    max_bytes: usize,
+    /// Position before the first batch of the history.
+    floor: (Revision, ChainHash),
+}
+
+/// Shared by clones of [`crate::View`]; written by one task only.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    inner: RwLock<Inner>,
+    progress: watch::Sender<Progress>,
+}
+
+impl Shared {
+    pub(crate) fn new(state: State, max_bytes: usize) -> Arc<Self> {
+        let revision = state.revision();
+        let floor = (revision, state.chain());
+        let inner = Inner { state, history: VecDeque::new(), bytes: 0, max_bytes, floor };
+        let (progress, _) = watch::channel(Progress { revision, closed: false });
+        Arc::new(Self { inner: RwLock::new(inner), progress })
+    }
+
+    pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.inner.read().state)
+    }
+
+    pub(crate) fn apply(&self, txn: &Txn) -> (Response, Changes) {
+        let mut inner = self.inner.write();
+        let (response, changes) = inner.state.apply(txn);
+        if let Some(batch) = &changes.batch {
+            inner.remember(batch.clone());
+        }
+        drop(inner);
+        if changes.batch.is_some() {
+            self.announce();
+        }
+        (response, changes)
+    }
+
+    pub(crate) fn apply_batch(&self, batch: Arc<Batch>) -> Result<(), BatchRefused> {
+        let mut inner = self.inner.write();
+        inner.state.apply_batch(&batch)?;
+        inner.remember(batch);
+        drop(inner);
+        self.announce();
+        Ok(())
+    }
+
+    /// Puts another state in place; watchers that have not seen all of it are told to list again.
+    pub(crate) fn replace(&self, state: State) {
+        let mut inner = self.inner.write();
+        let max_bytes = inner.max_bytes;
+        let floor = (state.revision(), state.chain());
+        *inner = Inner { state, history: VecDeque::new(), bytes: 0, max_bytes, floor };
+        drop(inner);
+        self.announce();
+    }
+
+    pub(crate) fn close(&self) {
+        self.progress.send_modify(|progress| progress.closed = true);
+    }
+
+    /// The batches after `seen`, not more than a few at a time.
+    pub(crate) fn tail(&self, seen: Revision) -> Tail {
+        let inner = self.inner.read();
+        let (oldest, _) = inner.floor;
+        if seen < oldest {
+            return Tail::Compacted { oldest };
+        }
+        let skip = usize::try_from(seen - oldest).unwrap_or(usize::MAX);
+        Tail::Batches(inner.history.iter().skip(skip).take(TAIL_MAX_BATCHES).cloned().collect())
+    }
+
+    /// The revision that the state has, and the oldest that the history reaches back to.
+    pub(crate) fn reach(&self) -> (Revision, Revision) {
+        let inner = self.inner.read();
+        (inner.state.revision(), inner.floor.0)
+    }
+
+    /// How a feed starts that has seen everything up to `from`.
+    pub(crate) fn catch_up(&self, from: Option<(Revision, ChainHash)>) -> Catchup {
+        let inner = self.inner.read();
+        if let Some((revision, chain)) = from
+            && inner.chain_at(revision) == Some(chain)
+        {
+            return Catchup::Tail(revision);
+        }
+        Catchup::Image(inner.state.image())
+    }
+
+    fn announce(&self) {
+        let revision = self.inner.read().state.revision();
+        self.progress.send_modify(|progress| progress.revision = revision);
+    }
+}
+
+impl Inner {
+    fn remember(&mut self, batch: Arc<Batch>) {
+        self.bytes += batch.weight();
+        self.history.push_back(batch);
+        while self.bytes > self.max_bytes {
+            let Some(oldest) = self.history.pop_front() else { break };
+            self.bytes -= oldest.weight();
+            self.floor = (oldest.revision, oldest.chain);
+        }
+    }
+
+    fn chain_at(&self, revision: Revision) -> Option<ChainHash> {
+        let (floor, chain) = self.floor;
+        if revision == floor {
+            return Some(chain);
+        }
+        let index = usize::try_from(revision.checked_sub(floor)?.checked_sub(1)?).ok()?;
+        self.history.get(index).map(|batch| batch.chain)
+    }
+}

@@ -1,0 +1,111 @@
+//! A voter or learner: opens what is on the disk and runs the engine.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use swarmer_model::NodeId;
+
+use crate::{disk::Disk, error::RaftError, handle::Handle, transport::Transport, view::View};
+
+/// How fast a lost leader is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// How often a leader shows that it lives.
+    pub heartbeat: Duration,
+    /// Shortest election timeout; at least twice the heartbeat.
+    pub election_min: Duration,
+    /// Longest election timeout. A follower stands for election at the earliest after this much
+    /// silence (its lease) plus a draw between the two.
+    pub election_max: Duration,
+}
+
+impl Timing {
+    /// For voters within a few milliseconds of each other: a new leader in about half a second.
+    pub const LAN: Self = Self {
+        heartbeat: Duration::from_millis(50),
+        election_min: Duration::from_millis(150),
+        election_max: Duration::from_millis(250),
+    };
+    /// For voters on several continents.
+    pub const WAN: Self = Self {
+        heartbeat: Duration::from_millis(250),
+        election_min: Duration::from_millis(1000),
+        election_max: Duration::from_millis(1600),
+    };
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self::LAN
+    }
+}
+
+/// How to run a voter or learner.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This node; never an id that another data directory had.
+    pub node: NodeId,
+    /// Where log and snapshots are, on the given disk.
+    pub dir: PathBuf,
+    /// Where sled keeps the applied keyspace between clean stops, always on the real file system.
+    /// None: in memory only; it is then rebuilt from snapshot and log at each start.
+    pub applied_dir: Option<PathBuf>,
+    /// Heartbeat and election times.
+    pub timing: Timing,
+    /// A snapshot is made when the log has grown by so many bytes since the last one.
+    pub snapshot_log_bytes: u64,
+    /// So many entries stay in the log below a snapshot, so that a follower that is a little
+    /// behind needs no snapshot.
+    pub log_keep_entries: u64,
+    /// Bytes of changes kept in memory for watches and feeds.
+    pub history_bytes: usize,
+}
+
+impl Config {
+    /// The defaults, everything under `dir`.
+    pub fn new(node: NodeId, dir: impl Into<PathBuf>) -> Self {
+        let dir = dir.into();
+        Self {
+            node,
+            applied_dir: Some(dir.join("applied")),
+            dir,
+            timing: Timing::default(),
+            snapshot_log_bytes: 32 << 20,
+            log_keep_entries: 1000,
+            history_bytes: crate::keyspace::HISTORY_MAX_BYTES,
+        }
+    }
+}
+
+/// A running voter or learner. Keep it for as long as the node takes part; everything is done
+/// through its [`Handle`].
+#[derive(Debug)]
+pub struct Raft {
+    handle: Handle,
+}
+
+impl Raft {
+    /// Opens the log, the snapshot and the keyspace in `config.dir` (creating them the first
+    /// time) and starts the engine on the current tokio runtime. A node without log does nothing
+    /// until it is named by [`Handle::initialize`], here or elsewhere.
+    ///
+    /// # Errors
+    /// [`RaftError::Storage`] if the disk fails or what it holds is damaged.
+    pub async fn open(
+        config: Config,
+        disk: Arc<dyn Disk>,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Self, RaftError> {
+        let _ = (config, disk, transport);
+        todo!("first slice: signatures")
+    }
+
+    /// The way in; clone it freely.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// The read side.
+    pub fn view(&self) -> View {
+        self.handle.view()
+    }
+}
