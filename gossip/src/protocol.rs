@@ -13,9 +13,6 @@ mod swim;
 mod view;
 mod wire;
 
-#[cfg(test)]
-mod tests;
-
 use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,

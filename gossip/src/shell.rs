@@ -41,7 +41,6 @@ struct Shared {
 pub struct Gossip {
     core: Core,
     deps: Deps,
-    seeds: Vec<String>,
     timing: crate::Timing,
     members_file: Option<std::path::PathBuf>,
     node: NodeId,
@@ -72,7 +71,6 @@ impl Gossip {
         let persisted = config.members_file.as_deref().map(persist::load).unwrap_or_default();
         let (datagrams_in, datagrams) = mpsc::channel(DATAGRAM_QUEUE);
         let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
-        let seeds = config.seeds.clone();
         let timing = config.timing.clone();
         let members_file = config.members_file.clone();
         let node = config.node;
@@ -93,7 +91,6 @@ impl Gossip {
         let gossip = Self {
             core,
             deps,
-            seeds,
             timing,
             members_file,
             node,

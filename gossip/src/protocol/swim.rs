@@ -56,9 +56,13 @@ const GREETED_ON_RETURN: usize = 32;
 
 impl Core {
     pub(super) fn swim_timer(&mut self, time: Duration, timer: Timer<Peer>) {
+        let ends = matches!(timer, Timer::ChangeSuspectToDown { .. } | Timer::RemoveDown(_));
         let result = self.swim.handle_timer(timer, &mut self.effects);
-        self.after_swim(time, result);
-        self.sync(time);
+        // Most timers only send: looking at every member ten times a second would be most of
+        // what a node at rest does.
+        if self.after_swim(time, result) || ends {
+            self.sync(time);
+        }
     }
 
     pub(super) fn swim_data(&mut self, time: Duration, data: &[u8]) {
@@ -104,7 +108,9 @@ impl Core {
             .collect()
     }
 
-    fn after_swim(&mut self, time: Duration, result: Result<(), foca::Error>) {
+    /// Carries out what foca wants. Says whether a member may have changed.
+    fn after_swim(&mut self, time: Duration, result: Result<(), foca::Error>) -> bool {
+        let mut changed = false;
         if let Err(error) = result {
             tracing::debug!(target: "swarmer::gossip", %error, "swim");
         }
@@ -116,7 +122,10 @@ impl Core {
         }
         while let Some((after, timer)) = self.effects.to_schedule() {
             match timer {
-                Timer::ChangeSuspectToDown { .. } => self.own_suspicion(time, timer),
+                Timer::ChangeSuspectToDown { .. } => {
+                    changed = true;
+                    self.own_suspicion(time, timer);
+                }
                 Timer::RemoveDown(peer) => {
                     self.forget.insert(peer.node, (time + after, peer));
                 }
@@ -126,6 +135,7 @@ impl Core {
         let mut risen: Vec<Peer> = Vec::new();
         let mut returned = false;
         while let Some(notification) = self.effects.to_notify() {
+            changed = true;
             match notification {
                 OwnedNotification::MemberUp(peer) => risen.push(peer),
                 OwnedNotification::Rejoin(_) => returned = true,
@@ -138,6 +148,7 @@ impl Core {
         for peer in risen {
             self.greet(&peer);
         }
+        changed
     }
 
     /// Others had declared us down and we took a new identity. Those that we in turn hold for
