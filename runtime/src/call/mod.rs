@@ -1,0 +1,315 @@
+//! One call of one function, from the queue to the last byte of the answer.
+
+mod answer;
+mod cpu;
+mod gate;
+mod run;
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures::task::AtomicWaker;
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use swarmer_model::Digest;
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+use tokio_util::sync::CancellationToken;
+use wasmtime_wasi_config::WasiConfigVariables;
+
+pub(crate) use self::gate::Gate;
+use self::{answer::AnswerBody, cpu::CpuClock, gate::Refused, run::Idle};
+use crate::{
+    body::Body,
+    config::FunctionConfig,
+    error::CallError,
+    interface::{HandlerKind, Prepared},
+    key::{CallContext, FunctionKey, trace_id},
+    log::RateBound,
+    runtime::Node,
+    usage::{Meter, Usage, add},
+};
+
+/// What a refused caller is told to wait.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Longest wait for one of the node's instance slots: if none becomes free in this time the
+/// node is overloaded, and the call is better sent elsewhere.
+const SLOT_WAIT: Duration = Duration::from_secs(1);
+
+/// What the caller, the instance and the answer's body know of each other.
+pub(crate) struct Call {
+    pub(crate) traceparent: Option<Arc<str>>,
+    pub(crate) trace_id: Option<Arc<str>>,
+    pub(crate) deadline: Instant,
+    pub(crate) cpu: CpuClock,
+    pub(crate) cpu_limit: Duration,
+    /// Outgoing requests that are open.
+    pub(crate) open: AtomicU64,
+    accepted: Instant,
+    cancel: CancellationToken,
+    /// Why the call failed. Set before the instance is dropped, so that whoever sees a stream
+    /// of it end can tell a whole one from a broken one.
+    verdict: OnceLock<CallError>,
+    answered: AtomicBool,
+    body_gone: Notify,
+    reader: AtomicWaker,
+}
+
+impl Call {
+    fn new(context: &CallContext, accepted: Instant, config: &FunctionConfig) -> Self {
+        Self {
+            trace_id: context.traceparent.as_deref().and_then(trace_id).map(Arc::from),
+            traceparent: context.traceparent.clone(),
+            deadline: context.deadline.min(accepted + config.timeout),
+            cpu: CpuClock::default(),
+            cpu_limit: config.cpu,
+            open: AtomicU64::new(0),
+            accepted,
+            cancel: context.cancel.child_token(),
+            verdict: OnceLock::new(),
+            answered: AtomicBool::new(false),
+            body_gone: Notify::new(),
+            reader: AtomicWaker::new(),
+        }
+    }
+
+    /// The call has failed. The first reason stays.
+    pub(crate) fn conclude(&self, error: CallError) {
+        let _ = self.verdict.set(error);
+        self.reader.wake();
+    }
+
+    /// Why it failed, if it did.
+    pub(crate) fn verdict(&self) -> Option<CallError> {
+        self.verdict.get().cloned()
+    }
+}
+
+/// One loaded version of a function.
+pub(crate) struct Inner {
+    pub(crate) key: FunctionKey,
+    pub(crate) digest: Digest,
+    pub(crate) config: FunctionConfig,
+    pub(crate) vars: Arc<WasiConfigVariables>,
+    pub(crate) rate: Arc<Mutex<RateBound>>,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) node: Arc<Node>,
+    prepared: Arc<Prepared>,
+    gate: Gate,
+    idle: Mutex<Vec<Idle>>,
+    draining: AtomicBool,
+    stop: CancellationToken,
+}
+
+/// The permits that a call holds while it runs, and the instance it found waiting.
+struct Slots {
+    _function: OwnedSemaphorePermit,
+    instance: Instance,
+}
+
+enum Instance {
+    Fresh(OwnedSemaphorePermit),
+    Idle(Box<Idle>),
+}
+
+/// A function that is ready to be called. Cheap to clone.
+#[derive(Clone)]
+pub struct Function(Arc<Inner>);
+
+impl std::fmt::Debug for Function {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Function")
+            .field("key", &self.0.key)
+            .field("digest", &self.0.digest)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Function {
+    pub(crate) fn new(
+        node: Arc<Node>,
+        key: FunctionKey,
+        digest: Digest,
+        prepared: Arc<Prepared>,
+        config: FunctionConfig,
+    ) -> Self {
+        let vars = config.env.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        Self(Arc::new(Inner {
+            key,
+            digest,
+            gate: Gate::new(config.concurrency as usize, config.queue as usize),
+            config,
+            vars: Arc::new(vars),
+            rate: Arc::new(Mutex::new(RateBound::new(Instant::now()))),
+            meter: Arc::default(),
+            node,
+            prepared,
+            idle: Mutex::default(),
+            draining: AtomicBool::new(false),
+            stop: CancellationToken::new(),
+        }))
+    }
+
+    /// Which one.
+    pub fn key(&self) -> &FunctionKey {
+        &self.0.key
+    }
+
+    /// The component's digest.
+    pub fn digest(&self) -> Digest {
+        self.0.digest
+    }
+
+    /// How it runs.
+    pub fn config(&self) -> &FunctionConfig {
+        &self.0.config
+    }
+
+    /// The handler that it exports.
+    pub fn kind(&self) -> HandlerKind {
+        self.0.prepared.kind()
+    }
+
+    /// What it used since it was loaded.
+    pub fn usage(&self) -> Usage {
+        self.0.meter.snapshot(self.0.gate.waiting() as u64)
+    }
+
+    /// Calls the function.
+    ///
+    /// Gives the answer's head as soon as the guest has given it; the body streams, with its
+    /// trailers, and ends with an error if the guest dies, hangs beyond its deadline or uses up
+    /// its limits before it has finished. Dropping this future, dropping the body before its end
+    /// and cancelling the context's token each stop the guest at once.
+    ///
+    /// The request needs an absolute URI or a `host` header.
+    pub async fn call(
+        &self,
+        request: http::Request<Body>,
+        context: CallContext,
+    ) -> Result<http::Response<Body>, CallError> {
+        let inner = &self.0;
+        let call = Arc::new(Call::new(&context, Instant::now(), &inner.config));
+        let admitted = match check_request(&request) {
+            Ok(()) => inner.admit(&call).await,
+            Err(error) => Err(error),
+        };
+        let slots = admitted.inspect_err(|_| add(&inner.meter.refused, 1))?;
+        let head = request.method() == http::Method::HEAD;
+        let stop_guest = call.cancel.clone().drop_guard();
+        let (answer, answered) = oneshot::channel();
+        let job = run::run(inner.clone(), call.clone(), slots, request, answer);
+        inner.node.guests.spawn(job);
+        let response = match answered.await {
+            Ok(answer) => answer?,
+            // The instance is gone, and has left word why.
+            Err(_) => return Err(call.verdict().unwrap_or(CallError::NoAnswer)),
+        };
+        stop_guest.disarm();
+        let status = response.status();
+        let bodyless = head
+            || status.is_informational()
+            || status == http::StatusCode::NO_CONTENT
+            || status == http::StatusCode::NOT_MODIFIED;
+        let meter = inner.meter.clone();
+        Ok(response.map(|body| AnswerBody::new(body, call, meter, bodyless).boxed_unsync()))
+    }
+
+    /// Refuses new calls from now on, waits for those that run, at most this long, then stops
+    /// what is left.
+    pub(crate) async fn drain(&self, patience: Duration) {
+        let inner = &self.0;
+        inner.draining.store(true, Ordering::Release);
+        if tokio::time::timeout(patience, inner.gate.idle()).await.is_err() {
+            inner.stop.cancel();
+        }
+        inner.drop_idle(|_| false);
+    }
+
+    /// Drops instances that waited longer than this for a request.
+    pub(crate) fn expire_idle(&self, age: Duration) {
+        self.0.drop_idle(|idle| idle.age() < age);
+    }
+}
+
+impl Inner {
+    async fn admit(&self, call: &Call) -> Result<Slots, CallError> {
+        if self.config.concurrency == 0 {
+            return Err(CallError::SwitchedOff);
+        }
+        if self.draining.load(Ordering::Acquire) {
+            return Err(CallError::Draining);
+        }
+        let function = self.gate.enter(call.deadline, &call.cancel).await;
+        let function = function.map_err(|refused| match refused {
+            Refused::Cancelled => CallError::Cancelled,
+            Refused::Full | Refused::Late => CallError::Busy {
+                running: self.config.concurrency as usize,
+                waiting: self.gate.waiting(),
+                retry_after: RETRY_AFTER,
+            },
+        })?;
+        if self.draining.load(Ordering::Acquire) {
+            return Err(CallError::Draining);
+        }
+        let idle = self.idle.lock().pop();
+        let instance = match idle {
+            Some(idle) => {
+                self.node.idle_instances.fetch_sub(1, Ordering::Relaxed);
+                Instance::Idle(Box::new(idle))
+            }
+            None => {
+                let until = call.deadline.min(Instant::now() + SLOT_WAIT);
+                let slot = self.node.pool.enter(until, &call.cancel).await;
+                Instance::Fresh(slot.map_err(|refused| match refused {
+                    Refused::Cancelled => CallError::Cancelled,
+                    Refused::Full | Refused::Late => {
+                        CallError::NodeBusy { retry_after: RETRY_AFTER }
+                    }
+                })?)
+            }
+        };
+        Ok(Slots { _function: function, instance })
+    }
+
+    /// Keeps an instance for the next request, unless that would starve other functions.
+    fn keep(&self, idle: Idle) {
+        let most = self.node.pool.limit() / 2;
+        if self.draining.load(Ordering::Acquire)
+            || self.node.idle_instances.fetch_add(1, Ordering::Relaxed) >= most
+        {
+            self.node.idle_instances.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        self.idle.lock().push(idle);
+    }
+
+    fn drop_idle(&self, keep: impl Fn(&Idle) -> bool) {
+        let dropped: Vec<Idle> = {
+            let mut idle = self.idle.lock();
+            let (stay, go) = std::mem::take(&mut *idle).into_iter().partition(|i| keep(i));
+            *idle = stay;
+            go
+        };
+        self.node.idle_instances.fetch_sub(dropped.len(), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.drop_idle(|_| false);
+    }
+}
+
+fn check_request(request: &http::Request<Body>) -> Result<(), CallError> {
+    let host = request.headers().get(http::header::HOST).map(http::HeaderValue::to_str);
+    match (request.uri().authority(), host) {
+        (Some(_), _) | (None, Some(Ok(_))) => Ok(()),
+        (None, None) => Err(CallError::BadRequest("it has no host".to_owned())),
+        (None, Some(Err(_))) => Err(CallError::BadRequest("its host is no text".to_owned())),
+    }
+}
