@@ -217,3 +217,87 @@ impl Envelope {
         Ok(Opened { sender, boot, addressed, payload })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Key;
+
+    struct All;
+
+    impl Admission for All {
+        fn admitted(&self, _: NodeId) -> bool {
+            true
+        }
+    }
+
+    fn envelope(node: u64, boot: u64) -> Envelope {
+        let keyring = Keyring::new(1, Key([9; 32]));
+        Envelope::new(ClusterId(1), NodeId(node), boot, keyring, [node as u8; 32])
+    }
+
+    #[test]
+    fn what_is_sealed_opens_once_and_in_any_order_within_the_window() {
+        let (mut a, mut b) = (envelope(1, 1), envelope(2, 5));
+        let to = Some((NodeId(2), 5));
+        let sealed: Vec<Bytes> = (0..100_u8).map(|n| a.seal(to, &[n]).expect("it fits")).collect();
+        let mut open = |n: usize| b.open(&sealed[n], &All).map(|opened| opened.payload);
+        assert_eq!(open(70), Ok(vec![70]));
+        // The window reaches 63 back from the newest.
+        assert_eq!(open(7), Ok(vec![7]));
+        assert_eq!(open(6), Err((Refusal::Replayed, Some(NodeId(1)))));
+        assert_eq!(open(7), Err((Refusal::Replayed, Some(NodeId(1)))));
+        assert_eq!(open(70), Err((Refusal::Replayed, Some(NodeId(1)))));
+        assert_eq!(open(99), Ok(vec![99]));
+        assert_eq!(open(7), Err((Refusal::Replayed, Some(NodeId(1)))));
+        assert_eq!(open(71), Ok(vec![71]));
+    }
+
+    #[test]
+    fn a_new_start_of_the_sender_ends_the_old_one() {
+        let (mut old, mut new, mut b) = (envelope(1, 1), envelope(1, 2), envelope(2, 1));
+        let to = Some((NodeId(2), 1));
+        let late = old.seal(to, b"late").expect("it fits");
+        assert!(b.open(&new.seal(to, b"new").expect("it fits"), &All).is_ok());
+        assert_eq!(b.open(&late, &All), Err((Refusal::OldBoot, Some(NodeId(1)))));
+        // Known from the file of the last run.
+        let mut fresh = envelope(2, 1);
+        fresh.expect_boot(NodeId(1), 2);
+        assert_eq!(fresh.open(&late, &All), Err((Refusal::OldBoot, Some(NodeId(1)))));
+    }
+
+    #[test]
+    fn a_forged_packet_does_not_move_the_window() {
+        let (mut a, mut b) = (envelope(1, 1), envelope(2, 1));
+        let to = Some((NodeId(2), 1));
+        let good = a.seal(to, b"good").expect("it fits");
+        let mut forged = good.to_vec();
+        // A far later sequence, and a far later boot.
+        forged[37] = 1;
+        assert_eq!(b.open(&forged, &All), Err((Refusal::Forged, Some(NodeId(1)))));
+        forged[29] = 1;
+        assert_eq!(b.open(&forged, &All), Err((Refusal::Forged, Some(NodeId(1)))));
+        assert!(b.open(&good, &All).is_ok());
+    }
+
+    #[test]
+    fn the_largest_payload_makes_the_largest_datagram() {
+        let mut a = envelope(1, 1);
+        let sealed = a.seal(None, &[0; MAX_PAYLOAD]).expect("it fits");
+        assert_eq!(sealed.len(), MAX_DATAGRAM_BYTES);
+        assert!(a.seal(None, &[0; MAX_PAYLOAD + 1]).is_none());
+    }
+
+    #[test]
+    fn senders_are_bounded() {
+        let mut b = envelope(u64::MAX, 1);
+        for node in 1..=MAX_MEMBERS as u64 {
+            b.expect_boot(NodeId(node), 1);
+        }
+        let packet = envelope(MAX_MEMBERS as u64 + 1, 1)
+            .seal(Some((NodeId(u64::MAX), 1)), b"one more")
+            .expect("it fits");
+        let refused = b.open(&packet, &All).map(|_| ());
+        assert_eq!(refused.map_err(|(reason, _)| reason), Err(Refusal::TooManySenders));
+    }
+}
