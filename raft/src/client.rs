@@ -1,25 +1,52 @@
 //! Writes and barriers from any node, through whichever voter leads.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
-
-use swarmer_model::{NodeId, Revision};
-use tokio::sync::watch;
-
-use crate::{
-    error::RaftError,
-    status::Status,
-    transport::Transport,
-    txn::{Outcome, Txn},
-    view::View,
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Weak},
+    time::Duration,
 };
 
+use swarmer_model::{NodeId, Revision};
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    adapter::{
+        Engine, ProposeReply, ReadReply, Reply, decode_reply, propose_request, read_request,
+    },
+    error::RaftError,
+    keyspace::{MAX_KEYSPACE_BYTES, Response},
+    status::Status,
+    transport::{Transport, TransportError},
+    txn::{MAX_DEADLINE, Outcome, Txn},
+    view::{View, millis},
+};
+
+/// How long one voter may take to answer before another is asked: longer than an election and
+/// a slow disk, short enough that a deadline of a few seconds has room for another try.
+const ATTEMPT: Duration = Duration::from_millis(1500);
+/// Waits between tries that got no further: doubled up to the second.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
+/// Redirects that are followed at once; further ones wait, as two nodes may name each other.
+const MAX_QUICK_REDIRECTS: u32 = 3;
+
 /// The one write path of voters and followers. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Client {
-    _private: (),
+    node: NodeId,
+    transport: Arc<dyn Transport>,
+    status: watch::Receiver<Status>,
+    view: View,
+    seeds: Arc<BTreeSet<NodeId>>,
+    /// Of a voter: asked directly instead of over the transport.
+    local: Option<Weak<Engine>>,
 }
 
-#[expect(clippy::todo, unused_variables, reason = "first slice: signatures")]
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
 impl Client {
     /// A client on node `node` that follows: `status` and `view` are those of its
     /// [`crate::Follower`]; `seeds` are asked while the status names no voters.
@@ -30,7 +57,23 @@ impl Client {
         view: View,
         seeds: BTreeSet<NodeId>,
     ) -> Self {
-        todo!()
+        Self { node, transport, status, view, seeds: Arc::new(seeds), local: None }
+    }
+
+    /// The client of a voter.
+    pub(crate) fn local(
+        engine: &Arc<Engine>,
+        transport: Arc<dyn Transport>,
+        status: watch::Receiver<Status>,
+    ) -> Self {
+        Self {
+            node: engine.node(),
+            transport,
+            status,
+            view: View::new(engine.shared().clone()),
+            seeds: Arc::default(),
+            local: Some(Arc::downgrade(engine)),
+        }
     }
 
     /// See [`crate::Handle::write`].
@@ -38,7 +81,43 @@ impl Client {
     /// # Errors
     /// See [`crate::Handle::write`].
     pub async fn write(&self, txn: Txn, deadline: Duration) -> Result<Outcome, RaftError> {
-        todo!()
+        txn.validate()?;
+        let mut search = Search::new(deadline);
+        while let Some(rest) = search.rest() {
+            let Some(target) = self.target(&mut search) else {
+                search.pause(self).await;
+                continue;
+            };
+            match self.attempt(target, rest, &mut search, Ask::Write(&txn)).await {
+                Answer::Propose(ProposeReply::Answer(Response::Done(outcome))) => {
+                    return Ok(outcome);
+                }
+                Answer::Propose(ProposeReply::Answer(Response::Full { used_bytes })) => {
+                    return Err(RaftError::Full { used_bytes, max_bytes: MAX_KEYSPACE_BYTES });
+                }
+                Answer::Propose(ProposeReply::Invalid(why)) => return Err(RaftError::Invalid(why)),
+                Answer::Propose(ProposeReply::NotLeader { leader }) => {
+                    search.redirect(target, leader, self).await;
+                }
+                Answer::Propose(ProposeReply::NoQuorum) => {
+                    search.without_quorum(target, self).await;
+                }
+                Answer::Propose(ProposeReply::Unknown { leader }) => {
+                    search.unknown = true;
+                    search.redirect(target, leader, self).await;
+                }
+                Answer::Propose(ProposeReply::Answer(Response::Nothing)) | Answer::Odd => {
+                    search.unknown = true;
+                    search.lost(target, self).await;
+                }
+                Answer::Nowhere => search.lost(target, self).await,
+                Answer::Read(_) | Answer::None => {
+                    search.unknown = true;
+                    search.lost(target, self).await;
+                }
+            }
+        }
+        Err(self.give_up(&search, search.unknown))
     }
 
     /// See [`crate::Handle::read_index`]: waits until the view of this node has caught up.
@@ -46,6 +125,215 @@ impl Client {
     /// # Errors
     /// See [`crate::Handle::read_index`].
     pub async fn read_index(&self, deadline: Duration) -> Result<Revision, RaftError> {
-        todo!()
+        let mut search = Search::new(deadline);
+        while let Some(rest) = search.rest() {
+            let Some(target) = self.target(&mut search) else {
+                search.pause(self).await;
+                continue;
+            };
+            match self.attempt(target, rest, &mut search, Ask::Read).await {
+                Answer::Read(ReadReply::At(revision)) => {
+                    let rest = search.rest().unwrap_or_default();
+                    self.view.wait_for(revision, rest).await?;
+                    return Ok(revision);
+                }
+                Answer::Read(ReadReply::NotLeader { leader }) => {
+                    search.redirect(target, leader, self).await;
+                }
+                Answer::Read(ReadReply::NoQuorum) => search.without_quorum(target, self).await,
+                _ => search.lost(target, self).await,
+            }
+        }
+        Err(self.give_up(&search, false))
+    }
+
+    fn engine(&self) -> Option<Arc<Engine>> {
+        self.local.as_ref().and_then(Weak::upgrade)
+    }
+
+    /// Whom to ask next: who was named last, else the leader as this node knows it, else
+    /// everybody in turn.
+    fn target(&self, search: &mut Search) -> Option<NodeId> {
+        if let Some(hint) = search.hint.take() {
+            return Some(hint);
+        }
+        let status = self.status.borrow();
+        if search.avoid != status.leader
+            && let Some(leader) = status.leader
+        {
+            return Some(leader);
+        }
+        let everybody: Vec<NodeId> =
+            if status.voters.is_empty() { &*self.seeds } else { &status.voters }
+                .iter()
+                .copied()
+                .filter(|node| *node != self.node || self.local.is_some())
+                .collect();
+        drop(status);
+        search.turn = search.turn.wrapping_add(1);
+        everybody.get(search.turn.checked_rem(everybody.len())?).copied()
+    }
+
+    async fn attempt(
+        &self,
+        target: NodeId,
+        rest: Duration,
+        search: &mut Search,
+        ask: Ask<'_>,
+    ) -> Answer {
+        if target == self.node {
+            let Some(engine) = self.engine() else { return Answer::Nowhere };
+            search.answered.insert(target);
+            return match ask {
+                Ask::Write(txn) => Answer::Propose(engine.propose(txn.clone(), rest).await),
+                Ask::Read => Answer::Read(engine.read_index(rest).await),
+            };
+        }
+        let limit = rest.min(ATTEMPT);
+        let body = match ask {
+            Ask::Write(txn) => propose_request(target, txn, limit),
+            Ask::Read => read_request(target, limit),
+        };
+        let Ok(body) = body else { return Answer::Nowhere };
+        let call = tokio::time::timeout(limit, self.transport.call(target, body, limit));
+        let mut status = self.status.clone();
+        status.mark_unchanged();
+        // A leader that was replaced meanwhile will not answer well.
+        let replaced =
+            status.wait_for(|status| status.leader.is_some_and(|leader| leader != target));
+        let known = self.status.borrow().leader == Some(target);
+        let answer = tokio::select! {
+            answer = call => answer,
+            _ = replaced, if known => return Answer::None,
+        };
+        match answer {
+            Ok(Ok(bytes)) => {
+                search.answered.insert(target);
+                match decode_reply(&bytes) {
+                    Ok(Reply::Propose(reply)) => Answer::Propose(reply),
+                    Ok(Reply::ReadIndex(reply)) => Answer::Read(reply),
+                    Ok(_) | Err(_) => Answer::Odd,
+                }
+            }
+            Ok(Err(TransportError::Unreachable(_))) => Answer::Nowhere,
+            Ok(Err(_)) | Err(_) => Answer::None,
+        }
+    }
+
+    fn give_up(&self, search: &Search, unknown: bool) -> RaftError {
+        let waited_ms = millis(search.start.elapsed());
+        if unknown {
+            return RaftError::TimeoutUnknown { waited_ms };
+        }
+        let voters = self.status.borrow().voters.clone();
+        let here = search.answered.intersection(&voters).count();
+        if search.no_quorum || (!voters.is_empty() && here <= voters.len() / 2) {
+            let silent: Vec<String> =
+                voters.difference(&search.answered).map(NodeId::to_string).collect();
+            let who = if silent.is_empty() {
+                format!("the leader has lost the majority of {} voters", voters.len())
+            } else {
+                format!(
+                    "no answer from {} of {} voters ({})",
+                    silent.len(),
+                    voters.len(),
+                    silent.join(", ")
+                )
+            };
+            return RaftError::NoQuorum(format!("{who} within {waited_ms} ms"));
+        }
+        RaftError::NoLeader { waited_ms }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Ask<'a> {
+    Write(&'a Txn),
+    Read,
+}
+
+enum Answer {
+    Propose(ProposeReply),
+    Read(ReadReply),
+    /// An answer that cannot be understood.
+    Odd,
+    /// Certainly not received.
+    Nowhere,
+    /// No answer: it may have been received.
+    None,
+}
+
+/// One search for a leader that answers.
+struct Search {
+    start: Instant,
+    deadline: Duration,
+    hint: Option<NodeId>,
+    /// The leader as this node knows it turned out not to be one.
+    avoid: Option<NodeId>,
+    turn: usize,
+    redirects: u32,
+    backoff: Duration,
+    answered: BTreeSet<NodeId>,
+    unknown: bool,
+    no_quorum: bool,
+}
+
+impl Search {
+    fn new(deadline: Duration) -> Self {
+        Self {
+            start: Instant::now(),
+            deadline: deadline.min(MAX_DEADLINE),
+            hint: None,
+            avoid: None,
+            turn: rand::random::<u16>().into(),
+            redirects: 0,
+            backoff: BACKOFF.0,
+            answered: BTreeSet::new(),
+            unknown: false,
+            no_quorum: false,
+        }
+    }
+
+    /// What is left of the deadline.
+    fn rest(&self) -> Option<Duration> {
+        self.deadline.checked_sub(self.start.elapsed()).filter(|rest| !rest.is_zero())
+    }
+
+    async fn redirect(&mut self, target: NodeId, leader: Option<u64>, client: &Client) {
+        self.no_quorum = false;
+        self.avoid = Some(target);
+        self.hint = leader.map(NodeId).filter(|leader| *leader != target);
+        self.redirects += 1;
+        if self.hint.is_none() || self.redirects > MAX_QUICK_REDIRECTS {
+            self.pause(client).await;
+        }
+    }
+
+    async fn without_quorum(&mut self, target: NodeId, client: &Client) {
+        self.no_quorum = true;
+        self.avoid = Some(target);
+        self.pause(client).await;
+    }
+
+    async fn lost(&mut self, target: NodeId, client: &Client) {
+        self.answered.remove(&target);
+        self.avoid = Some(target);
+        self.pause(client).await;
+    }
+
+    /// Waits a moment, or until this node learns of another leader.
+    async fn pause(&mut self, client: &Client) {
+        let Some(rest) = self.rest() else { return };
+        let mut status = client.status.clone();
+        let before = status.borrow_and_update().leader;
+        let changed = status.wait_for(|status| status.leader.is_some() && status.leader != before);
+        if let Ok(Ok(_)) = tokio::time::timeout(self.backoff.min(rest), changed).await {
+            self.avoid = None;
+            self.hint = None;
+        } else if self.backoff >= BACKOFF.1 {
+            // The one avoided may be the leader again.
+            self.avoid = None;
+        }
+        self.backoff = (self.backoff * 2).min(BACKOFF.1);
     }
 }

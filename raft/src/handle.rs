@@ -1,29 +1,51 @@
 //! The only way into a running voter or learner.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use swarmer_model::{NodeId, Revision};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
+    adapter::Engine,
     client::Client,
     error::RaftError,
     follower::Feed,
     keyspace::ChainHash,
     status::Status,
+    transport::Transport,
     txn::{Outcome, Txn},
-    view::View,
+    view::{View, millis},
 };
+
+/// How often the status is looked at without any news: silence is noticed by that.
+const STATUS_TICK: Duration = Duration::from_millis(200);
 
 /// Cheap to clone. All waits end by their deadline.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    _private: (),
+    engine: Arc<Engine>,
+    client: Client,
+    status: watch::Receiver<Status>,
 }
 
-#[expect(clippy::todo, unused_variables, reason = "first slice: signatures")]
 impl Handle {
+    pub(crate) fn new(engine: Arc<Engine>, transport: Arc<dyn Transport>) -> Self {
+        let (sender, status) = watch::channel(engine.status());
+        tokio::spawn(watch_status(engine.clone(), sender));
+        tokio::spawn({
+            let engine = engine.clone();
+            async move { engine.snapshot_when_due().await }
+        });
+        let client = Client::local(&engine, transport, status.clone());
+        Self { engine, client, status }
+    }
+
+    /// The index up to which the log was purged: everything below is in a snapshot only.
+    pub fn purged_index(&self) -> Option<u64> {
+        self.engine.purged_index()
+    }
+
     /// Makes these nodes the first voters of a new cluster. To be called on one node of a
     /// cluster (the same set elsewhere does no harm). Does nothing if this node is already part
     /// of a cluster.
@@ -31,7 +53,7 @@ impl Handle {
     /// # Errors
     /// [`RaftError::Membership`] if this node is not among them.
     pub async fn initialize(&self, voters: BTreeSet<NodeId>) -> Result<(), RaftError> {
-        todo!()
+        self.engine.initialize(&voters).await
     }
 
     /// Answers a message of another node's [`crate::Transport::call`]. `from` is the sender as
@@ -41,7 +63,7 @@ impl Handle {
     /// [`RaftError::BadMessage`], [`RaftError::WrongNode`], or what stopped the engine. The
     /// caller reports them to the sender as a failed call.
     pub async fn handle_message(&self, from: NodeId, body: Bytes) -> Result<Bytes, RaftError> {
-        todo!()
+        self.engine.handle(from, &body).await
     }
 
     /// Commits a transaction, here or through the leader; retried within the deadline, safely by
@@ -51,7 +73,7 @@ impl Handle {
     /// [`RaftError::Invalid`], [`RaftError::Full`], [`RaftError::NoQuorum`] and
     /// [`RaftError::NoLeader`]: it did not happen. [`RaftError::TimeoutUnknown`]: it may have.
     pub async fn write(&self, txn: Txn, deadline: Duration) -> Result<Outcome, RaftError> {
-        todo!()
+        self.client.write(txn, deadline).await
     }
 
     /// The linearizable barrier: when it returns, [`Handle::view`] shows every write that was
@@ -60,42 +82,41 @@ impl Handle {
     /// # Errors
     /// [`RaftError::NoQuorum`], [`RaftError::NoLeader`], [`RaftError::Timeout`].
     pub async fn read_index(&self, deadline: Duration) -> Result<Revision, RaftError> {
-        todo!()
+        self.client.read_index(deadline).await
     }
 
     /// The read side.
     pub fn view(&self) -> View {
-        todo!()
+        View::new(self.engine.shared().clone())
     }
 
     /// The write side as a follower has it too.
     pub fn client(&self) -> Client {
-        todo!()
+        self.client.clone()
     }
 
     /// What this node knows about the cluster.
     pub fn status(&self) -> Status {
-        todo!()
+        self.engine.status()
     }
 
     /// Changes of [`Handle::status`].
     pub fn subscribe_status(&self) -> watch::Receiver<Status> {
-        todo!()
+        self.status.clone()
     }
 
     /// A feed for a node that follows, from its position (see [`crate::Follower::position`]).
     pub fn feed(&self, from: Option<(Revision, ChainHash)>) -> Feed {
-        todo!()
+        Feed::new(self.engine.shared().clone(), self.status.clone(), from)
     }
 
     /// Adds a learner; done on the leader only. Returns when it has caught up or `deadline` is
     /// over.
     ///
     /// # Errors
-    /// [`RaftError::NoLeader`] names no one if this node is not the leader; see
-    /// [`Handle::status`]. [`RaftError::Membership`] if refused.
+    /// [`RaftError::NotLeader`] names the leader if this node is not it. [`RaftError::Membership`] if refused.
     pub async fn add_learner(&self, node: NodeId, deadline: Duration) -> Result<(), RaftError> {
-        todo!()
+        within("the new learner up to date", deadline, self.engine.add_learner(node)).await
     }
 
     /// Makes exactly these nodes the voters (learners become voters, other voters leave); done
@@ -109,7 +130,7 @@ impl Handle {
         voters: BTreeSet<NodeId>,
         deadline: Duration,
     ) -> Result<(), RaftError> {
-        todo!()
+        within("the change of voters", deadline, self.engine.change_voters(&voters)).await
     }
 
     /// Hands the leadership over, if this node has it; returns when another one leads.
@@ -117,7 +138,7 @@ impl Handle {
     /// # Errors
     /// [`RaftError::Timeout`] if it did not happen in time.
     pub async fn transfer_leader(&self, to: NodeId, deadline: Duration) -> Result<(), RaftError> {
-        todo!()
+        self.engine.transfer_leader(to, deadline).await
     }
 
     /// Makes a snapshot now; returns when it is on the disk.
@@ -125,12 +146,12 @@ impl Handle {
     /// # Errors
     /// [`RaftError::Timeout`].
     pub async fn snapshot_now(&self, deadline: Duration) -> Result<(), RaftError> {
-        todo!()
+        self.engine.snapshot_now(deadline).await
     }
 
     /// Waits for the first fatal error. The node must exit then.
     pub async fn fatal(&self) -> RaftError {
-        todo!()
+        self.engine.fatal().await
     }
 
     /// Stops the engine, flushes the keyspace and marks the stop as clean.
@@ -138,6 +159,45 @@ impl Handle {
     /// # Errors
     /// [`RaftError::Storage`]; nothing is lost by that, the next start takes longer.
     pub async fn shutdown(&self) -> Result<(), RaftError> {
-        todo!()
+        self.engine.shutdown().await
     }
+}
+
+/// Ends when the engine does; all receivers see its last status.
+async fn watch_status(engine: Arc<Engine>, sender: watch::Sender<Status>) {
+    let mut progress = engine.shared().progress();
+    loop {
+        let changes = engine.changes();
+        let status = engine.status();
+        sender.send_if_modified(|current| {
+            let changed = *current != status;
+            if changed {
+                *current = status;
+            }
+            changed
+        });
+        if progress.borrow_and_update().closed {
+            return;
+        }
+        tokio::select! {
+            going_on = changes => {
+                if !going_on {
+                    return;
+                }
+            }
+            _ = progress.changed() => {}
+            () = tokio::time::sleep(STATUS_TICK) => {}
+        }
+    }
+}
+
+async fn within<T>(
+    what: &str,
+    deadline: Duration,
+    work: impl Future<Output = Result<T, RaftError>>,
+) -> Result<T, RaftError> {
+    let start = Instant::now();
+    tokio::time::timeout(deadline, work).await.unwrap_or_else(|_| {
+        Err(RaftError::Timeout { what: what.to_owned(), waited_ms: millis(start.elapsed()) })
+    })
 }

@@ -4,7 +4,9 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use swarmer_model::NodeId;
 
-use crate::{disk::Disk, error::RaftError, handle::Handle, transport::Transport, view::View};
+use crate::{
+    adapter::Engine, disk::Disk, error::RaftError, handle::Handle, transport::Transport, view::View,
+};
 
 /// How fast a lost leader is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,8 +97,8 @@ impl Raft {
         disk: Arc<dyn Disk>,
         transport: Arc<dyn Transport>,
     ) -> Result<Self, RaftError> {
-        let _ = (config, disk, transport);
-        todo!("first slice: signatures")
+        let engine = Arc::new(Engine::open(&config, disk, transport.clone()).await?);
+        Ok(Self { handle: Handle::new(engine, transport) })
     }
 
     /// The way in; clone it freely.

@@ -45,10 +45,6 @@ impl View {
         Self { shared }
     }
 
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-
     /// The entry of a key.
     pub fn get(&self, key: &str) -> Option<Entry> {
         self.shared.read(|state| state.get(key).cloned())

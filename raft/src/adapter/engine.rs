@@ -307,7 +307,7 @@ impl Engine {
                 return Ok(SnapshotReply::Restart("chunks arrived out of order".to_owned()));
             }
         };
-        let mut incoming = blocking(move || {
+        let incoming = blocking(move || {
             current.incoming.write(&bytes)?;
             Ok(current.incoming)
         })

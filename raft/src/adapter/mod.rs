@@ -11,4 +11,6 @@ mod types;
 mod wire;
 
 pub(crate) use engine::Engine;
-pub(crate) use wire::{ProposeReply, ReadReply, decode_reply, propose_request, read_request};
+pub(crate) use wire::{
+    ProposeReply, ReadReply, Reply, decode_reply, propose_request, read_request,
+};

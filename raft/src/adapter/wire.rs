@@ -137,19 +137,3 @@ pub(crate) fn decode_versioned<T: DeserializeOwned>(body: &[u8]) -> Result<T, Ra
 pub(crate) fn decode_reply(body: &[u8]) -> Result<Reply, RaftError> {
     decode_versioned(body)
 }
-
-impl Reply {
-    pub(crate) fn proposal(self) -> Option<ProposeReply> {
-        match self {
-            Self::Propose(reply) => Some(reply),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn read(self) -> Option<ReadReply> {
-        match self {
-            Self::ReadIndex(reply) => Some(reply),
-            _ => None,
-        }
-    }
-}

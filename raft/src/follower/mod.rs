@@ -1,77 +1,131 @@
 //! Nodes that are neither voter nor learner: they follow by a feed of hash-chained batches.
 
-use std::{path::Path, sync::Arc};
+mod disk;
+mod feed;
+mod intake;
+
+use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+pub use feed::Feed;
+use feed::Known;
+use intake::Intake;
+use parking_lot::Mutex;
 use swarmer_model::{NodeId, Revision};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     disk::Disk,
     error::{FeedError, RaftError},
-    keyspace::ChainHash,
-    status::Status,
+    keyspace::{ChainHash, HISTORY_MAX_BYTES, Shared},
+    status::{Role, Status},
     view::View,
 };
 
-/// The sending side of a feed; made by [`crate::Handle::feed`].
-#[derive(Debug)]
-pub struct Feed {
-    _private: (),
-}
-
-#[expect(clippy::todo, reason = "first slice: signatures")]
-impl Feed {
-    /// The next frame, at most 256 KiB; one at least every second. None when the node is
-    /// stopping. Cancel-safe.
-    pub async fn next(&mut self) -> Option<Bytes> {
-        todo!()
-    }
-}
+/// A sender that was silent for so long (three heartbeats) no longer counts as heard.
+const HEARD_AGE: Duration = Duration::from_secs(3);
+/// How often it is looked at whether the sender has fallen silent.
+const TICK: Duration = Duration::from_secs(1);
 
 /// A node that follows. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Follower {
-    _private: (),
+    inner: Arc<Inner>,
 }
 
-#[expect(clippy::todo, unused_variables, reason = "first slice: signatures")]
+#[derive(Debug)]
+struct Inner {
+    node: NodeId,
+    shared: Arc<Shared>,
+    intake: tokio::sync::Mutex<Intake>,
+    heard: Mutex<Heard>,
+    status: watch::Sender<Status>,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    known: Known,
+    at: Option<Instant>,
+}
+
 impl Follower {
-    /// Opens what this node last knew from `dir`.
+    /// Opens what this node last knew from `dir`, on the current tokio runtime.
     ///
     /// # Errors
     /// [`RaftError::Storage`] if the disk fails or what it holds is damaged.
     pub async fn open(node: NodeId, dir: &Path, disk: Arc<dyn Disk>) -> Result<Self, RaftError> {
-        todo!()
+        let dir = dir.to_owned();
+        let opened = tokio::task::spawn_blocking(move || disk::Kept::open(disk, &dir)).await;
+        let (kept, state, known) =
+            opened.map_err(|error| RaftError::Storage(error.to_string()))??;
+        let shared = Shared::new(state, HISTORY_MAX_BYTES);
+        let (status, _) = watch::channel(Status::initial(node, Role::Follower));
+        let inner = Arc::new(Inner {
+            node,
+            intake: tokio::sync::Mutex::new(Intake::new(kept, shared.clone())),
+            shared,
+            heard: Mutex::new(Heard { known, at: None }),
+            status,
+        });
+        inner.publish();
+        let weak = Arc::downgrade(&inner);
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(TICK);
+            loop {
+                ticks.tick().await;
+                let Some(inner) = weak.upgrade() else { return };
+                inner.publish();
+            }
+        });
+        Ok(Self { inner })
     }
 
     /// The read side.
     pub fn view(&self) -> View {
-        todo!()
+        View::new(self.inner.shared.clone())
     }
 
     /// What this node knows about the cluster.
     pub fn status(&self) -> Status {
-        todo!()
+        self.inner.make_status()
     }
 
     /// Changes of [`Follower::status`].
     pub fn subscribe_status(&self) -> watch::Receiver<Status> {
-        todo!()
+        self.inner.status.subscribe()
     }
 
     /// Where a feed has to go on; none if nothing is known yet.
     pub fn position(&self) -> Option<(Revision, ChainHash)> {
-        todo!()
+        let (revision, chain) = self.view().position();
+        (revision > 0).then_some((revision, chain))
     }
 
-    /// Takes a frame of the one current feed.
+    /// Takes a frame of the one current feed. A new feed may start at any time; what was left of
+    /// a snapshot is discarded then.
     ///
     /// # Errors
     /// [`FeedError`]; the state is unchanged then. Ask for a new feed from
     /// [`Follower::position`].
     pub async fn consume(&self, frame: Bytes) -> Result<(), FeedError> {
-        todo!()
+        let mut intake = self.inner.intake.lock().await;
+        let known = intake.take(&frame).await?;
+        let mut heard = self.inner.heard.lock();
+        heard.at = Some(Instant::now());
+        if let Some(known) = known {
+            if known.voters != heard.known.voters || known.learners != heard.known.learners {
+                intake.remember(&known)?;
+            }
+            heard.known = known;
+        }
+        drop(heard);
+        self.inner.publish();
+        Ok(())
+    }
+
+    /// A feed of what this node knows, for a further follower.
+    pub fn feed(&self, from: Option<(Revision, ChainHash)>) -> Feed {
+        Feed::new(self.inner.shared.clone(), self.subscribe_status(), from)
     }
 
     /// Writes out what is still on its way to the disk and stops.
@@ -79,6 +133,41 @@ impl Follower {
     /// # Errors
     /// [`RaftError::Storage`]; nothing is lost but the last moments.
     pub async fn shutdown(&self) -> Result<(), RaftError> {
-        todo!()
+        self.inner.shared.close();
+        self.inner.intake.lock().await.close().await
+    }
+}
+
+impl Inner {
+    fn make_status(&self) -> Status {
+        let (revision, chain_hash) = self.shared.read(|state| (state.revision(), state.chain()));
+        let heard = self.heard.lock();
+        let known = &heard.known;
+        let recent = heard.at.is_some_and(|at| at.elapsed() < HEARD_AGE);
+        Status {
+            node: self.node,
+            role: Role::Follower,
+            leader: known.leader,
+            term: known.term,
+            revision,
+            last_log_index: None,
+            applied_index: None,
+            voters: known.voters.clone(),
+            learners: known.learners.clone(),
+            chain_hash,
+            quorum_ok: recent && known.quorum_ok,
+            lag: known.revision.saturating_sub(revision),
+        }
+    }
+
+    fn publish(&self) {
+        let status = self.make_status();
+        self.status.send_if_modified(|current| {
+            let changed = *current != status;
+            if changed {
+                *current = status;
+            }
+            changed
+        });
     }
 }

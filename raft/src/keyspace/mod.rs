@@ -6,8 +6,10 @@ mod dedup;
 mod shared;
 mod state;
 
-pub(crate) use applied::{Applied, Loaded};
+pub(crate) use applied::Applied;
 pub(crate) use batch::Batch;
 pub use batch::ChainHash;
 pub(crate) use shared::{Catchup, HISTORY_MAX_BYTES, Progress, Shared, Tail};
-pub(crate) use state::{BatchRefused, Changes, Record, Response, State, StateBuilder, StateImage};
+pub(crate) use state::{
+    BatchRefused, Changes, MAX_KEYSPACE_BYTES, Record, Response, State, StateBuilder, StateImage,
+};

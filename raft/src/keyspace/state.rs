@@ -1,6 +1,6 @@
 //! The pure state machine: (state, transaction) -> (answer, changes).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -194,6 +194,16 @@ pub(crate) enum Record {
     Request { sequence: u64, id: u128, response: Response },
 }
 
+impl Record {
+    /// The key of an entry.
+    pub(crate) fn key(&self) -> &str {
+        match self {
+            Self::Entry { key, .. } => key,
+            Self::Request { .. } => "",
+        }
+    }
+}
+
 /// A state that does not change any more, to be written out piece by piece.
 #[derive(Debug, Clone)]
 pub(crate) struct StateImage {
@@ -223,6 +233,26 @@ impl StateImage {
             response: response.clone(),
         });
         entries.chain(requests)
+    }
+
+    /// Entries after a key, about `max_bytes` of them; none after the last.
+    pub(crate) fn entries_after(&self, after: Option<&str>, max_bytes: usize) -> Vec<Record> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut records = Vec::new();
+        let mut bytes = 0;
+        for (key, entry) in self.state.entries.range::<str, _>((from, Bound::Unbounded)) {
+            bytes += key.len() + entry.value.len() + 32;
+            if bytes > max_bytes && !records.is_empty() {
+                break;
+            }
+            records.push(Record::Entry {
+                key: key.to_string(),
+                value: entry.value.clone(),
+                revision: entry.revision,
+                created: entry.created,
+            });
+        }
+        records
     }
 
     /// A digest of everything in it, to tell after a restart that nothing was lost or changed.

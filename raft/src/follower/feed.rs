@@ -1,0 +1,185 @@
+//! The sending side: a position in, frames out.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use swarmer_model::{NodeId, Revision};
+use tokio::{
+    sync::watch,
+    time::{Instant, Interval, MissedTickBehavior},
+};
+
+use crate::{
+    keyspace::{Batch, Catchup, ChainHash, Progress, Record, Shared, StateImage, Tail},
+    status::Status,
+};
+
+/// The first byte of every frame: the version of all that follows.
+pub(crate) const VERSION: u8 = 1;
+/// The longest frame.
+pub(crate) const MAX_FRAME_BYTES: usize = 256 * 1024;
+/// Records and batches are gathered up to about this much; a single batch may be larger.
+const GATHER_BYTES: usize = 128 * 1024;
+/// How often a heartbeat goes out.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// What a feed consists of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Frame {
+    /// A whole state follows.
+    SnapshotBegin { revision: Revision, chain: ChainHash },
+    /// Entries of it, in the order of keys.
+    SnapshotChunk { records: Vec<Record> },
+    /// The end of it: how many entries, and the SHA-256 of all their encodings.
+    SnapshotEnd { records: u64, digest: [u8; 32] },
+    /// Changes, in order and without a gap.
+    Batches(Vec<Batch>),
+    /// What the sender knows of the cluster.
+    Heartbeat(Known),
+}
+
+/// What is known of the cluster besides its state.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Known {
+    pub(crate) revision: Revision,
+    pub(crate) leader: Option<NodeId>,
+    pub(crate) term: u64,
+    pub(crate) voters: BTreeSet<NodeId>,
+    pub(crate) learners: BTreeSet<NodeId>,
+    pub(crate) quorum_ok: bool,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Start(Option<(Revision, ChainHash)>),
+    Image { image: Box<StateImage>, after: Option<Arc<str>>, records: u64, hasher: Box<Sha256> },
+    Tail(Revision),
+}
+
+/// The sending side of a feed; made by [`crate::Handle::feed`] or [`crate::Follower::feed`].
+#[derive(Debug)]
+pub struct Feed {
+    shared: Arc<Shared>,
+    progress: watch::Receiver<Progress>,
+    status: watch::Receiver<Status>,
+    heartbeat: Interval,
+    stage: Stage,
+}
+
+impl Feed {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        status: watch::Receiver<Status>,
+        from: Option<(Revision, ChainHash)>,
+    ) -> Self {
+        let progress = shared.progress();
+        let mut heartbeat = tokio::time::interval_at(Instant::now(), HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { shared, progress, status, heartbeat, stage: Stage::Start(from) }
+    }
+
+    /// The next frame, at most 256 KiB; one at least every second. None when the node is
+    /// stopping. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            let Progress { revision, closed } = *self.progress.borrow_and_update();
+            if closed {
+                return None;
+            }
+            let frame = match &mut self.stage {
+                // A sender that is behind does not pull the receiver back: it catches up first.
+                Stage::Start(Some((from, _))) if *from > revision => None,
+                Stage::Start(from) => match self.shared.catch_up(*from) {
+                    Catchup::Tail(seen) => {
+                        self.stage = Stage::Tail(seen);
+                        continue;
+                    }
+                    Catchup::Image(image) => {
+                        let begin = Frame::SnapshotBegin {
+                            revision: image.revision(),
+                            chain: image.chain(),
+                        };
+                        self.stage = Stage::Image {
+                            image: Box::new(image),
+                            after: None,
+                            records: 0,
+                            hasher: Box::default(),
+                        };
+                        Some(begin)
+                    }
+                },
+                Stage::Image { image, after, records, hasher } => {
+                    let chunk = image.entries_after(after.as_deref(), GATHER_BYTES);
+                    if let Some(last) = chunk.last() {
+                        for record in &chunk {
+                            hasher.update(record_bytes(record));
+                        }
+                        *records += chunk.len() as u64;
+                        *after = Some(last.key().into());
+                        Some(Frame::SnapshotChunk { records: chunk })
+                    } else {
+                        let digest = hasher.clone().finalize().into();
+                        let end = Frame::SnapshotEnd { records: *records, digest };
+                        self.stage = Stage::Tail(image.revision());
+                        Some(end)
+                    }
+                }
+                Stage::Tail(seen) => match self.shared.tail(*seen) {
+                    Tail::Compacted { .. } => {
+                        self.stage = Stage::Start(None);
+                        continue;
+                    }
+                    Tail::Batches(batches) => {
+                        let mut gathered = Vec::new();
+                        let mut bytes = 0;
+                        for batch in batches {
+                            bytes += batch.weight();
+                            if bytes > GATHER_BYTES && !gathered.is_empty() {
+                                break;
+                            }
+                            *seen = batch.revision;
+                            gathered.push(Batch::clone(&batch));
+                        }
+                        (!gathered.is_empty()).then_some(Frame::Batches(gathered))
+                    }
+                },
+            };
+            if let Some(frame) = frame {
+                return Some(encode(&frame));
+            }
+            tokio::select! {
+                changed = self.progress.changed() => {
+                    if changed.is_err() {
+                        return None;
+                    }
+                }
+                _ = self.heartbeat.tick() => return Some(encode(&self.known())),
+            }
+        }
+    }
+
+    fn known(&self) -> Frame {
+        let status = self.status.borrow();
+        Frame::Heartbeat(Known {
+            revision: status.revision,
+            leader: status.leader,
+            term: status.term,
+            voters: status.voters.clone(),
+            learners: status.learners.clone(),
+            quorum_ok: status.quorum_ok,
+        })
+    }
+}
+
+/// What the digest of a snapshot is taken over.
+pub(crate) fn record_bytes(record: &Record) -> Vec<u8> {
+    postcard::to_allocvec(record).unwrap_or_default()
+}
+
+pub(crate) fn encode(frame: &Frame) -> Bytes {
+    let bytes = postcard::to_extend(frame, vec![VERSION]).unwrap_or_default();
+    debug_assert!(bytes.len() <= MAX_FRAME_BYTES, "a frame of {} bytes", bytes.len());
+    bytes.into()
+}

@@ -1,0 +1,226 @@
+//! Three and more voters in one process, on real disks, with a network that is cut.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Cluster, SOON};
+use swarmer_model::{Coded, NodeId};
+use swarmer_raft::{Expect, Outcome, RaftError, Txn, codes};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_go_through_any_node_and_conflicts_are_told() {
+    let mut cluster = Cluster::start(3).await;
+    for node in 1..=3 {
+        cluster.put(node, &format!("a/{node}"), "x").await;
+    }
+    cluster.settle(3).await;
+    let revision = cluster.handle(2).read_index(SOON).await.unwrap();
+    assert_eq!(revision, 3);
+    let entry = cluster.handle(2).view().get("a/1").unwrap();
+    assert_eq!((entry.revision, entry.created), (1, 1));
+    let txn = Txn::new().check("a/1", Expect::At(2)).put("a/1", "y");
+    let outcome = cluster.handle(3).write(txn, SOON).await.unwrap();
+    let conflict = Outcome::Conflict { key: "a/1".to_owned(), found: Some(1), revision: 3 };
+    assert_eq!(outcome, conflict);
+    let bad = Txn::new().put("a/1", vec![0; 9000]);
+    assert_eq!(cluster.handle(3).write(bad, SOON).await.unwrap_err().code(), codes::INVALID);
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_after_a_lost_answer_is_applied_once() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let other = (1..=3).find(|id| NodeId(*id) != leader).unwrap();
+    cluster.net.lose_answers(2);
+    let revision = cluster.put(other, "k", "v").await;
+    assert_eq!(revision, 1);
+    cluster.put(other, "l", "v").await;
+    cluster.settle(2).await;
+    let txn = Txn::new().put("m", "v");
+    let first = cluster.handle(1).write(txn.clone(), SOON).await.unwrap();
+    let again = cluster.handle(2).write(txn, SOON).await.unwrap();
+    assert_eq!(first, again);
+    cluster.settle(3).await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_with_the_leader_and_the_old_one_refuses() {
+    let mut cluster = Cluster::start(3).await;
+    for i in 0..20 {
+        cluster.put(1, &format!("before/{i}"), "x").await;
+    }
+    let old = cluster.leader().await;
+    let rest: Vec<NodeId> = cluster.nodes.keys().copied().filter(|n| *n != old).collect();
+    cluster.net.isolate(old);
+    for i in 0..20 {
+        cluster.put(rest[i % 2].0, &format!("after/{i}"), "x").await;
+    }
+    let short = Duration::from_millis(1200);
+    let refused = cluster.handle(old.0).read_index(short).await.unwrap_err();
+    assert_eq!(refused.code(), codes::NO_QUORUM, "{refused}");
+    let refused = cluster.handle(old.0).write(Txn::new().put("lost", "x"), short).await;
+    assert_eq!(refused.unwrap_err().code(), codes::NO_QUORUM);
+    cluster.net.heal();
+    cluster.settle(40).await;
+    let revision = cluster.handle(old.0).read_index(SOON).await.unwrap();
+    assert_eq!(revision, 40);
+    assert_eq!(cluster.handle(old.0).view().list("after/").1.len(), 20);
+    assert_eq!(cluster.handle(old.0).view().get("lost"), None);
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bridge_partition_leaves_a_leader_to_the_connected_majority() {
+    let mut cluster = Cluster::start(5).await;
+    let old = cluster.leader().await;
+    let others: Vec<NodeId> = cluster.nodes.keys().copied().filter(|n| *n != old).collect();
+    // The old leader reaches the bridge only; the bridge and two others are a majority.
+    let bridge = others[0];
+    let majority = [bridge, others[1], others[2]];
+    cluster.net.isolate(old);
+    cluster.net.isolate(others[3]);
+    {
+        cluster.net.heal();
+        for node in &others[1..] {
+            cluster.net.cut(old, *node);
+        }
+        for node in [old, bridge, others[1], others[2]] {
+            cluster.net.cut(others[3], node);
+        }
+    }
+    let leader = cluster.leader_of(&majority).await;
+    assert!(majority.contains(&leader));
+    cluster.put(others[1].0, "k", "v").await;
+    cluster.net.heal();
+    cluster.settle(1).await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_come_back_from_disk_with_and_without_their_keyspace() {
+    let mut cluster = Cluster::start(3).await;
+    for i in 0..50 {
+        cluster.put(1, &format!("k/{i}"), "x").await;
+    }
+    cluster.settle(50).await;
+    let (_, before) = cluster.handle(1).view().position();
+    cluster.handle(2).snapshot_now(SOON).await.unwrap();
+    cluster.put(1, "k/last", "x").await;
+    cluster.settle(51).await;
+    let (_, chain) = cluster.handle(1).view().position();
+    assert_ne!(before, chain);
+    cluster.stop_all().await;
+    assert!(cluster.path(NodeId(1)).join("applied/CLEAN").exists());
+    // One loses its keyspace, one its marker, one keeps all.
+    std::fs::remove_dir_all(cluster.path(NodeId(2)).join("applied")).unwrap();
+    std::fs::remove_file(cluster.path(NodeId(3)).join("applied/CLEAN")).unwrap();
+    for id in 1..=3 {
+        cluster.open(NodeId(id)).await;
+        let (revision, found) = cluster.handle(id).view().position();
+        assert_eq!((id, revision, found), (id, 51, chain));
+        assert!(!cluster.path(NodeId(id)).join("applied/CLEAN").exists());
+    }
+    assert_eq!(cluster.put(3, "more", "x").await, 52);
+    cluster.settle(52).await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lagging_node_gets_a_snapshot_and_the_log_is_purged() {
+    let mut cluster = Cluster::tuned(3, |config| {
+        config.log_keep_entries = 5;
+        config.snapshot_log_bytes = 64 * 1024;
+    })
+    .await;
+    let leader = cluster.leader().await;
+    let lagging = (1..=3).find(|id| NodeId(*id) != leader).unwrap();
+    let handle = cluster.handle(lagging);
+    let mut watch = handle.view().watch(None, "").unwrap();
+    cluster.net.isolate(NodeId(lagging));
+    let value = "v".repeat(4000);
+    for i in 0..60 {
+        cluster.put(leader.0, &format!("k/{}", i % 40), &value).await;
+    }
+    let txn = Txn::new().put("once", "1");
+    let first = cluster.handle(leader.0).write(txn.clone(), SOON).await.unwrap();
+    cluster.handle(leader.0).snapshot_now(SOON).await.unwrap();
+    let purged = async {
+        while cluster.handle(leader.0).purged_index() < Some(20) {
+            let mut status = cluster.handle(leader.0).subscribe_status();
+            let _ = tokio::time::timeout(Duration::from_millis(50), status.changed()).await;
+        }
+    };
+    tokio::time::timeout(SOON, purged).await.expect("purged");
+    cluster.net.heal();
+    cluster.settle(61).await;
+    assert_eq!(handle.view().list("k/").1.len(), 40);
+    assert!(matches!(watch.next().await, Err(swarmer_raft::WatchEnd::Compacted { .. })));
+    // De-duplication came with the snapshot.
+    cluster.handle(lagging).transfer_leader(NodeId(lagging), Duration::from_millis(50)).await.ok();
+    assert_eq!(handle.write(txn, SOON).await.unwrap(), first);
+    cluster.settle(61).await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn learners_join_voters_change_and_leadership_moves() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.put(1, "k", "v").await;
+    cluster.open(NodeId(4)).await;
+    let leader = cluster.leader_of(&[1, 2, 3].map(NodeId)).await;
+    let other = (1..=3).find(|id| NodeId(*id) != leader).unwrap();
+    let refused = cluster.handle(other).add_learner(NodeId(4), SOON).await.unwrap_err();
+    assert_eq!(refused, RaftError::NotLeader { leader: Some(leader) });
+    let voters = [leader, NodeId(other), NodeId(4)].into_iter().collect();
+    cluster.handle(leader.0).change_voters(voters, SOON).await.unwrap();
+    let status = cluster.handle(leader.0).status();
+    assert_eq!(status.voters, [leader, NodeId(other), NodeId(4)].into_iter().collect());
+    assert!(status.quorum_ok);
+    cluster.handle(leader.0).transfer_leader(NodeId(4), SOON).await.unwrap();
+    cluster.handle(4).view().wait_for(1, SOON).await.unwrap();
+    assert_eq!(cluster.put(4, "l", "v").await, 2);
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_is_ordered_complete_and_without_duplicates_across_leaders() {
+    let mut cluster = Cluster::start(3).await;
+    let mut watches: Vec<_> =
+        (1..=3).map(|id| cluster.handle(id).view().watch(Some(0), "k/").unwrap()).collect();
+    for i in 0..10 {
+        cluster.put(1, &format!("k/{i}"), "x").await;
+        cluster.put(1, &format!("other/{i}"), "x").await;
+    }
+    let old = cluster.leader().await;
+    cluster.net.isolate(old);
+    let live = (1..=3).find(|id| NodeId(*id) != old).unwrap();
+    for i in 10..20 {
+        cluster.put(live, &format!("k/{i}"), "x").await;
+    }
+    cluster.net.heal();
+    for watch in &mut watches {
+        for i in 0..20 {
+            let item = tokio::time::timeout(SOON, watch.next()).await.unwrap().unwrap();
+            assert_eq!(item.events.len(), 1);
+            assert_eq!(item.events[0].key, format!("k/{i}"));
+        }
+        assert_eq!(watch.seen(), 30);
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_for_others_or_of_nonsense_are_refused() {
+    let mut cluster = Cluster::start(1).await;
+    for body in [&b""[..], &[9, 1, 2], &[1, 0xff, 0xff], &[1, 1, 200]] {
+        let error = cluster.handle(1).handle_message(NodeId(9), body.to_vec().into()).await;
+        assert_eq!(error.unwrap_err().code(), codes::BAD_MESSAGE);
+    }
+    let wrong = cluster.handle(1).handle_message(NodeId(9), vec![1, 7, 6, 5].into()).await;
+    let expected = RaftError::WrongNode { intended: NodeId(7), actual: NodeId(1) };
+    assert_eq!(wrong.unwrap_err(), expected);
+    cluster.stop_all().await;
+}

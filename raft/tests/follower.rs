@@ -1,0 +1,93 @@
+//! Nodes that follow by the feed.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{Cluster, SOON};
+use swarmer_model::{Coded, NodeId};
+use swarmer_raft::{Client, FeedError, Follower, Outcome, Txn, codes, disk::RealDisk};
+
+async fn open(cluster: &Cluster) -> Follower {
+    let disk = Arc::new(RealDisk::new());
+    Follower::open(NodeId(9), &cluster.path(NodeId(9)), disk).await.unwrap()
+}
+
+/// Feeds until the follower is at a revision and knows the voters; gives back the frames.
+async fn feed(cluster: &Cluster, follower: &Follower, revision: u64) -> Vec<bytes::Bytes> {
+    let mut feed = cluster.handle(2).feed(follower.position());
+    let mut frames = Vec::new();
+    while follower.view().revision() < revision || follower.status().voters.is_empty() {
+        let frame = tokio::time::timeout(SOON, feed.next()).await.unwrap().unwrap();
+        assert!(frame.len() <= 256 * 1024);
+        follower.consume(frame.clone()).await.unwrap();
+        frames.push(frame);
+    }
+    frames
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_equals_a_voter_restarts_writes_and_refuses_forgeries() {
+    let mut cluster = Cluster::start(3).await;
+    let value = "v".repeat(8000);
+    for i in 0..40 {
+        cluster.put(1, &format!("k/{i}"), &value).await;
+    }
+    cluster.settle(40).await;
+    let follower = open(&cluster).await;
+    assert_eq!(follower.position(), None);
+    feed(&cluster, &follower, 40).await;
+    assert_eq!(follower.view().position(), cluster.handle(1).view().position());
+    assert_eq!(follower.view().list(""), cluster.handle(1).view().list(""));
+    assert!(follower.status().quorum_ok);
+    assert_eq!(follower.status().voters.len(), 3);
+
+    let client = Client::new(
+        NodeId(9),
+        cluster.net.port(NodeId(9)),
+        follower.subscribe_status(),
+        follower.view(),
+        Default::default(),
+    );
+    let outcome = client.write(Txn::new().put("mine", "1"), SOON).await.unwrap();
+    assert_eq!(outcome, Outcome::Committed { revision: 41 });
+    cluster.settle(41).await;
+    let frames = feed(&cluster, &follower, 41).await;
+    assert_eq!(client.read_index(SOON).await.unwrap(), 41);
+    follower.shutdown().await.unwrap();
+    drop((client, follower));
+
+    let follower = open(&cluster).await;
+    assert_eq!(follower.view().position(), cluster.handle(1).view().position());
+    assert_eq!(follower.status().voters.len(), 3);
+    // What was seen already is refused, and so is what leaves something out or was changed.
+    let before = follower.position();
+    let batch = frames.iter().find(|f| f[1] == 3).unwrap().clone();
+    let repeated = follower.consume(batch).await.unwrap_err();
+    assert_eq!(repeated, FeedError::Gap { expected: 42, offered: 41 });
+    for i in 0..3 {
+        cluster.put(1, &format!("n/{i}"), "x").await;
+    }
+    cluster.settle(44).await;
+    let (r43, _) = (43, ());
+    let ahead = cluster.handle(2).view();
+    let mut watch = ahead.watch(Some(r43), "").unwrap();
+    assert_eq!(watch.next().await.unwrap().revision, 44);
+    let mut good = cluster.handle(2).feed(before);
+    let frame = loop {
+        let frame = good.next().await.unwrap();
+        if frame[1] == 3 {
+            break frame;
+        }
+    };
+    let mut forged = frame.to_vec();
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    assert!(follower.consume(forged.into()).await.is_err());
+    assert_eq!(follower.consume(vec![7].into()).await.unwrap_err().code(), codes::BAD_FEED);
+    // What came before the forged batch was sound and stays; the rest follows by a new feed.
+    feed(&cluster, &follower, 44).await;
+    assert_eq!(follower.view().position(), cluster.handle(1).view().position());
+    follower.shutdown().await.unwrap();
+    cluster.stop_all().await;
+}
