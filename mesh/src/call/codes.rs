@@ -1,0 +1,36 @@
+//! The stable error codes that only calls have; the others stand in the crate's
+//! [`codes`](crate::codes).
+
+use swarmer_model::Code;
+
+/// The call broke off after it may have started.
+pub const BROKEN: Code = Code::new(
+    "SW-MESH-BROKEN",
+    502,
+    "The call broke off after it was sent; it may have run in part.",
+    "Send it again if that does no harm; the log of the other node says why it broke off.",
+);
+/// The peer said something that is not the call protocol.
+pub const PROTOCOL: Code = Code::new(
+    "SW-MESH-PROTOCOL",
+    502,
+    "A node broke the rules of the call protocol.",
+    "Compare the versions with `swarmer members`; report it if they are the same.",
+);
+/// Method, path and headers together are too large for one call.
+pub const HEAD_TOO_LARGE: Code = Code::new(
+    "SW-MESH-HEAD-TOO-LARGE",
+    431,
+    "Path, headers and tags of the call or of its answer are over the limit.",
+    "Send fewer or shorter headers; put large data into the body.",
+);
+/// The call went from node to node too often.
+pub const LOOP: Code = Code::new(
+    "SW-MESH-LOOP",
+    508,
+    "The call was handed on too many times.",
+    "Look with `swarmer trace` for functions that call each other in a circle.",
+);
+
+/// All codes of this module, for the docs.
+pub const ALL: &[Code] = &[BROKEN, PROTOCOL, HEAD_TOO_LARGE, LOOP];

@@ -1,0 +1,145 @@
+//! The messages of founding, and the proof of the secret.
+
+use serde::{Deserialize, Serialize};
+use swarmer_model::{ClusterId, Code, NodeId};
+
+use super::{Founder, Secret, codes, core::Side};
+
+/// The largest message, in bytes.
+pub const MAX_MESSAGE_BYTES: usize = MAX_GRANT_BYTES + 1024;
+/// The largest grant, in bytes: certificates and addresses of a handful of members.
+pub const MAX_GRANT_BYTES: usize = 64 * 1024;
+/// The version of the messages, their first byte.
+const VERSION: u8 = 1;
+/// Keeps this proof apart from any other use of the secret.
+const PURPOSE: &[u8] = b"swarmer-found/1 proof";
+
+/// Why a founder does not talk to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RefuseReason {
+    /// The proof does not fit the secret.
+    WrongSecret,
+    /// The founding token is of another cluster.
+    OtherCluster,
+    /// The certificate of the connection is not the node's.
+    WrongKey,
+    /// Two machines show the same node id (a copied data directory).
+    SameNode,
+    /// The messages cannot be understood.
+    Protocol,
+    /// Too many at once.
+    Full,
+    /// The two do not expect the same number of founders.
+    OtherExpect,
+}
+
+impl RefuseReason {
+    /// The stable code of the reason.
+    pub fn code(self) -> Code {
+        match self {
+            Self::WrongSecret | Self::WrongKey => codes::WRONG_SECRET,
+            Self::OtherCluster => codes::OTHER_CLUSTER,
+            Self::SameNode | Self::Protocol | Self::Full | Self::OtherExpect => codes::PROTOCOL,
+        }
+    }
+}
+
+impl std::fmt::Display for RefuseReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::WrongSecret => "the founding secrets differ: give all founders the same token file",
+            Self::OtherCluster => "the founding tokens are of different clusters",
+            Self::WrongKey => "the connection's certificate is not that of the node",
+            Self::SameNode => "two machines have the same node id: was a data directory copied?",
+            Self::Protocol => "the messages of the other founder cannot be understood",
+            Self::Full => "too many founders at once",
+            Self::OtherExpect => "the two nodes have a different --bootstrap-expect",
+        })
+    }
+}
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Message {
+    /// The first of each side.
+    Prove { cluster: ClusterId, node: NodeId, spki: Vec<u8>, mac: [u8; 32] },
+    /// Who I am and how far I am; sent after the peer's proof, and again every second.
+    Hello(Hello),
+    /// I have consented to you, durably. Also asks for the grant.
+    Consent { from: NodeId, to: NodeId },
+    /// Your part of the cluster.
+    Grant { to: NodeId, grant: Vec<u8> },
+    /// The cluster stands without you; join it with a token. `hint` is a member's address.
+    AlreadyFounded { hint: String },
+    /// I do not talk to you. Not authenticated: it is logged, nothing else.
+    Refuse(RefuseReason),
+}
+
+/// Where a founder stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Hello {
+    pub(super) founder: Founder,
+    pub(super) expect: u8,
+    /// To whom it has consented, durably.
+    pub(super) consent: Option<NodeId>,
+    /// It has its part of the cluster.
+    pub(super) granted: bool,
+    /// Addresses of other founders that it has met, for those with shorter seed lists.
+    pub(super) known: Vec<String>,
+}
+
+impl Message {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        postcard::to_extend(self, vec![VERSION]).expect("a message of plain data serializes")
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() > MAX_MESSAGE_BYTES {
+            return None;
+        }
+        let (&version, message) = bytes.split_first()?;
+        (version == VERSION).then(|| postcard::from_bytes(message).ok()).flatten()
+    }
+}
+
+/// Proves the secret on one connection: bound to the side, so that a proof cannot be sent back,
+/// to the TLS exporter (RFC 5705), so that it cannot be relayed, and to who proves.
+pub(super) fn prove(
+    secret: &Secret,
+    cluster: ClusterId,
+    side: Side,
+    exporter: &[u8; 32],
+    node: NodeId,
+    spki: &[u8],
+) -> [u8; 32] {
+    secret.mac(&parts(&cluster.0.to_be_bytes(), side, exporter, &node.0.to_be_bytes(), spki))
+}
+
+/// Checks the proof of a peer on the given side.
+pub(super) fn check(
+    secret: &Secret,
+    cluster: ClusterId,
+    side: Side,
+    exporter: &[u8; 32],
+    node: NodeId,
+    spki: &[u8],
+    mac: &[u8; 32],
+) -> bool {
+    let cluster = cluster.0.to_be_bytes();
+    let node = node.0.to_be_bytes();
+    secret.verify(&parts(&cluster, side, exporter, &node, spki), mac)
+}
+
+fn parts<'a>(
+    cluster: &'a [u8],
+    side: Side,
+    exporter: &'a [u8],
+    node: &'a [u8],
+    spki: &'a [u8],
+) -> [&'a [u8]; 6] {
+    let side: &[u8] = match side {
+        Side::Dialer => b"dialer",
+        Side::Acceptor => b"acceptor",
+    };
+    [PURPOSE, cluster, side, exporter, node, spki]
+}

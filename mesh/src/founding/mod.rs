@@ -1,0 +1,52 @@
+//! How the first nodes make exactly one cluster.
+//!
+//! The founders share a secret from an offline token. Each pair that meets proves it, bound to
+//! the TLS channel. A founder that has met all N (itself included) consents, once in its life and
+//! durably before anybody hears of it, to the one with the lowest id. The founder that holds N
+//! consents, its own among them, founds the cluster and gives the others their part.
+//!
+//! # Why there is never a second cluster
+//! A founding needs N consents of different founders, and each founder gives only one, ever. Two
+//! foundings would need 2 N founders: with fewer nodes that hold the token they cannot be. (With
+//! N = 1 two nodes are 2 N: a single founder is the operator's promise that there is one.)
+//!
+//! [`Founding`] is the whole protocol without I/O. The driver dials and accepts `swarmer-found/1`
+//! streams, frames the messages (each at most [`MAX_MESSAGE_BYTES`]), and writes the record.
+
+pub mod codes;
+mod core;
+mod message;
+mod record;
+#[cfg(test)]
+mod simulation;
+mod stage;
+mod token;
+
+pub use self::core::{
+    CloseReason, Founding, FoundingConfig, Input, LinkId, MAX_FOUNDERS, MAX_LINKS, Output,
+    RESEND_EVERY, Side,
+};
+pub use message::{MAX_GRANT_BYTES, MAX_MESSAGE_BYTES, RefuseReason};
+pub use record::{FoundingRecord, RecordError};
+pub use stage::Stage;
+pub use token::{FoundingToken, JoinToken, Secret, TokenError};
+
+use serde::{Deserialize, Serialize};
+use swarmer_model::NodeId;
+
+/// What a founder says of itself, once it has proven the secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Founder {
+    /// Its id.
+    pub node: NodeId,
+    /// Its public key, as the DER of a SubjectPublicKeyInfo.
+    pub spki: Vec<u8>,
+    /// Its name.
+    pub name: String,
+    /// The address that others reach it at, `host:port`.
+    pub advertise: String,
+    /// Its region; empty if none.
+    pub region: String,
+    /// Its zone; empty if none.
+    pub zone: String,
+}
