@@ -1,14 +1,11 @@
 //! The shell over a network in memory: handles, streams, the members file, farewell.
+#![expect(clippy::unwrap_used, reason = "a failed step of a test is a failed test")]
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use swarmer_gossip::*;
 use swarmer_model::{ClusterId, Coded, NodeId};
 use tokio::task::JoinHandle;
@@ -20,7 +17,7 @@ struct Net(Mutex<HashMap<SocketAddr, (NodeId, Handle)>>);
 
 impl Net {
     fn at(&self, addr: SocketAddr) -> Option<(NodeId, Handle)> {
-        self.0.lock().unwrap().get(&addr).cloned()
+        self.0.lock().get(&addr).cloned()
     }
 }
 
@@ -113,7 +110,7 @@ fn start(net: &Arc<Net>, config: Config) -> (Handle, CancellationToken, JoinHand
         verifier: Arc::new(Everyone),
     };
     let (gossip, handle) = Gossip::build(config, deps).unwrap();
-    net.0.lock().unwrap().insert(addr, (node, handle.clone()));
+    net.0.lock().insert(addr, (node, handle.clone()));
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(gossip.run(shutdown.clone()));
     (handle, shutdown, task)

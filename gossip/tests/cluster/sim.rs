@@ -5,12 +5,13 @@ use std::{
     collections::{BTreeMap, BTreeSet, BinaryHeap},
     hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use swarmer_gossip::{
     Admission, Config, Core, Endpoint, EndpointState, Facts, Key, Keyring, KnownMember, Liveness,
@@ -26,7 +27,7 @@ pub(crate) struct Admitted(pub(crate) Mutex<BTreeSet<NodeId>>);
 
 impl Admission for Admitted {
     fn admitted(&self, node: NodeId) -> bool {
-        self.0.lock().unwrap().contains(&node)
+        self.0.lock().contains(&node)
     }
 }
 
@@ -63,13 +64,16 @@ pub(crate) struct Connections(pub(crate) Mutex<BTreeSet<NodeId>>);
 #[async_trait]
 impl Liveness for Connections {
     fn has_live_connection(&self, node: NodeId) -> bool {
-        self.0.lock().unwrap().contains(&node)
+        self.0.lock().contains(&node)
     }
 
     async fn confirm_alive(&self, _: NodeId, _: SocketAddr) -> bool {
         false
     }
 }
+
+/// When, who, from what, to what, why.
+pub(crate) type Change = (Duration, NodeId, Option<MemberState>, MemberState, Arc<str>);
 
 pub(crate) struct Node {
     pub(crate) id: NodeId,
@@ -83,7 +87,7 @@ pub(crate) struct Node {
     started: Duration,
     pub(crate) connections: Arc<Connections>,
     /// Every change of a member that this node saw since its start.
-    pub(crate) changes: Vec<(Duration, NodeId, Option<MemberState>, MemberState, Arc<str>)>,
+    pub(crate) changes: Vec<Change>,
     pub(crate) refused: Vec<(Option<NodeId>, Refusal)>,
     pub(crate) sent: u64,
 }
@@ -191,7 +195,7 @@ impl Sim {
     /// Starts a node, or starts it again.
     pub(crate) fn start(&mut self, config: Config, known: Vec<KnownMember>) -> usize {
         let (id, boot, addr) = (config.node, config.boot, config.advertise);
-        self.admitted.0.lock().unwrap().insert(id);
+        self.admitted.0.lock().insert(id);
         let connections = Arc::new(Connections::default());
         let core = Core::new(
             config,
@@ -304,7 +308,7 @@ impl Sim {
                     self.schedule(at, event);
                 }
                 Output::ConfirmAlive { node, .. } => {
-                    let alive = self.nodes[index].connections.0.lock().unwrap().contains(&node);
+                    let alive = self.nodes[index].connections.0.lock().contains(&node);
                     let at = self.now + Duration::from_millis(if alive { 5 } else { 800 });
                     self.schedule(at, Event::Confirmed { to: index, node, alive });
                 }
