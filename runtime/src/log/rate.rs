@@ -97,7 +97,8 @@ mod tests {
         let mut bound = RateBound::new(start);
         let passed = (0..1000).filter(|_| bound.take(8192, start) != Verdict::Drop).count();
         assert_eq!(passed, 256, "2 MiB of 8 KiB each");
-        assert_eq!(bound.take(1, start - Duration::from_secs(5)), Verdict::Pass { missed: 744 });
-        assert_eq!(bound.take(8192, start), Verdict::Drop);
+        assert_eq!(bound.take(1, start - Duration::from_secs(5)), Verdict::Drop);
+        let later = start + Duration::from_secs(1);
+        assert_eq!(bound.take(8192, later), Verdict::Pass { missed: 745 });
     }
 }
