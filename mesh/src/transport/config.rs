@@ -1,0 +1,109 @@
+//! How the transport is set up, and every bound of it.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::runtime::Handle as Runtime;
+
+/// Largest UDP payload that QUIC tries. With segmentation offload and a larger one, quinn 0.11
+/// sends batches of more than 64 KiB, does not notice EMSGSIZE and falls back to 1,200 bytes.
+pub const MAX_UDP_PAYLOAD: u16 = 6_500;
+/// Largest gossip datagram taken or sent, in bytes. Gossip keeps below what fits one Ethernet
+/// frame; this leaves room for jumbo frames without making the queue large.
+pub const MAX_GOSSIP_DATAGRAM: usize = 2_048;
+/// Gossip datagrams that wait for the reader: 2 MiB at most, some seconds of a big cluster.
+pub const GOSSIP_QUEUE: usize = 1_024;
+/// Handshakes at once. A P-256 handshake takes about 3 ms of CPU on this side: this many are
+/// under a second of work.
+pub const MAX_HANDSHAKES: usize = 256;
+/// Handshakes at once from one address: a whole development cluster lives on one, a flood
+/// usually comes from one too.
+pub const MAX_HANDSHAKES_PER_ADDRESS: usize = 64;
+/// From this many handshakes on, senders must first prove that they have their address (QUIC
+/// Retry, RFC 9000, section 8.1.2).
+pub const RETRY_ABOVE: usize = 32;
+/// Connections of joining and founding nodes at once: strangers until they prove otherwise.
+pub const MAX_STRANGERS: usize = 64;
+/// How long such a connection may take in all.
+pub const STRANGER_LIFETIME: Duration = Duration::from_secs(30);
+/// Received bytes that a stranger's connection may hold.
+pub const STRANGER_WINDOW: u32 = 256 * 1024;
+/// Inbound connections of one class from one member: one in use, one being replaced, and some
+/// that a lost network left behind. The oldest is closed for a newer.
+pub const MAX_INBOUND_PER_PEER: usize = 4;
+/// Inbound connections in all.
+pub const MAX_INBOUND: usize = 16_384;
+/// Peers that the pool remembers something about.
+pub const MAX_POOL: usize = 16_384;
+/// Streams at once on a control connection.
+pub const MAX_CONTROL_STREAMS: u32 = 1_024;
+/// Streams at once on a data connection: calls in flight from one peer.
+pub const MAX_DATA_STREAMS: u32 = 4_096;
+/// Asked of the kernel for the socket, each way. The default of 212 kB loses packets even on
+/// loopback. The kernel may give less (`net.core.rmem_max`).
+pub const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
+/// An answer to `request` must fit in one frame, see [`crate::stream::MAX_FRAME`].
+pub const MAX_REQUEST: usize = crate::stream::MAX_FRAME;
+
+/// How the transport is set up.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The UDP address for gossip and QUIC; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Runs the socket, the QUIC endpoint, every connection and every accept loop. Give it
+    /// threads of its own, on which no guest runs: a stall here of [`Config::idle_timeout`]
+    /// looks like the death of every peer.
+    pub io: Runtime,
+    /// Runs the handlers of streams on control connections, and of joining and founding.
+    pub control: Runtime,
+    /// Runs the handlers of streams on data connections.
+    pub data: Runtime,
+    /// The dialer says something at least this often.
+    pub keep_alive: Duration,
+    /// Silence that makes a peer lost (but at least three probe time-outs, RFC 9000 section
+    /// 10.1). With `keep_alive` this bounds how long a killed node goes unnoticed: at most the
+    /// sum of both.
+    pub idle_timeout: Duration,
+    /// For address, handshake and welcome together.
+    pub dial_timeout: Duration,
+    /// First pause after a failed dial; doubles.
+    pub backoff_min: Duration,
+    /// Longest pause after failed dials.
+    pub backoff_max: Duration,
+    /// A connection on which no stream was opened for so long is left; the other side closes it
+    /// a quarter of that later, when nothing runs on it.
+    pub unused_timeout: Duration,
+    /// For the header of a stream to arrive.
+    pub header_timeout: Duration,
+    /// Received bytes that one stream may hold.
+    pub stream_window: u32,
+    /// Received bytes that all streams of a connection may hold: many streams' windows, so that
+    /// a few whose readers stand still do not stop the others.
+    pub connection_window: u32,
+    /// Bytes sent and not yet acknowledged that a connection may hold.
+    pub send_window: u64,
+    /// How long handlers get to end when the transport stops.
+    pub stop_grace: Duration,
+}
+
+impl Config {
+    /// Defaults for a LAN; everything runs on `io`.
+    pub fn new(listen: SocketAddr, io: Runtime) -> Self {
+        Self {
+            listen,
+            control: io.clone(),
+            data: io.clone(),
+            io,
+            keep_alive: Duration::from_millis(200),
+            idle_timeout: Duration::from_millis(800),
+            dial_timeout: Duration::from_secs(3),
+            backoff_min: Duration::from_millis(50),
+            backoff_max: Duration::from_secs(1),
+            unused_timeout: Duration::from_secs(240),
+            header_timeout: Duration::from_secs(5),
+            stream_window: 8 * 1024 * 1024,
+            connection_window: 256 * 1024 * 1024,
+            send_window: 32 * 1024 * 1024,
+            stop_grace: Duration::from_secs(2),
+        }
+    }
+}

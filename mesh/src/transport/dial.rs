@@ -1,0 +1,157 @@
+//! Dialling a member.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use quinn::{Connection, ConnectionError};
+use rustls_pki_types::CertificateDer;
+use swarmer_model::{Coded as _, NodeId};
+use tokio::time::timeout;
+
+use super::{
+    close::{CloseCode, Loss, loss},
+    error::{OpenError, RefusedBy},
+    registry::{Direction, Live},
+    shared::Shared,
+};
+use crate::{
+    codes,
+    identity::{
+        tls::server_name,
+        {Identity, Refusal},
+    },
+    stream::{Class, OLDEST_STREAM_VERSION, STREAM_VERSION},
+};
+
+/// Bytes by which a node says that the dialler is let in: the oldest and the newest version of
+/// streams that it speaks. Sent on a one-way stream, because in TLS 1.3 the dialler's handshake
+/// is complete before the other side has seen its certificate.
+pub(crate) const WELCOME: [u8; 2] = [OLDEST_STREAM_VERSION, STREAM_VERSION];
+
+/// Dials a member, and waits until it has let us in.
+pub(crate) async fn member(
+    shared: &Arc<Shared>,
+    peer: NodeId,
+    class: Class,
+    address: SocketAddr,
+) -> Result<Arc<Live>, OpenError> {
+    let result =
+        match timeout(shared.config.dial_timeout, attempt(shared, peer, class, address)).await {
+            Ok(result) => result,
+            Err(_) => Err(OpenError::Unreachable {
+                peer,
+                address,
+                reason: format!("no answer in {} ms", shared.config.dial_timeout.as_millis()),
+            }),
+        };
+    match &result {
+        Ok(live) => {
+            tracing::debug!(
+                target: "swarmer::mesh",
+                event = "connected",
+                peer = %peer,
+                address = %address,
+                class = class.as_str(),
+                rtt_us = live.connection.rtt().as_micros(),
+            );
+        }
+        Err(OpenError::Refused { by, code, reason, .. }) => {
+            shared.refusals.refused(*by, *code, address, class.as_str(), reason);
+        }
+        Err(error) => {
+            shared.refusals.unreachable(error.code(), address, class.as_str(), error);
+        }
+    }
+    result
+}
+
+async fn attempt(
+    shared: &Arc<Shared>,
+    peer: NodeId,
+    class: Class,
+    address: SocketAddr,
+) -> Result<Arc<Live>, OpenError> {
+    let current = shared.current();
+    let (Some(client), Some(judge), Identity { membership: Some(membership), .. }) =
+        (current.client(class), &current.judge, &current.identity)
+    else {
+        return Err(OpenError::NoIdentity);
+    };
+    let name = server_name(membership.cluster, peer);
+    let unreachable = |reason: String| OpenError::Unreachable { peer, address, reason };
+    let lost = |error: ConnectionError| match loss(&error) {
+        Loss::Refused { by, code, reason } => OpenError::Refused { peer, by, code, reason },
+        Loss::Unreachable(reason) => unreachable(reason),
+    };
+    let connection = shared
+        .endpoint
+        .connect_with(client, address, &name)
+        .map_err(|error| unreachable(error.to_string()))?
+        .await
+        .map_err(lost)?;
+    let verified = judge.member(&chain(&connection), crate::identity::Side::Server);
+    let verified = verified.and_then(|verified| match verified.node == peer {
+        true => Ok(verified),
+        false => Err(Refusal::WrongNode { presented: verified.node, expected: peer }),
+    });
+    let identity = verified.map_err(|refusal| {
+        let reason = format!("{}: {refusal}", refusal.code());
+        connection.close(CloseCode::REFUSED.var(), reason.as_bytes());
+        OpenError::Refused { peer, by: RefusedBy::Us, code: refusal.code(), reason }
+    })?;
+    let mut welcome = connection.accept_uni().await.map_err(lost)?;
+    let mut versions = [0; WELCOME.len()];
+    if let Err(error) = welcome.read_exact(&mut versions).await {
+        return Err(match connection.close_reason() {
+            Some(reason) => lost(reason),
+            None => unreachable(error.to_string()),
+        });
+    }
+    if versions[0] > STREAM_VERSION || versions[1] < OLDEST_STREAM_VERSION {
+        let reason = format!(
+            "{}: it speaks versions {} to {} of streams, this node {OLDEST_STREAM_VERSION} to {STREAM_VERSION}",
+            codes::UNKNOWN_STREAM,
+            versions[0],
+            versions[1],
+        );
+        connection.close(CloseCode::REFUSED.var(), reason.as_bytes());
+        let code = codes::UNKNOWN_STREAM;
+        return Err(OpenError::Refused { peer, by: RefusedBy::Us, code, reason });
+    }
+    let expired = identity.expired(shared.clock.now());
+    let direction = Direction::Outbound;
+    let live = Live::new(connection, identity, class, direction, current.generation, expired);
+    // Only inbound connections can be too many.
+    let _ = shared.registry.insert(&live);
+    shared.config.io.spawn(watch(shared.clone(), live.clone()));
+    Ok(live)
+}
+
+/// Takes a connection out when it is over.
+async fn watch(shared: Arc<Shared>, live: Arc<Live>) {
+    let reason = live.connection.closed().await;
+    shared.pool.leave(&live);
+    shared.registry.remove(&live);
+    match loss(&reason) {
+        Loss::Refused { by, code, reason } => {
+            let address = live.connection.remote_address();
+            shared.refusals.refused(by, code, address, live.class.as_str(), &reason);
+        }
+        Loss::Unreachable(reason) => tracing::debug!(
+            target: "swarmer::mesh",
+            event = "connection_over",
+            peer = %live.peer.node,
+            class = live.class.as_str(),
+            direction = "outbound",
+            reason,
+        ),
+    }
+}
+
+/// The certificates that the peer showed, its own first.
+pub(crate) fn chain(connection: &Connection) -> Vec<CertificateDer<'static>> {
+    connection
+        .peer_identity()
+        .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
+        .map(|chain| *chain)
+        .unwrap_or_default()
+}

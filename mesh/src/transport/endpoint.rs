@@ -1,0 +1,132 @@
+//! Setting the transport up, running and stopping it.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use quinn::{Endpoint, EndpointConfig};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    AddressBook, JoinHandler, StreamHandler,
+    accept::Acceptor,
+    close::CloseCode,
+    config::{Config, GOSSIP_QUEUE, MAX_UDP_PAYLOAD},
+    error::TransportError,
+    gossip::{GossipSender, GossipSocket},
+    handle::Handle,
+    runtime::IoRuntime,
+    shared::{Shared, prepare},
+    socket::{Counters, SharedSocket, bind},
+};
+use crate::identity::{Admission, Identity, WallClock};
+
+/// For the last packets of a stop to go out.
+const CLOSE_GRACE: Duration = Duration::from_millis(500);
+
+/// What the transport asks others.
+#[derive(Clone)]
+pub struct Dependencies {
+    /// Who may take part.
+    pub admission: Arc<dyn Admission>,
+    /// Where members are.
+    pub addresses: Arc<dyn AddressBook>,
+    /// What time it is.
+    pub clock: Arc<dyn WallClock>,
+}
+
+impl fmt::Debug for Dependencies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dependencies").finish_non_exhaustive()
+    }
+}
+
+/// The accepting side of the transport; see the module.
+pub struct Transport {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport").finish_non_exhaustive()
+    }
+}
+
+impl Transport {
+    /// Binds the port. From now on the handle dials and gossip flows; peers are accepted once
+    /// [`Self::run`] is called. May be called on any thread: all work is on the runtimes that
+    /// the configuration names.
+    ///
+    /// # Errors
+    /// The address cannot be had, or key and certificate do not fit together.
+    pub fn build(
+        config: Config,
+        identity: Identity,
+        dependencies: Dependencies,
+    ) -> Result<(Self, Handle, GossipSocket), TransportError> {
+        let Dependencies { admission, addresses, clock } = dependencies;
+        let (current, server) = prepare(&config, identity, 0, &clock, &admission)?;
+        let failed = |source| TransportError::Bind { address: config.listen, source };
+        let runtime = IoRuntime(config.io.clone());
+        let (tell, incoming) = mpsc::channel(GOSSIP_QUEUE);
+        let counters = Arc::new(Counters::default());
+        let socket = bind(config.listen).map_err(failed)?;
+        let socket = SharedSocket::new(socket, &runtime, tell, counters.clone()).map_err(failed)?;
+        let socket = Arc::new(socket);
+        let mut endpoint = EndpointConfig::default();
+        // Without it, QUIC packets of a peer could look like gossip.
+        endpoint.grease_quic_bit(false);
+        endpoint
+            .max_udp_payload_size(MAX_UDP_PAYLOAD)
+            .expect("the bound is between QUIC's 1,200 and 65,527 bytes");
+        let endpoint =
+            Endpoint::new_with_abstract_socket(endpoint, server, socket.clone(), Arc::new(runtime))
+                .map_err(failed)?;
+        let shared = Arc::new(Shared::new(config, endpoint, clock, admission, addresses, current));
+        let sender = GossipSender { socket, counters };
+        let gossip = GossipSocket { incoming, sender };
+        Ok((Self { shared: shared.clone() }, Handle::new(shared), gossip))
+    }
+
+    /// Serves peers until `shutdown`, then stops: new streams are answered "not started",
+    /// running handlers get [`Config::stop_grace`], then all is closed.
+    pub async fn run(
+        self,
+        streams: Arc<dyn StreamHandler>,
+        joins: Arc<dyn JoinHandler>,
+        shutdown: CancellationToken,
+    ) {
+        let shared = self.shared;
+        let tasks = TaskTracker::new();
+        let kill = CancellationToken::new();
+        let acceptor = Acceptor {
+            shared: shared.clone(),
+            streams,
+            joins,
+            tasks: tasks.clone(),
+            kill: kill.clone(),
+        };
+        let accepting = shared.config.io.spawn(acceptor.run());
+        shutdown.cancelled().await;
+        shared.stopping.cancel();
+        shared.endpoint.set_server_config(None);
+        wait_for_handlers(&shared).await;
+        kill.cancel();
+        shared.endpoint.close(CloseCode::SHUTDOWN.var(), b"the node stops");
+        // The accept loop ends with the endpoint, the connections' loops with their connections.
+        let _ = timeout(CLOSE_GRACE, accepting).await;
+        tasks.close();
+        let _ = timeout(CLOSE_GRACE, tasks.wait()).await;
+        let _ = timeout(CLOSE_GRACE, shared.endpoint.wait_idle()).await;
+    }
+}
+
+async fn wait_for_handlers(shared: &Shared) {
+    /// Often enough that a stop without work is quick.
+    const LOOK: Duration = Duration::from_millis(10);
+    let done = async {
+        while shared.registry.infos().iter().any(|connection| connection.streams > 0) {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let _ = timeout(shared.config.stop_grace, done).await;
+}

@@ -1,0 +1,252 @@
+//! The way to send.
+
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use quinn::{RecvStream, SendStream};
+use swarmer_model::NodeId;
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    accept::open_when_expired,
+    close::{CloseCode, Loss, loss},
+    config::MAX_REQUEST,
+    error::{DialError, OpenError, RefusedBy, RequestError},
+    registry::{ConnectionInfo, Live},
+    shared::{Shared, TransportStats, count},
+    stranger::{self, FoundStream, JoinStream},
+};
+use crate::{
+    codes,
+    identity::{Fingerprint, Identity, IdentityError, Verdict},
+    stream::{Class, ResetCode, StreamHeader, StreamKind, abort, read_frame, write_frame},
+};
+
+/// A connection to a peer with an expired certificate is dialled anew at most this often, to see
+/// whether the certificate was renewed.
+const EXPIRED_REDIAL: Duration = Duration::from_secs(1);
+
+/// The way to send, and to look at and change what the transport does. Cheap to clone.
+///
+/// Every method may be called from any runtime.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// The address that the port is bound to.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.shared.endpoint.local_addr()
+    }
+
+    /// What this node shows and serves now.
+    pub fn identity(&self) -> Identity {
+        self.shared.current().identity.clone()
+    }
+
+    /// Shows and serves another identity from now on: after founding or joining, after renewal,
+    /// when the authority rotates, when founding is over. Standing connections and their streams
+    /// go on; new streams to peers go over new connections.
+    ///
+    /// # Errors
+    /// Key, certificate and cluster do not fit together; then nothing changes.
+    pub fn set_identity(&self, identity: Identity) -> Result<(), IdentityError> {
+        self.shared.set_identity(identity)
+    }
+
+    /// Opens a stream to a member and writes its header. Dials if there is no connection: one
+    /// dial serves all who wait.
+    ///
+    /// # Errors
+    /// In every case nothing was started at the peer. After success the caller decides by reset
+    /// codes ([`ResetCode::not_started`]).
+    pub async fn open(
+        &self,
+        peer: NodeId,
+        class: Class,
+        kind: StreamKind,
+        deadline: Instant,
+    ) -> Result<(SendStream, RecvStream), OpenError> {
+        let live = self.connection(peer, class, kind, deadline).await?;
+        let open = async {
+            let (mut send, recv) =
+                live.connection.open_bi().await.map_err(|error| self.lost(&live, loss(&error)))?;
+            send.write_all(&StreamHeader::new(kind).encode()).await.map_err(|error| {
+                let reason = live.connection.close_reason();
+                let reason =
+                    reason.map_or(Loss::Unreachable(error.to_string()), |error| loss(&error));
+                self.lost(&live, reason)
+            })?;
+            Ok((send, recv))
+        };
+        // Waits where the peer has as many streams as it takes.
+        let stream =
+            timeout_at(deadline, open).await.unwrap_or(Err(OpenError::Deadline { peer }))?;
+        live.touch();
+        count(&self.shared.counters.streams_opened);
+        Ok(stream)
+    }
+
+    /// One request and one answer, each one frame of at most [`MAX_REQUEST`] bytes, on the
+    /// connection that the kind belongs to. On the deadline the stream is reset with
+    /// [`ResetCode::CANCELLED`].
+    ///
+    /// # Errors
+    /// [`RequestError::not_started`] says whether the request may be sent elsewhere.
+    pub async fn request(
+        &self,
+        peer: NodeId,
+        kind: StreamKind,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<Bytes, RequestError> {
+        let (mut send, mut recv) = self.open(peer, kind.class(), kind, deadline).await?;
+        let exchange = async {
+            // A peer that broke off before it read everything says why on the reading side.
+            let written = write_frame(&mut send, body).await;
+            if written.is_ok() {
+                let _ = send.finish();
+            }
+            match (read_frame(&mut recv, MAX_REQUEST).await, written) {
+                (Ok(answer), _) => Ok(answer),
+                (Err(_), Err(error)) | (Err(error), Ok(())) => Err(error),
+            }
+        };
+        match timeout_at(deadline, exchange).await {
+            Ok(result) => result.map_err(|source| RequestError::Frame { peer, source }),
+            Err(_) => {
+                abort(&mut send, &mut recv, ResetCode::CANCELLED);
+                Err(RequestError::Deadline { peer })
+            }
+        }
+    }
+
+    async fn connection(
+        &self,
+        peer: NodeId,
+        class: Class,
+        kind: StreamKind,
+        deadline: Instant,
+    ) -> Result<Arc<Live>, OpenError> {
+        if peer == self.shared.current().identity.node {
+            return Err(OpenError::Loopback { peer });
+        }
+        let shared = &self.shared;
+        let mut live = shared.pool.connect(shared, peer, class, deadline).await?;
+        let shut = |live: &Live| {
+            live.peer.expired(shared.clock.now()) && !open_when_expired(shared, live, kind)
+        };
+        if shut(&live) && live.opened.elapsed() >= EXPIRED_REDIAL {
+            shared.pool.leave(&live);
+            live = shared.pool.connect(shared, peer, class, deadline).await?;
+        }
+        if shut(&live) {
+            return Err(OpenError::Expired { peer });
+        }
+        let (code, reason) = match shared.admission.check(peer, &live.peer.spki) {
+            Verdict::Admitted => return Ok(live),
+            Verdict::Unknown => (codes::NOT_ADMITTED, format!("node {peer} is not admitted")),
+            Verdict::Revoked => {
+                self.disconnect(peer, "the node was removed from the cluster");
+                (codes::REVOKED, format!("node {peer} was removed from the cluster"))
+            }
+        };
+        Err(OpenError::Refused { peer, by: RefusedBy::Us, code, reason })
+    }
+
+    fn lost(&self, live: &Arc<Live>, loss: Loss) -> OpenError {
+        self.shared.pool.leave(live);
+        let peer = live.peer.node;
+        match loss {
+            Loss::Refused { by, code, reason } => OpenError::Refused { peer, by, code, reason },
+            Loss::Unreachable(reason) => {
+                OpenError::Unreachable { peer, address: live.connection.remote_address(), reason }
+            }
+        }
+    }
+
+    /// Dials a node to join its cluster by, on `swarmer-join/1`. The node must prove that the
+    /// authority with this fingerprint signed its certificate. Shows no certificate.
+    ///
+    /// # Errors
+    /// Among others: another authority than the pinned one, or an expired certificate.
+    pub async fn dial_join(
+        &self,
+        address: SocketAddr,
+        pin: Fingerprint,
+        deadline: Instant,
+    ) -> Result<JoinStream, DialError> {
+        stranger::dial_join(&self.shared, address, pin, deadline).await
+    }
+
+    /// Dials a fellow founder, on `swarmer-found/1`. Both sides prove the key of a self-signed
+    /// certificate and nothing else.
+    ///
+    /// # Errors
+    /// Among others: the other side does not found (any more).
+    pub async fn dial_found(
+        &self,
+        address: SocketAddr,
+        deadline: Instant,
+    ) -> Result<FoundStream, DialError> {
+        stranger::dial_found(&self.shared, address, deadline).await
+    }
+
+    /// Whether a connection with the peer stands, in either direction: then something was
+    /// received from it within about `keep_alive + idle_timeout` of the configuration. `false`
+    /// says little: nobody may have had a reason to dial.
+    pub fn has_live_connection(&self, peer: NodeId) -> bool {
+        !self.shared.registry.of(peer).is_empty()
+    }
+
+    /// The smoothed round trip time to a peer, where a connection stands: the smallest of them,
+    /// which is the least disturbed by load.
+    pub fn rtt(&self, peer: NodeId) -> Option<Duration> {
+        self.shared.registry.of(peer).iter().map(|live| live.connection.rtt()).min()
+    }
+
+    /// Cuts every connection with a peer, with all that runs on them, and forgets how to reach
+    /// it. Whether it may come back is the word of [`crate::identity::Admission`].
+    pub fn disconnect(&self, peer: NodeId, reason: &str) {
+        self.shared.pool.forget(peer);
+        let live = self.shared.registry.of(peer);
+        if live.is_empty() {
+            return;
+        }
+        let text = format!("{}: {reason}", codes::REVOKED);
+        for live in &live {
+            live.connection.close(CloseCode::REVOKED.var(), text.as_bytes());
+        }
+        tracing::warn!(
+            target: "swarmer::mesh",
+            event = "disconnected",
+            peer = %peer,
+            connections = live.len(),
+            reason,
+        );
+    }
+
+    /// The connections that stand.
+    pub fn connections(&self) -> Vec<ConnectionInfo> {
+        self.shared.registry.infos()
+    }
+
+    /// Counts for metrics.
+    pub fn stats(&self) -> TransportStats {
+        self.shared.stats()
+    }
+}

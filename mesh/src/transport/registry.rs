@@ -1,0 +1,194 @@
+//! The live connections, both ways.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use quinn::Connection;
+use swarmer_model::NodeId;
+use tokio::time::Instant;
+
+use super::{
+    close::CloseCode,
+    config::{MAX_INBOUND, MAX_INBOUND_PER_PEER},
+};
+use crate::{identity::PeerIdentity, stream::Class};
+
+/// Who opened a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// The peer; it opens the streams.
+    Inbound,
+    /// This node.
+    Outbound,
+}
+
+/// A live connection, for status and metrics.
+#[derive(Debug, Clone)]
+pub struct ConnectionInfo {
+    /// The peer.
+    pub peer: NodeId,
+    /// What it carries.
+    pub class: Class,
+    /// Who opened it.
+    pub direction: Direction,
+    /// The peer's address as seen here.
+    pub addr: SocketAddr,
+    /// Since when it stands.
+    pub age: Duration,
+    /// The smoothed round trip time.
+    pub rtt: Duration,
+    /// Streams of the peer that are being served on it; 0 for outbound ones.
+    pub streams: usize,
+    /// Bytes sent on the wire.
+    pub sent_bytes: u64,
+    /// Bytes received on the wire.
+    pub received_bytes: u64,
+    /// Packets lost.
+    pub lost_packets: u64,
+}
+
+/// A verified connection.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) connection: Connection,
+    pub(crate) peer: PeerIdentity,
+    pub(crate) class: Class,
+    pub(crate) direction: Direction,
+    pub(crate) opened: Instant,
+    /// The generation of our identity that it was dialled with.
+    pub(crate) generation: u64,
+    /// Whether the peer's certificate was outside of its time when it was verified.
+    pub(crate) born_expired: bool,
+    last_used: Mutex<Instant>,
+    pub(crate) streams: AtomicUsize,
+}
+
+impl Live {
+    pub(crate) fn new(
+        connection: Connection,
+        peer: PeerIdentity,
+        class: Class,
+        direction: Direction,
+        generation: u64,
+        born_expired: bool,
+    ) -> Arc<Self> {
+        let now = Instant::now();
+        Arc::new(Self {
+            connection,
+            peer,
+            class,
+            direction,
+            opened: now,
+            generation,
+            born_expired,
+            last_used: Mutex::new(now),
+            streams: AtomicUsize::new(0),
+        })
+    }
+
+    pub(crate) fn alive(&self) -> bool {
+        self.connection.close_reason().is_none()
+    }
+
+    pub(crate) fn touch(&self) {
+        *self.last_used.lock() = Instant::now();
+    }
+
+    pub(crate) fn unused_for(&self) -> Duration {
+        self.last_used.lock().elapsed()
+    }
+
+    fn info(&self) -> ConnectionInfo {
+        let stats = self.connection.stats();
+        ConnectionInfo {
+            peer: self.peer.node,
+            class: self.class,
+            direction: self.direction,
+            addr: self.connection.remote_address(),
+            age: self.opened.elapsed(),
+            rtt: stats.path.rtt,
+            streams: self.streams.load(Ordering::Relaxed),
+            sent_bytes: stats.udp_tx.bytes,
+            received_bytes: stats.udp_rx.bytes,
+            lost_packets: stats.path.lost_packets,
+        }
+    }
+}
+
+/// No room for another inbound connection.
+#[derive(Debug)]
+pub(crate) struct Full;
+
+/// The live connections by peer.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    peers: Mutex<HashMap<NodeId, Vec<Arc<Live>>>>,
+    inbound: AtomicUsize,
+}
+
+impl Registry {
+    /// Takes a connection in. An inbound one may displace the oldest of its peer and class.
+    pub(crate) fn insert(&self, live: &Arc<Live>) -> Result<(), Full> {
+        let mut peers = self.peers.lock();
+        let inbound = live.direction == Direction::Inbound;
+        if inbound && self.inbound.load(Ordering::Relaxed) >= MAX_INBOUND {
+            return Err(Full);
+        }
+        let all = peers.entry(live.peer.node).or_default();
+        if inbound {
+            self.inbound.fetch_add(1, Ordering::Relaxed);
+            let same = |other: &&Arc<Live>| {
+                other.direction == Direction::Inbound && other.class == live.class && other.alive()
+            };
+            if all.iter().filter(same).count() >= MAX_INBOUND_PER_PEER
+                && let Some(oldest) = all.iter().filter(same).min_by_key(|other| other.opened)
+            {
+                // Its own task takes it out of the registry.
+                oldest.connection.close(CloseCode::REPLACED.var(), b"newer connections stand");
+            }
+        }
+        all.push(live.clone());
+        Ok(())
+    }
+
+    pub(crate) fn remove(&self, live: &Arc<Live>) {
+        let mut peers = self.peers.lock();
+        let Some(all) = peers.get_mut(&live.peer.node) else {
+            return;
+        };
+        let before = all.len();
+        all.retain(|other| !Arc::ptr_eq(other, live));
+        if all.len() < before && live.direction == Direction::Inbound {
+            self.inbound.fetch_sub(1, Ordering::Relaxed);
+        }
+        if all.is_empty() {
+            peers.remove(&live.peer.node);
+        }
+    }
+
+    pub(crate) fn of(&self, peer: NodeId) -> Vec<Arc<Live>> {
+        let peers = self.peers.lock();
+        let all = peers.get(&peer).into_iter().flatten();
+        all.filter(|live| live.alive()).cloned().collect()
+    }
+
+    pub(crate) fn infos(&self) -> Vec<ConnectionInfo> {
+        let all: Vec<_> = self.peers.lock().values().flatten().cloned().collect();
+        all.iter().filter(|live| live.alive()).map(|live| live.info()).collect()
+    }
+
+    pub(crate) fn count(&self) -> (usize, usize) {
+        let peers = self.peers.lock();
+        let all = peers.values().map(Vec::len).sum::<usize>();
+        let inbound = self.inbound.load(Ordering::Relaxed);
+        (inbound, all.saturating_sub(inbound))
+    }
+}
