@@ -68,10 +68,7 @@ impl CallError {
     /// The peer is known not to have started anything: the call may be sent elsewhere, whatever
     /// its method (if its body can still be sent).
     pub fn not_started(&self) -> bool {
-        matches!(
-            self,
-            Self::Stale | Self::NotStarted | Self::Overloaded | Self::Unreachable { .. }
-        )
+        matches!(self, Self::Stale | Self::NotStarted | Self::Overloaded | Self::Unreachable { .. })
     }
 
     /// Whether the rules allow to send the call again: it was not started, or it is idempotent

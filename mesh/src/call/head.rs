@@ -337,9 +337,8 @@ fn encode_head<T: Serialize>(
     }
     let fields = out.len();
     out.put_bytes(0, FIXED_BYTES + text_bytes);
-    let used = postcard::to_slice(wire, &mut out[fields..])
-        .expect("the bound covers every field")
-        .len();
+    let used =
+        postcard::to_slice(wire, &mut out[fields..]).expect("the bound covers every field").len();
     out.truncate(fields + used);
     encode_headers(headers, out)?;
     let payload = out.len() - at - FRAME_HEADER_BYTES;

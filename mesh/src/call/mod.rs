@@ -24,9 +24,9 @@ mod head;
 mod hop;
 mod pump;
 mod receive;
+mod replay;
 mod reset;
 pub mod retry;
-mod replay;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -36,7 +36,7 @@ pub use client::{send_call, send_call_with_prefix};
 pub use error::CallError;
 pub use head::{CallHead, Destination, Scheme, Served, TraceContext};
 pub use hop::strip_hop_by_hop;
-pub use replay::ReplayableBody;
+pub use replay::{MAX_REPLAY_BYTES, ReplayableBody};
 pub use server::{Cancelled, IncomingCall, Refusal, Responder, receive_call};
 
 /// The largest head frame (call or answer) and the largest trailers frame, in bytes. Twice what

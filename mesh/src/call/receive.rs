@@ -62,10 +62,7 @@ impl ReceiveBody {
         Self { reader, state: State::Between { last }, deadline, sleep: None, _pump: pump }
     }
 
-    fn poll_next(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Frame<Bytes>>, CallError>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, CallError>> {
         loop {
             match self.state {
                 State::Done => return Poll::Ready(Ok(None)),
@@ -105,7 +102,9 @@ impl ReceiveBody {
                 State::Trailers { length } => {
                     let payload = ready!(self.reader.poll_payload(cx, length, true))?;
                     self.state = State::Between { last: true };
-                    return Poll::Ready(decode_trailers(&payload).map(|t| Some(Frame::trailers(t))));
+                    return Poll::Ready(
+                        decode_trailers(&payload).map(|t| Some(Frame::trailers(t))),
+                    );
                 }
             }
         }

@@ -158,8 +158,7 @@ impl http_body::Body for Replay {
 
     fn is_end_stream(&self) -> bool {
         let shared = self.shared.lock();
-        self.ended
-            || (shared.ended && shared.trailers.is_none() && self.next >= shared.kept.len())
+        self.ended || (shared.ended && shared.trailers.is_none() && self.next >= shared.kept.len())
     }
 
     fn size_hint(&self) -> SizeHint {

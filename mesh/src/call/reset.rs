@@ -26,9 +26,9 @@ pub(super) fn to_error(code: VarInt, answered: bool) -> CallError {
         _ if answered => CallError::broken("the other side broke the body off"),
         ResetCode::STALE => CallError::Stale,
         ResetCode::OVERLOADED => CallError::Overloaded,
-        ResetCode::REFUSED => CallError::Refused {
-            reason: "the other node does not serve this call".to_owned(),
-        },
+        ResetCode::REFUSED => {
+            CallError::Refused { reason: "the other node does not serve this call".to_owned() }
+        }
         ResetCode::MALFORMED | ResetCode::TOO_LARGE => {
             CallError::protocol("the other node did not understand the call")
         }

@@ -232,10 +232,7 @@ fn problem(code: Code, detail: &str) -> http::Response<Body> {
     *response.status_mut() =
         StatusCode::from_u16(code.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/problem+json"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert("x-swarmer-error", HeaderValue::from_static(code.name));
     response
 }

@@ -53,12 +53,5 @@ pub const PROTOCOL: Code = Code::new(
 );
 
 /// All codes of this module, for the docs.
-pub const ALL: &[Code] = &[
-    TOKEN_MALFORMED,
-    WRONG_SECRET,
-    OTHER_CLUSTER,
-    ALREADY_FOUNDED,
-    STUCK,
-    RECORD,
-    PROTOCOL,
-];
+pub const ALL: &[Code] =
+    &[TOKEN_MALFORMED, WRONG_SECRET, OTHER_CLUSTER, ALREADY_FOUNDED, STUCK, RECORD, PROTOCOL];

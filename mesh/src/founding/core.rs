@@ -334,10 +334,7 @@ impl Founding {
 
     /// The other founders that are linked now, in the order of their ids.
     fn peers(&self) -> BTreeMap<NodeId, &Hello> {
-        self.links
-            .values()
-            .filter_map(|link| Some((link.peer?, link.hello.as_ref()?)))
-            .collect()
+        self.links.values().filter_map(|link| Some((link.peer?, link.hello.as_ref()?))).collect()
     }
 
     fn link_to(&self, node: NodeId) -> Option<LinkId> {
@@ -380,16 +377,19 @@ impl Founding {
         if self.links.len() >= MAX_LINKS {
             return self.refuse(link, RefuseReason::Full, out);
         }
+        self.send(link, &self.proof(side, &exporter), out);
+        self.links.insert(link, Link { side, exporter, peer_spki, peer: None, hello: None });
+    }
+
+    fn proof(&self, side: Side, exporter: &[u8; 32]) -> Message {
         let FoundingToken { cluster, secret } = &self.config.token;
         let me = &self.config.me;
-        let proof = Message::Prove {
+        Message::Prove {
             cluster: *cluster,
             node: me.node,
             spki: me.spki.clone(),
-            mac: message::prove(secret, *cluster, side, &exporter, me.node, &me.spki),
-        };
-        self.send(link, &proof, out);
-        self.links.insert(link, Link { side, exporter, peer_spki, peer: None, hello: None });
+            mac: message::prove(secret, *cluster, side, exporter, me.node, &me.spki),
+        }
     }
 
     fn hello(&self) -> Message {
@@ -409,11 +409,16 @@ impl Founding {
     /// Says to every proven peer where this founder stands, and asks the maker for the grant.
     fn tell_all(&self, out: &mut Vec<Output>) {
         let hello = self.hello();
-        let proven = self.links.iter().filter(|(_, link)| link.peer.is_some());
-        let mut links: Vec<LinkId> = proven.map(|(id, _)| *id).collect();
-        links.sort_unstable();
-        for link in links {
-            self.send(link, &hello, out);
+        let mut links: Vec<(&LinkId, &Link)> = self.links.iter().collect();
+        links.sort_unstable_by_key(|(id, _)| **id);
+        for (id, link) in links {
+            // The peer says hello once it has this node's proof: until then it may have been lost.
+            if link.hello.is_none() {
+                self.send(*id, &self.proof(link.side, &link.exporter), out);
+            }
+            if link.peer.is_some() {
+                self.send(*id, &hello, out);
+            }
         }
         self.ask_maker(out);
     }
@@ -523,8 +528,11 @@ impl Founding {
         let unconsented = hello.consent.is_none() && !hello.granted;
         link.hello = Some(hello);
 
-        let addresses: Vec<&str> =
-            self.links.values().filter_map(|l| Some(&*l.hello.as_ref()?.founder.advertise)).collect();
+        let addresses: Vec<&str> = self
+            .links
+            .values()
+            .filter_map(|l| Some(&*l.hello.as_ref()?.founder.advertise))
+            .collect();
         for address in known {
             if address != self.config.me.advertise && !addresses.contains(&address.as_str()) {
                 out.push(Output::Dial { address });
@@ -619,7 +627,8 @@ impl Founding {
             self.maker_seen = Some(now);
         }
         let visible = self.visible();
-        if let (Some(founders), None, false) = (&visible.decided, &visible.grants, self.found_told) {
+        if let (Some(founders), None, false) = (&visible.decided, &visible.grants, self.found_told)
+        {
             let founders = founders.clone();
             self.found_told = true;
             out.push(Output::Found { founders });

@@ -47,7 +47,9 @@ impl RefuseReason {
 impl std::fmt::Display for RefuseReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::WrongSecret => "the founding secrets differ: give all founders the same token file",
+            Self::WrongSecret => {
+                "the founding secrets differ: give all founders the same token file"
+            }
             Self::OtherCluster => "the founding tokens are of different clusters",
             Self::WrongKey => "the connection's certificate is not that of the node",
             Self::SameNode => "two machines have the same node id: was a data directory copied?",

@@ -82,11 +82,8 @@ impl World {
         if node.core.is_some() {
             return;
         }
-        let config = FoundingConfig {
-            token: self.token.clone(),
-            expect: self.expect,
-            me: node.me.clone(),
-        };
+        let config =
+            FoundingConfig { token: self.token.clone(), expect: self.expect, me: node.me.clone() };
         let record =
             node.disk.as_ref().map(|bytes| FoundingRecord::decode(bytes).expect("own record"));
         let mut core = Founding::new(config, record).expect("own record");
@@ -225,10 +222,12 @@ impl World {
     fn send(&mut self, at: usize, link: u64, bytes: Vec<u8>) {
         assert!(bytes.len() <= MAX_MESSAGE_BYTES);
         if let Some(Message::Consent { to, .. }) = Message::decode(&bytes) {
-            let disk = self.nodes[at].disk.as_ref().map(|disk| FoundingRecord::decode(disk).unwrap());
+            let disk =
+                self.nodes[at].disk.as_ref().map(|disk| FoundingRecord::decode(disk).unwrap());
             let consent = disk.and_then(|record| record.consent).map(|maker| maker.node);
             if consent != Some(to) && !self.planted_bug {
-                self.violation = Some(format!("a consent to {to} was sent, {consent:?} is on disk"));
+                self.violation =
+                    Some(format!("a consent to {to} was sent, {consent:?} is on disk"));
             }
         }
         let copies = match self.rng.random_range(0..20) {
@@ -318,7 +317,8 @@ impl World {
             for at in 0..self.nodes.len() {
                 self.input(at, Input::Tick);
             }
-            while !self.flying.is_empty() || self.nodes.iter().any(|node| !node.writing.is_empty()) {
+            while !self.flying.is_empty() || self.nodes.iter().any(|node| !node.writing.is_empty())
+            {
                 self.deliver();
                 (0..self.nodes.len()).for_each(|at| self.write(at));
                 self.finish_founding();
@@ -351,7 +351,11 @@ fn exactly_one_cluster_whatever_happens() {
             assert_eq!(world.founded.len(), 1, "seed {seed}, {expect} founders");
             for node in &world.nodes {
                 let stage = node.core.as_ref().unwrap().stage();
-                assert!(node.granted, "seed {seed}, {expect} founders: {} is {stage}", node.me.name);
+                assert!(
+                    node.granted,
+                    "seed {seed}, {expect} founders: {} is {stage}",
+                    node.me.name
+                );
                 assert!(matches!(stage, Stage::Granted | Stage::Founded), "seed {seed}: {stage}");
             }
         }
@@ -366,7 +370,8 @@ fn never_two_clusters_with_too_many_nodes_and_lost_disks() {
         // Up to 2 N - 1 nodes hold the token; a lost disk counts as one more identity, so that
         // those runs have no other surplus.
         let wipes = seed % 2 == 0;
-        let mut world = World::new(seed, 3, if wipes { 0 } else { 1 + (seed as usize / 2) % 2 }, false);
+        let mut world =
+            World::new(seed, 3, if wipes { 0 } else { 1 + (seed as usize / 2) % 2 }, false);
         world.chaos(600, wipes);
         world.heal();
         founded += world.founded.len();
@@ -388,5 +393,8 @@ fn the_simulation_finds_a_consent_that_is_sent_before_it_is_durable() {
     });
     let (seed, violation) = found.expect("the planted bug was not found");
     println!("seed {seed}: {violation}");
-    assert!(violation.contains("two foundings"), "{violation}");
+    assert!(
+        violation.contains("two foundings") || violation.contains("founds twice"),
+        "{violation}"
+    );
 }

@@ -119,7 +119,9 @@ impl FromStr for FoundingToken {
         let mut parts = text.trim().split('.');
         match parts.next() {
             Some("swf1") => {}
-            Some("swj1") => return Err(fail("it is a join token; start without --bootstrap-expect")),
+            Some("swj1") => {
+                return Err(fail("it is a join token; start without --bootstrap-expect"));
+            }
             _ => return Err(fail("it does not start with \"swf1.\"")),
         }
         let cluster = parse_cluster(parts.next()).map_err(fail)?;

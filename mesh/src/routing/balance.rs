@@ -213,7 +213,8 @@ impl Balancer {
             }
             let second = (first + rng.random_range(1..count)) % count;
             let two = members().nth(second)?;
-            let (less, over) = if self.load(two) < self.load(one) { (two, one) } else { (one, two) };
+            let (less, over) =
+                if self.load(two) < self.load(one) { (two, one) } else { (one, two) };
             let why = if ejected {
                 Why::AllEjected(locality)
             } else {
@@ -269,7 +270,11 @@ mod tests {
         }
     }
 
-    fn choice<'a>(ready: &'a [Endpoint], candidates: &'a [NodeId], exclude: &'a [NodeId]) -> Choice<'a> {
+    fn choice<'a>(
+        ready: &'a [Endpoint],
+        candidates: &'a [NodeId],
+        exclude: &'a [NodeId],
+    ) -> Choice<'a> {
         Choice { own: OWN, region: "r", zone: "z", ready, candidates, exclude }
     }
 

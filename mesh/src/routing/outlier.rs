@@ -63,11 +63,8 @@ impl Outlier {
         if self.nodes.len() >= Self::MAX_NODES && !self.nodes.contains_key(&node) {
             return;
         }
-        let record = self.nodes.entry(node).or_insert(Record {
-            in_a_row: 0,
-            ejections: 0,
-            until: None,
-        });
+        let record =
+            self.nodes.entry(node).or_insert(Record { in_a_row: 0, ejections: 0, until: None });
         record.in_a_row += 1;
         let out_now = record.until.is_some_and(|until| now < until);
         if record.in_a_row >= self.config.failures && !out_now {
@@ -80,10 +77,7 @@ impl Outlier {
 
     /// Whether the node is left out now.
     pub fn is_ejected(&self, node: NodeId, now: Instant) -> bool {
-        self.nodes
-            .get(&node)
-            .and_then(|record| record.until)
-            .is_some_and(|until| now < until)
+        self.nodes.get(&node).and_then(|record| record.until).is_some_and(|until| now < until)
     }
 
     /// Forgets nodes that are no members any more.

@@ -157,9 +157,7 @@ pub struct RouteTable {
 impl RouteTable {
     /// Builds the table. Rules stand in the order of their right: where two want one route, the
     /// earlier has it and the later is reported, with everything else that cannot stand.
-    pub fn build<'a>(
-        rules: impl IntoIterator<Item = &'a RouteRule>,
-    ) -> (Self, Vec<RouteError>) {
+    pub fn build<'a>(rules: impl IntoIterator<Item = &'a RouteRule>) -> (Self, Vec<RouteError>) {
         let mut table = Self::default();
         let mut errors = Vec::new();
         for rule in rules {
@@ -239,7 +237,9 @@ impl RouteTable {
         if !prefix.starts_with('/')
             || prefix.len() > MAX_PREFIX_BYTES
             || prefix.contains("//")
-            || prefix.bytes().any(|byte| byte <= b' ' || byte >= 0x7f || matches!(byte, b'?' | b'#'))
+            || prefix
+                .bytes()
+                .any(|byte| byte <= b' ' || byte >= 0x7f || matches!(byte, b'?' | b'#'))
         {
             let rule = "it starts with '/', has at most 1024 printable ASCII characters, \
                         no '//', '?' or '#'";
@@ -249,7 +249,8 @@ impl RouteTable {
         let tree = if host.is_empty() {
             Some(&self.any)
         } else {
-            let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+            let good =
+                |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
             match host_key(host, &mut lower) {
                 Some(key) if host.bytes().all(good) && !key.is_empty() => self.hosts.get(key),
                 _ => return Err(invalid("host", host, "a DNS name without port")),
