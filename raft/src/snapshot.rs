@@ -395,7 +395,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_damage_is_found() {
         let dir = tempfile::tempdir().expect("temp dir");
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let store = SnapshotStore::open(disk.clone(), dir.path().join("s")).expect("open");
         let state = filled(300);
         store.write(7, Bytes::from_static(b"old"), &filled(3).image()).expect("write");

@@ -141,27 +141,27 @@ async fn a_lagging_node_gets_a_snapshot_and_the_log_is_purged() {
     let mut watch = handle.view().watch(None, "").unwrap();
     cluster.net.isolate(NodeId(lagging));
     let value = "v".repeat(4000);
-    for i in 0..60 {
+    for i in 0..130 {
         cluster.put(leader.0, &format!("k/{}", i % 40), &value).await;
     }
     let txn = Txn::new().put("once", "1");
     let first = cluster.handle(leader.0).write(txn.clone(), SOON).await.unwrap();
     cluster.handle(leader.0).snapshot_now(SOON).await.unwrap();
     let purged = async {
-        while cluster.handle(leader.0).purged_index() < Some(20) {
+        while cluster.handle(leader.0).purged_index() < Some(60) {
             let mut status = cluster.handle(leader.0).subscribe_status();
             let _ = tokio::time::timeout(Duration::from_millis(50), status.changed()).await;
         }
     };
     tokio::time::timeout(SOON, purged).await.expect("purged");
     cluster.net.heal();
-    cluster.settle(61).await;
+    cluster.settle(131).await;
     assert_eq!(handle.view().list("k/").1.len(), 40);
     assert!(matches!(watch.next().await, Err(swarmer_raft::WatchEnd::Compacted { .. })));
     // De-duplication came with the snapshot.
     cluster.handle(lagging).transfer_leader(NodeId(lagging), Duration::from_millis(50)).await.ok();
     assert_eq!(handle.write(txn, SOON).await.unwrap(), first);
-    cluster.settle(61).await;
+    cluster.settle(131).await;
     cluster.stop_all().await;
 }
 

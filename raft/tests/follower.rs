@@ -9,7 +9,7 @@ use swarmer_model::{Coded, NodeId};
 use swarmer_raft::{Client, FeedError, Follower, Outcome, Txn, codes, disk::RealDisk};
 
 async fn open(cluster: &Cluster) -> Follower {
-    let disk = Arc::new(RealDisk::new());
+    let disk = Arc::new(RealDisk);
     Follower::open(NodeId(9), &cluster.path(NodeId(9)), disk).await.unwrap()
 }
 

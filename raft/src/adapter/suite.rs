@@ -25,7 +25,7 @@ struct OnDisk;
 impl StoreBuilder<Types, LogStore, Machine, tempfile::TempDir> for OnDisk {
     async fn build(&self) -> Result<(tempfile::TempDir, LogStore, Machine), StorageError<Types>> {
         let dir = tempfile::tempdir().expect("temp dir");
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let mut config = WalConfig::new(dir.path().join("log"));
         config.segment_bytes = 64 * 1024;
         config.max_record_bytes = 16 * 1024;

@@ -5,6 +5,8 @@ mod batch;
 mod dedup;
 mod shared;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use applied::Applied;
 pub(crate) use batch::Batch;

@@ -68,7 +68,7 @@ impl State {
         prefix: &'a str,
     ) -> impl Iterator<Item = (&'a Arc<str>, &'a Entry)> {
         self.entries
-            .range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded))
+            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
             .take_while(move |(key, _)| key.starts_with(prefix))
     }
 

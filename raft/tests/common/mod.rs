@@ -1,19 +1,23 @@
 //! A cluster in one process: real disks, and a network that can be cut.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses a part of it")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use swarmer_model::NodeId;
-use swarmer_raft::{Config, Handle, Outcome, Raft, Transport, TransportError, Txn, disk::RealDisk};
+use swarmer_raft::{
+    Config, Handle, Outcome, Raft, Transport, TransportError, Txn,
+    disk::{Disk, RealDisk, SimDisk},
+};
 
-pub const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 struct Links {
@@ -26,7 +30,7 @@ struct Links {
 
 /// The network: which handles there are, and who cannot reach whom.
 #[derive(Default, Clone)]
-pub struct Net(Arc<Mutex<Links>>);
+pub(crate) struct Net(Arc<Mutex<Links>>);
 
 struct Port {
     net: Net,
@@ -34,27 +38,27 @@ struct Port {
 }
 
 impl Net {
-    pub fn port(&self, node: NodeId) -> Arc<dyn Transport> {
+    pub(crate) fn port(&self, node: NodeId) -> Arc<dyn Transport> {
         Arc::new(Port { net: self.clone(), node })
     }
 
-    pub fn cut(&self, a: NodeId, b: NodeId) {
-        self.0.lock().unwrap().cut.extend([(a, b), (b, a)]);
+    pub(crate) fn cut(&self, a: NodeId, b: NodeId) {
+        self.0.lock().cut.extend([(a, b), (b, a)]);
     }
 
-    pub fn isolate(&self, node: NodeId) {
-        let others: Vec<NodeId> = self.0.lock().unwrap().nodes.keys().copied().collect();
+    pub(crate) fn isolate(&self, node: NodeId) {
+        let others: Vec<NodeId> = self.0.lock().nodes.keys().copied().collect();
         for other in others.into_iter().filter(|other| *other != node) {
             self.cut(node, other);
         }
     }
 
-    pub fn heal(&self) {
-        self.0.lock().unwrap().cut.clear();
+    pub(crate) fn heal(&self) {
+        self.0.lock().cut.clear();
     }
 
-    pub fn lose_answers(&self, count: usize) {
-        self.0.lock().unwrap().lose_answers = count;
+    pub(crate) fn lose_answers(&self, count: usize) {
+        self.0.lock().lose_answers = count;
     }
 }
 
@@ -67,7 +71,7 @@ impl Transport for Port {
         deadline: Duration,
     ) -> Result<Bytes, TransportError> {
         let find = || {
-            let links = self.net.0.lock().unwrap();
+            let links = self.net.0.lock();
             if links.cut.contains(&(self.node, target)) {
                 return None;
             }
@@ -90,7 +94,7 @@ impl Transport for Port {
             Ok(Err(error)) => return Err(TransportError::Failed(error.to_string())),
             Ok(Ok(answer)) => answer,
         };
-        let mut links = self.net.0.lock().unwrap();
+        let mut links = self.net.0.lock();
         if links.cut.contains(&(target, self.node)) {
             return Err(TransportError::Timeout);
         }
@@ -102,21 +106,37 @@ impl Transport for Port {
     }
 }
 
-pub struct Cluster {
-    pub net: Net,
-    pub dir: tempfile::TempDir,
-    pub nodes: BTreeMap<NodeId, Raft>,
-    pub tune: fn(&mut Config),
+pub(crate) struct Cluster {
+    pub(crate) net: Net,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) nodes: BTreeMap<NodeId, Raft>,
+    pub(crate) tune: fn(&mut Config),
+    /// Disks in memory instead of real ones.
+    pub(crate) disks: Option<BTreeMap<NodeId, SimDisk>>,
 }
 
 impl Cluster {
     /// So many voters, with a leader.
-    pub async fn start(count: u64) -> Self {
+    pub(crate) async fn start(count: u64) -> Self {
         Self::tuned(count, |_| {}).await
     }
 
-    pub async fn tuned(count: u64, tune: fn(&mut Config)) -> Self {
+    pub(crate) async fn tuned(count: u64, tune: fn(&mut Config)) -> Self {
+        Self::with(count, tune, None).await
+    }
+
+    /// On disks in memory, without sled.
+    pub(crate) async fn simulated(count: u64) -> Self {
+        Self::with(count, |config| config.applied_dir = None, Some(BTreeMap::new())).await
+    }
+
+    async fn with(
+        count: u64,
+        tune: fn(&mut Config),
+        disks: Option<BTreeMap<NodeId, SimDisk>>,
+    ) -> Self {
         let mut cluster = Self {
+            disks,
             net: Net::default(),
             dir: tempfile::tempdir().unwrap(),
             nodes: BTreeMap::new(),
@@ -132,37 +152,40 @@ impl Cluster {
         cluster
     }
 
-    pub fn path(&self, node: NodeId) -> PathBuf {
+    pub(crate) fn path(&self, node: NodeId) -> PathBuf {
         self.dir.path().join(node.to_string())
     }
 
-    pub async fn open(&mut self, node: NodeId) {
+    pub(crate) async fn open(&mut self, node: NodeId) {
         let mut config = Config::new(node, self.path(node));
         (self.tune)(&mut config);
-        let disk = Arc::new(RealDisk::new());
+        let disk: Arc<dyn Disk> = match &mut self.disks {
+            None => Arc::new(RealDisk),
+            Some(disks) => Arc::new(disks.entry(node).or_insert_with(SimDisk::new).clone()),
+        };
         let raft = Raft::open(config, disk, self.net.port(node)).await.unwrap();
-        self.net.0.lock().unwrap().nodes.insert(node, raft.handle());
+        self.net.0.lock().nodes.insert(node, raft.handle());
         self.nodes.insert(node, raft);
     }
 
     /// Stops a node; its data stays.
-    pub async fn stop(&mut self, node: NodeId) {
-        self.net.0.lock().unwrap().nodes.remove(&node);
+    pub(crate) async fn stop(&mut self, node: NodeId) {
+        self.net.0.lock().nodes.remove(&node);
         let raft = self.nodes.remove(&node).unwrap();
         raft.handle().shutdown().await.unwrap();
     }
 
-    pub fn handle(&self, node: u64) -> Handle {
+    pub(crate) fn handle(&self, node: u64) -> Handle {
         self.nodes[&NodeId(node)].handle()
     }
 
     /// The leader that a majority follows.
-    pub async fn leader(&self) -> NodeId {
+    pub(crate) async fn leader(&self) -> NodeId {
         self.leader_of(&self.nodes.keys().copied().collect::<Vec<_>>()).await
     }
 
     /// Waits until all of these agree on one of them.
-    pub async fn leader_of(&self, nodes: &[NodeId]) -> NodeId {
+    pub(crate) async fn leader_of(&self, nodes: &[NodeId]) -> NodeId {
         let agreed = async {
             let mut watch = self.nodes[&nodes[0]].handle().subscribe_status();
             loop {
@@ -179,7 +202,7 @@ impl Cluster {
         tokio::time::timeout(SOON, agreed).await.expect("a leader")
     }
 
-    pub async fn put(&self, node: u64, key: &str, value: &str) -> u64 {
+    pub(crate) async fn put(&self, node: u64, key: &str, value: &str) -> u64 {
         let txn = Txn::new().put(key, value.to_owned());
         match self.handle(node).write(txn, SOON).await {
             Ok(Outcome::Committed { revision }) => revision,
@@ -188,7 +211,7 @@ impl Cluster {
     }
 
     /// Waits until all nodes are at a revision; they must then have the same chain.
-    pub async fn settle(&self, revision: u64) {
+    pub(crate) async fn settle(&self, revision: u64) {
         let mut chains = BTreeSet::new();
         for raft in self.nodes.values() {
             raft.view().wait_for(revision, SOON).await.unwrap();
@@ -199,7 +222,23 @@ impl Cluster {
         assert_eq!(chains.len(), 1, "the states differ");
     }
 
-    pub async fn stop_all(&mut self) {
+    /// The power of the whole cluster fails: what was not synced is gone.
+    pub(crate) async fn power_cut(&mut self, seed: u64) {
+        let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for (node, disk) in self.disks.as_mut().unwrap() {
+            *disk = disk.power_cut(seed ^ node.0);
+        }
+        for node in &nodes {
+            self.net.0.lock().nodes.remove(node);
+            // It cannot write any more; stopping it may fail, as it should.
+            let _ = self.nodes.remove(node).unwrap().handle().shutdown().await;
+        }
+        for node in nodes {
+            self.open(node).await;
+        }
+    }
+
+    pub(crate) async fn stop_all(&mut self) {
         for node in self.nodes.keys().copied().collect::<Vec<_>>() {
             self.stop(node).await;
         }
