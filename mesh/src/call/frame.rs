@@ -179,7 +179,7 @@ impl FrameReader {
     /// The message is complete: takes the FIN if it is there, so that no stop is sent.
     pub(super) fn complete(&mut self) {
         let mut cx = Context::from_waker(Waker::noop());
-        if let Poll::Pending = self.poll_chunk(&mut cx) {
+        if self.poll_chunk(&mut cx).is_pending() {
             self.stop(super::reset::UNWANTED);
         }
         self.ended = true;

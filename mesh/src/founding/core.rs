@@ -106,7 +106,7 @@ pub enum Output {
         /// The number.
         sequence: u64,
         /// What to write; replaces what was written before.
-        record: FoundingRecord,
+        record: Box<FoundingRecord>,
     },
     /// Close a link (after what was sent on it) and log why.
     Close {
@@ -345,7 +345,7 @@ impl Founding {
     fn persist(&mut self, out: &mut Vec<Output>) {
         self.sequence += 1;
         self.writing.insert(self.sequence, self.record.clone());
-        out.push(Output::Persist { sequence: self.sequence, record: self.record.clone() });
+        out.push(Output::Persist { sequence: self.sequence, record: Box::new(self.record.clone()) });
     }
 
     fn log_once(&mut self, text: String, out: &mut Vec<Output>) {

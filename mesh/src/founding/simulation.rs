@@ -17,7 +17,7 @@ struct Node {
     disk: Option<Vec<u8>>,
     core: Option<Founding>,
     /// Writes that were asked for and not done.
-    writing: Vec<(u64, FoundingRecord)>,
+    writing: Vec<(u64, Box<FoundingRecord>)>,
     granted: bool,
     /// It was told that the cluster stands without it.
     surplus: bool,
@@ -99,7 +99,7 @@ impl World {
             return;
         }
         let reached = self.rng.random_range(0..=node.writing.len());
-        if let Some((_, record)) = node.writing.drain(..).take(reached).last() {
+        if let Some((_, record)) = node.writing.drain(..).take(reached).next_back() {
             node.disk = Some(record.encode());
         }
         self.pending_found.retain(|(who, _)| *who != at);

@@ -53,9 +53,9 @@ pub enum RouteError {
         /// The prefix.
         prefix: String,
         /// Who has it.
-        owner: RouteTarget,
+        owner: Box<RouteTarget>,
         /// Who wants it.
-        wanted_by: RouteTarget,
+        wanted_by: Box<RouteTarget>,
     },
     /// A host or prefix is malformed.
     #[error("{value:?} is no {what} of {target}: {rule}")]
@@ -265,8 +265,8 @@ impl RouteTable {
             Some(owner) => Err(RouteError::Taken {
                 host: host.to_owned(),
                 prefix: prefix.to_owned(),
-                owner: self.targets[owner].clone(),
-                wanted_by: wanted_by.clone(),
+                owner: Box::new(self.targets[owner].clone()),
+                wanted_by: Box::new(wanted_by.clone()),
             }),
         }
     }
