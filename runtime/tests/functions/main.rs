@@ -6,3 +6,4 @@ mod hello;
 mod limits;
 mod loading;
 mod stream;
+mod wasi03;

@@ -1,0 +1,74 @@
+//! The same promises for 0.3 guests, whose instances are used again.
+
+use std::time::Duration;
+
+use swarmer_runtime::{
+    BodyError, CallError, FunctionConfig, HandlerKind,
+    fixtures::{Behaviour03, behaviour_p3, hello_p3},
+};
+
+use crate::common::{Bench, get, text, until};
+
+const TIME: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hello_answers_and_its_instance_is_used_again_so_many_times() {
+    let bench = Bench::new();
+    let config = FunctionConfig { reuse: 5, ..FunctionConfig::default() };
+    let function = bench.load(&hello_p3(), config).await;
+    assert_eq!(function.kind(), HandlerKind::Wasi03);
+    for _ in 0..10 {
+        let answer = function.call(get("/"), bench.context(TIME)).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(text(answer).await.unwrap(), "hello from swarmer\n");
+        until("the end", || function.usage().running == 0).await;
+    }
+    let usage = function.usage();
+    assert_eq!((usage.requests, usage.instances, usage.failed), (10, 2, 0));
+    assert!(bench.handle.unload(function.key(), TIME).await);
+    until("the slots", || bench.handle.pool().taken == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_at_once_do_not_mix() {
+    let bench = Bench::new();
+    let function = bench.load(&hello_p3(), FunctionConfig::default()).await;
+    let calls = (0..200).map(|_| {
+        let (function, context) = (function.clone(), bench.context(TIME));
+        tokio::spawn(async move { text(function.call(get("/"), context).await.unwrap()).await })
+    });
+    for call in futures::future::join_all(calls).await {
+        assert_eq!(call.unwrap().unwrap(), "hello from swarmer\n");
+    }
+    assert!(function.usage().instances < 200, "some were used again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_misdeed_has_its_code_and_its_instance_is_gone() {
+    let bench = Bench::new();
+    let config = || FunctionConfig {
+        timeout: Duration::from_millis(300),
+        cpu: Duration::from_millis(100),
+        ..FunctionConfig::default()
+    };
+    let spin = bench.load(&behaviour_p3(Behaviour03::Loop), config()).await;
+    let error = spin.call(get("/"), bench.context(TIME)).await.unwrap_err();
+    assert!(matches!(error, CallError::CpuLimit { .. }), "{error:?}");
+
+    let trap = bench.load(&behaviour_p3(Behaviour03::HeadersThenTrap), config()).await;
+    let answer = trap.call(get("/"), bench.context(TIME)).await.unwrap();
+    let error = text(answer).await.unwrap_err();
+    assert!(matches!(error, BodyError::Broken(CallError::Trap(_))), "{error:?}");
+
+    let hang = bench.load(&behaviour_p3(Behaviour03::HeadersThenHang), config()).await;
+    let answer = hang.call(get("/"), bench.context(TIME)).await.unwrap();
+    let error = text(answer).await.unwrap_err();
+    assert!(matches!(error, BodyError::Broken(CallError::Timeout { .. })), "{error:?}");
+
+    let answer = hang.call(get("/"), bench.context(TIME)).await.unwrap();
+    drop(answer);
+    until("the stop", || hang.usage().running == 0).await;
+    assert_eq!(hang.usage().cancelled, 1);
+    assert_eq!(hang.usage().instances, 2);
+    until("the slots", || bench.handle.pool().taken == 0).await;
+}
