@@ -7,7 +7,7 @@ use bytes::Bytes;
 use swarmer_raft::disk::{Disk, SimDisk};
 use swarmer_raft::wal::{Recovered, Wal, WalConfig, WalError};
 
-use super::history::Model;
+use super::history::{ANSWERS, Model};
 use super::power::config;
 
 const DIR: &str = "/log/wal";
@@ -25,7 +25,7 @@ pub(crate) fn wait<F>(call: F) -> Result<(), WalError>
 where
     F: FnOnce(Box<dyn FnOnce(Result<(), WalError>) + Send>),
 {
-    let (tell, told) = mpsc::channel();
+    let (tell, told) = mpsc::sync_channel(ANSWERS);
     call(Box::new(move |result| drop(tell.send(result))));
     told.recv_timeout(std::time::Duration::from_secs(20)).expect("every call is answered")
 }
@@ -167,6 +167,10 @@ fn damage_in_an_older_segment_and_a_missing_segment_are_fatal() {
     let disk = full();
     disk.open(&segment(1)).unwrap().write_at(&[0; 1024], 1024).unwrap();
     assert_damaged(&disk, "zeros in segment 1");
+    // Nor in the last one, where a later record tells that they had been synced.
+    let disk = killed_log(12);
+    disk.open(&segment(1)).unwrap().write_at(&[0; 512], 1024).unwrap();
+    assert_damaged(&disk, "zeros amid the last segment");
     // A header of zeros is no unused segment when records in it were acknowledged.
     let disk = killed_log(8);
     disk.open(&segment(1)).unwrap().write_at(&[0; 512], 0).unwrap();

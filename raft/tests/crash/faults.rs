@@ -2,15 +2,17 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use swarmer_model::Coded;
 use swarmer_raft::disk::{Disk, DiskFile, DiskOp, RealDisk, SimDisk};
 use swarmer_raft::wal::{Wal, WalConfig, WalError};
 
 use super::damage::{data, open, open_with, wait};
+use super::history::ANSWERS;
 use super::power::config;
 
 #[test]
@@ -37,13 +39,11 @@ fn a_failed_sync_is_final_and_nothing_is_tried_again() {
     assert_eq!(disk.count(DiskOp::Sync), syncs + 1, "a failed sync was tried again");
     // The next process reads the entry whose sync failed. What it acts on must then be durable,
     // although the kernel believes that there is nothing to write.
-    let disk = disk.restart();
-    let (wal, recovered) = open(&disk).unwrap();
-    assert_eq!(recovered.last, Some(1));
-    drop(wal);
+    let mut disk = disk.restart();
     for seed in 0..20 {
-        let (_wal, recovered) = open(&disk.power_cut(seed)).unwrap();
-        assert_eq!(recovered.last, Some(1), "seed {seed}");
+        let (_wal, recovered) = open(&disk).unwrap();
+        assert_eq!(recovered.last, Some(1), "before cut {seed}");
+        disk = disk.power_cut(seed);
     }
 }
 
@@ -153,12 +153,12 @@ fn a_group_is_one_sync_in_the_order_of_the_calls_and_readable_before() {
     let (wal, _) = open(&disk).unwrap();
     let syncs = disk.count(DiskOp::Sync);
     let order = Arc::new(Mutex::new(Vec::new()));
-    let (tell, told) = mpsc::channel();
+    let (tell, told) = mpsc::sync_channel(ANSWERS);
     let hold = wal.hold();
     for call in 0..20_u64 {
         let (order, tell) = (Arc::clone(&order), tell.clone());
         let done = move |result: Result<(), WalError>| {
-            order.lock().unwrap().push((call, result.is_ok()));
+            order.lock().push((call, result.is_ok()));
             let _ = tell.send(());
         };
         match call {
@@ -170,13 +170,13 @@ fn a_group_is_one_sync_in_the_order_of_the_calls_and_readable_before() {
     }
     wal.save_committed(data(3, 8));
     assert_eq!(wal.read(0..100, 10_000).unwrap().len(), 18, "readable before it is durable");
-    assert!(order.lock().unwrap().is_empty());
+    assert!(order.lock().is_empty());
     drop((hold, tell));
     for _ in 0..20 {
         told.recv_timeout(Duration::from_secs(20)).unwrap();
     }
     let expected: Vec<_> = (0..20).map(|call| (call, call != 9)).collect();
-    assert_eq!(*order.lock().unwrap(), expected);
+    assert_eq!(*order.lock(), expected);
     assert_eq!(disk.count(DiskOp::Sync), syncs + 1);
     let (_wal, recovered) = open(&disk.power_cut(3)).unwrap();
     assert_eq!(recovered.committed, Some(data(3, 8)));
@@ -189,7 +189,7 @@ fn closing_writes_what_is_queued_and_refuses_what_comes_later() {
     let disk = SimDisk::new();
     let (wal, _) = open(&disk).unwrap();
     let other = wal.clone();
-    let (tell, told) = mpsc::channel();
+    let (tell, told) = mpsc::sync_channel(ANSWERS);
     for index in 0..50 {
         let tell = tell.clone();
         wal.append(index, vec![data(index, 50)], move |result| drop(tell.send(result)));
@@ -275,7 +275,7 @@ impl DiskFile for HangingFile {
         self.0.preallocate(from, to)
     }
     fn sync_data(&self) -> io::Result<()> {
-        let _permit = self.1.lock().unwrap();
+        let _permit = self.1.lock();
         self.0.sync_data()
     }
     fn sync_all(&self) -> io::Result<()> {
@@ -289,10 +289,10 @@ fn a_hanging_disk_fills_the_queue_and_is_given_up_at_the_deadline() {
     let config =
         WalConfig { queue_bytes: 4_000, stall_timeout: Duration::from_millis(50), ..config() };
     let (wal, _) = Wal::open(Arc::new(disk.clone()), config).unwrap();
-    let hanging = disk.gate.lock().unwrap();
+    let hanging = disk.gate.lock();
     let mut calls = Vec::new();
     for index in 0..100 {
-        let (tell, told) = mpsc::channel();
+        let (tell, told) = mpsc::sync_channel(ANSWERS);
         wal.append(index, vec![data(index, 500)], move |result| drop(tell.send(result)));
         calls.push(told);
         assert!(wal.stats().queued_bytes <= 4_000 + 600, "the queue is bounded");
@@ -318,10 +318,10 @@ async fn ready_waits_without_blocking() {
     tokio::time::timeout(Duration::from_secs(20), wal.ready()).await.unwrap();
     {
         let gate = Arc::clone(&disk.gate);
-        let (locked, is_locked) = mpsc::channel();
-        let (let_go, may_go) = mpsc::channel::<()>();
+        let (locked, is_locked) = mpsc::sync_channel(ANSWERS);
+        let (let_go, may_go) = mpsc::sync_channel::<()>(1);
         let thread = std::thread::spawn(move || {
-            let _gate = gate.lock().unwrap();
+            let _gate = gate.lock();
             locked.send(()).unwrap();
             let _ = may_go.recv();
         });

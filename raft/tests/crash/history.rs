@@ -7,11 +7,14 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use swarmer_raft::wal::{Recovered, Wal};
 
+/// More answers than any test leaves unread.
+pub(crate) const ANSWERS: usize = 1024;
+
 /// A generator whose sequence never changes (SplitMix64).
-pub struct Dice(pub u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -19,14 +22,14 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.next() % n
     }
 }
 
 /// One call on the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Entries from an index on; each is given by a tag and a length.
     Append(u64, Vec<(u64, usize)>),
     Vote(u64),
@@ -37,7 +40,7 @@ pub enum Step {
 }
 
 /// The content of an entry: its tag, then bytes that follow from it; some are all zeros.
-pub fn content(tag: u64, len: usize) -> Bytes {
+pub(crate) fn content(tag: u64, len: usize) -> Bytes {
     let mut bytes = tag.to_le_bytes().to_vec();
     if !tag.is_multiple_of(7) {
         let mut dice = Dice(tag);
@@ -47,7 +50,7 @@ pub fn content(tag: u64, len: usize) -> Bytes {
     bytes.into()
 }
 
-pub fn word(n: u64) -> Bytes {
+pub(crate) fn word(n: u64) -> Bytes {
     Bytes::copy_from_slice(&n.to_le_bytes())
 }
 
@@ -56,7 +59,7 @@ fn unword(bytes: &Bytes) -> u64 {
 }
 
 impl Step {
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         match self {
             Self::Append(first, entries) => {
                 let mut line = format!("A {first}");
@@ -72,7 +75,7 @@ impl Step {
         }
     }
 
-    pub fn parse(line: &str) -> Option<Self> {
+    pub(crate) fn parse(line: &str) -> Option<Self> {
         let mut words = line.split(' ');
         let (kind, n) = (words.next()?, words.next()?.parse().ok()?);
         Some(match kind {
@@ -92,7 +95,7 @@ impl Step {
     }
 
     /// Makes the call. `Committed` has no answer, so `done` is told at once.
-    pub fn submit(
+    pub(crate) fn submit(
         &self,
         wal: &Wal,
         done: impl FnOnce(Result<(), swarmer_raft::wal::WalError>) + Send + 'static,
@@ -114,20 +117,20 @@ impl Step {
 
 /// The log as it should be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Model {
-    pub vote: Option<u64>,
-    pub purged: Option<u64>,
-    pub entries: BTreeMap<u64, (u64, usize)>,
+pub(crate) struct Model {
+    pub(crate) vote: Option<u64>,
+    pub(crate) purged: Option<u64>,
+    pub(crate) entries: BTreeMap<u64, (u64, usize)>,
 }
 
 impl Model {
     /// Where the next entry goes.
-    pub fn next(&self) -> u64 {
+    pub(crate) fn next(&self) -> u64 {
         let last = self.entries.last_key_value().map(|(i, _)| *i).or(self.purged);
         last.map_or(0, |i| i + 1)
     }
 
-    pub fn apply(&mut self, step: &Step) {
+    pub(crate) fn apply(&mut self, step: &Step) {
         match step {
             Step::Append(first, entries) => {
                 self.entries.extend((*first..).zip(entries.iter().copied()));
@@ -147,7 +150,7 @@ impl Model {
     }
 
     /// What an open log holds; an error where it is not even well formed.
-    pub fn read(wal: &Wal, recovered: &Recovered) -> Result<Self, String> {
+    pub(crate) fn read(wal: &Wal, recovered: &Recovered) -> Result<Self, String> {
         let next = recovered.last.map_or(recovered.first, |l| l + 1);
         let read = wal
             .read(recovered.first..next, usize::MAX)
@@ -173,7 +176,7 @@ impl Model {
 
 /// The acknowledged state and the steps that came after it.
 #[derive(Debug, Default)]
-pub struct History {
+pub(crate) struct History {
     acknowledged: Model,
     /// Not yet acknowledged, an entry a step.
     pending: VecDeque<Step>,
@@ -184,12 +187,12 @@ pub struct History {
 
 impl History {
     /// The log as it is if everything asked for is done.
-    pub fn submitted(&self) -> &Model {
+    pub(crate) fn submitted(&self) -> &Model {
         &self.submitted
     }
 
     /// Notes a step before it is submitted; returns how many parts it has.
-    pub fn submit(&mut self, step: &Step) -> usize {
+    pub(crate) fn submit(&mut self, step: &Step) -> usize {
         self.submitted.apply(step);
         match step {
             Step::Append(first, entries) => {
@@ -209,19 +212,19 @@ impl History {
     }
 
     /// Notes that the oldest parts were acknowledged.
-    pub fn acknowledge(&mut self, parts: usize) {
+    pub(crate) fn acknowledge(&mut self, parts: usize) {
         for step in self.pending.drain(..parts) {
             self.acknowledged.apply(&step);
         }
     }
 
     /// Notes that the last committed position is durable.
-    pub fn acknowledge_committed(&mut self) {
+    pub(crate) fn acknowledge_committed(&mut self) {
         self.committed_min = self.committed_max;
     }
 
     /// Checks a log that was opened again, and goes on from it: whoever opened it acts on it.
-    pub fn reopened(&mut self, wal: &Wal, recovered: &Recovered) -> Result<(), String> {
+    pub(crate) fn reopened(&mut self, wal: &Wal, recovered: &Recovered) -> Result<(), String> {
         let found = Model::read(wal, recovered)?;
         let committed = recovered.committed.as_ref().map_or(0, unword);
         if !(self.committed_min..=self.committed_max).contains(&committed) {
@@ -267,7 +270,7 @@ impl History {
 }
 
 /// Thinks of the next step for a log in this state.
-pub fn think(dice: &mut Dice, tags: &mut u64, model: &Model, committed: u64) -> Step {
+pub(crate) fn think(dice: &mut Dice, tags: &mut u64, model: &Model, committed: u64) -> Step {
     let next = model.next();
     let first = model.entries.first_key_value().map_or(next, |(i, _)| *i);
     match dice.below(20) {

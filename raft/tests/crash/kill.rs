@@ -2,13 +2,14 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use swarmer_raft::disk::RealDisk;
 use swarmer_raft::wal::{Wal, WalConfig};
 
+use super::history::ANSWERS;
 use super::history::{Dice, History, Model, Step, think};
 
 /// Kills of one directory; two run side by side.
@@ -41,9 +42,7 @@ fn child() {
     let limit = 1 + dice.below(12);
     let say = |line: String| {
         // One write, so that a line is whole or missing. A closed pipe ends the process.
-        if std::io::stderr().write_all(line.as_bytes()).is_err() {
-            std::process::exit(3);
-        }
+        std::io::stderr().write_all(line.as_bytes()).expect("the harness listens");
     };
     for _ in 0..MAX_STEPS {
         let step = think(&mut dice, &mut tags, &model, committed);
@@ -52,9 +51,9 @@ fn child() {
         }
         model.apply(&step);
         {
-            let mut flying = in_flight.0.lock().unwrap();
+            let mut flying = in_flight.0.lock();
             while *flying >= limit {
-                flying = in_flight.1.wait(flying).unwrap();
+                in_flight.1.wait(&mut flying);
             }
             *flying += 1;
         }
@@ -67,7 +66,7 @@ fn child() {
                 Ok(()) => say("ok\n".to_owned()),
                 Err(error) => say(format!("error {error}\n")),
             }
-            *answered.0.lock().unwrap() -= 1;
+            *answered.0.lock() -= 1;
             answered.1.notify_one();
         });
     }
@@ -85,7 +84,7 @@ fn write_and_kill(dir: &std::path::Path, dice: &mut Dice, history: &mut History)
         .spawn()
         .unwrap();
     let pipe = BufReader::new(child.stderr.take().unwrap());
-    let (tell, told) = mpsc::channel();
+    let (tell, told) = mpsc::sync_channel(ANSWERS);
     let reader = std::thread::spawn(move || {
         for line in pipe.lines().map_while(Result::ok) {
             let _ = tell.send(line);
@@ -125,10 +124,10 @@ fn write_and_kill(dir: &std::path::Path, dice: &mut Dice, history: &mut History)
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    reader.join().unwrap();
     for line in told {
         note(line);
     }
+    reader.join().unwrap();
     answered
 }
 

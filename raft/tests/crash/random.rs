@@ -7,6 +7,7 @@ use swarmer_raft::disk::SimDisk;
 use swarmer_raft::wal::Recovered;
 
 use super::damage::open;
+use super::history::ANSWERS;
 use super::history::{Dice, Model, Step, think};
 
 fn check(seed: u64, calls: usize) {
@@ -15,7 +16,7 @@ fn check(seed: u64, calls: usize) {
     let mut disk = SimDisk::new();
     let mut model = Model::default();
     let (mut wal, _) = open(&disk).unwrap();
-    let (tell, told) = mpsc::channel();
+    let (tell, told) = mpsc::sync_channel(ANSWERS);
     let mut answers = 0;
     for _ in 0..calls {
         let step = think(&mut dice, &mut tags, &model, committed);
