@@ -1,5 +1,7 @@
 //! Nodes that follow by the feed.
 
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 mod common;
 
 use std::sync::Arc;

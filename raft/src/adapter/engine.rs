@@ -8,7 +8,7 @@ use std::{
 };
 
 use openraft::{
-    EmptyNode, ReadPolicy, ServerState, SnapshotPolicy,
+    EmptyNode, ReadPolicy, ServerState,
     async_runtime::watch::WatchReceiver,
     error::{ClientWriteError, Fatal, InitializeError, LinearizableReadError, RaftError as Error},
     vote::RaftLeaderId,
@@ -21,7 +21,8 @@ use super::{
     log::{Growth, LogStore},
     machine::{Kept, Machine, blocking},
     network::Network,
-    types::{Command, Position, Types, Vote, decode},
+    open::{Opened, engine_config, open_disk},
+    types::{Command, Types, Vote},
     wire::{
         Envelope, ProposeReply, ReadReply, Reply, Request, SnapshotChunk, SnapshotReply,
         decode_versioned, versioned,
@@ -29,25 +30,15 @@ use super::{
 };
 use crate::{
     error::RaftError,
-    keyspace::{Applied, Shared, State},
+    keyspace::{Shared, State},
     raft::Config,
     snapshot::{Incoming, SnapshotStore},
     status::{Role, Status},
     transport::Transport,
     txn::{MAX_DEADLINE, Txn},
-    wal::{Wal, WalConfig},
+    wal::Wal,
 };
 
-/// Entries of one AppendEntries at most; their bytes are bounded by the log's reader.
-const MAX_PAYLOAD_ENTRIES: u64 = 300;
-/// How long sending a whole snapshot may take before the engine starts again.
-const SNAPSHOT_TIMEOUT_MS: u64 = 120_000;
-/// Entries purged at once, so that the log drops whole segments.
-const PURGE_BATCH: u64 = 64;
-/// Requests that wait for the engine before callers wait.
-const API_QUEUE: u64 = 4096;
-/// Bytes of log read at a time to learn how much there is since the last snapshot.
-const SCAN_BYTES: usize = 4 << 20;
 /// A quorum's acknowledgement older than so many longest election timeouts is no longer believed:
 /// by then the others may have elected another leader.
 const QUORUM_AGE_TIMEOUTS: u32 = 3;
@@ -78,98 +69,6 @@ impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Engine").field("node", &self.node).finish_non_exhaustive()
     }
-}
-
-/// What is on the disk, read and checked.
-struct Opened {
-    wal: Wal,
-    store: Arc<SnapshotStore>,
-    state: State,
-    position: Position,
-    applied: Option<Applied>,
-    log_bytes: u64,
-}
-
-fn open_disk(config: &Config, disk: Arc<dyn crate::disk::Disk>) -> Result<Opened, RaftError> {
-    let failed = |error: io::Error| RaftError::Storage(error.to_string());
-    disk.create_dir(&config.dir).map_err(failed)?;
-    let store = SnapshotStore::open(disk.clone(), config.dir.join("snapshots")).map_err(failed)?;
-    let (wal, recovered) = Wal::open(disk, WalConfig::new(config.dir.join("log")))
-        .map_err(|error| RaftError::Storage(error.to_string()))?;
-    let mut state = State::default();
-    let mut position = Position::default();
-    let mut applied = None;
-    let mut filled = false;
-    if let Some(dir) = &config.applied_dir {
-        let (store, loaded) = Applied::open(dir).map_err(failed)?;
-        if let Some(loaded) = loaded {
-            position = decode("the keyspace's position", &loaded.position).map_err(failed)?;
-            state = loaded.state;
-            filled = true;
-        }
-        applied = Some(store);
-    }
-    let snapshot = store.current();
-    let mut snapshot_index = None;
-    if let Some(snapshot) = snapshot {
-        snapshot_index = Some(snapshot.header.index);
-        let of_snapshot: Position =
-            decode("a snapshot's position", &snapshot.header.position).map_err(failed)?;
-        if position.last_applied < of_snapshot.last_applied {
-            state = snapshot.load().map_err(failed)?;
-            position = of_snapshot;
-            filled = false;
-        }
-    }
-    if !filled && let Some(applied) = &mut applied {
-        let bytes = super::types::encode(&position).map_err(failed)?;
-        applied.refill(&state.image(), &bytes);
-    }
-    let purged = recovered.purged.as_ref().map(|(index, _)| *index);
-    let reached = position.last_applied.map(|log_id| log_id.index);
-    if purged > reached {
-        return Err(RaftError::Storage(format!(
-            "the log starts after index {purged:?}, but snapshot and keyspace end at {reached:?}: \
-             a snapshot is missing in {}",
-            config.dir.display()
-        )));
-    }
-    let mut log_bytes = 0;
-    let mut next = snapshot_index.map_or(recovered.first, |index| recovered.first.max(index + 1));
-    while recovered.last.is_some_and(|last| next <= last) {
-        let entries = wal
-            .read(next..u64::MAX, SCAN_BYTES)
-            .map_err(|error| RaftError::Storage(error.to_string()))?;
-        let Some((last, _)) = entries.last() else { break };
-        next = last + 1;
-        log_bytes += entries.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
-    }
-    Ok(Opened { wal, store, state, position, applied, log_bytes })
-}
-
-fn engine_config(config: &Config) -> Result<Arc<openraft::Config>, RaftError> {
-    let ms = |duration: Duration| crate::view::millis(duration);
-    let election_max = ms(config.timing.election_max);
-    let engine = openraft::Config {
-        cluster_name: "swarmer".to_owned(),
-        heartbeat_interval: ms(config.timing.heartbeat),
-        election_timeout_min: ms(config.timing.election_min),
-        election_timeout_max: election_max,
-        install_snapshot_timeout: SNAPSHOT_TIMEOUT_MS,
-        max_payload_entries: MAX_PAYLOAD_ENTRIES,
-        // By bytes instead, see `Growth`.
-        snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: config.log_keep_entries,
-        purge_batch_size: PURGE_BATCH,
-        api_channel_size: Some(API_QUEUE),
-        enable_pre_vote: Some(true),
-        // A leader that lost its quorum falls silent, so that under a bridge partition those that
-        // still hear it can elect one that has a quorum.
-        quorum_loss_probe_interval: Some(election_max * 3),
-        ..openraft::Config::default()
-    };
-    let checked = engine.validate().map_err(|error| RaftError::Invalid(error.to_string()))?;
-    Ok(Arc::new(checked))
 }
 
 impl Engine {

@@ -5,6 +5,7 @@ mod engine;
 mod log;
 mod machine;
 mod network;
+mod open;
 #[cfg(test)]
 mod suite;
 mod types;

@@ -1,4 +1,5 @@
 //! A cluster in one process: real disks, and a network that can be cut.
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 #![allow(dead_code, clippy::allow_attributes, reason = "each test file uses a part of it")]
 
 use std::{
