@@ -345,7 +345,10 @@ impl Founding {
     fn persist(&mut self, out: &mut Vec<Output>) {
         self.sequence += 1;
         self.writing.insert(self.sequence, self.record.clone());
-        out.push(Output::Persist { sequence: self.sequence, record: Box::new(self.record.clone()) });
+        out.push(Output::Persist {
+            sequence: self.sequence,
+            record: Box::new(self.record.clone()),
+        });
     }
 
     fn log_once(&mut self, text: String, out: &mut Vec<Output>) {
@@ -544,6 +547,10 @@ impl Founding {
         if unconsented && (visible.granted || visible.grants.is_some()) {
             let hint = self.hint();
             self.send(id, &Message::AlreadyFounded { hint }, out);
+        }
+        // The maker says hello when a link is new and when it has founded: ask at once.
+        if self.visible().consent.as_ref().is_some_and(|maker| maker.node == peer) {
+            self.ask_maker(out);
         }
     }
 

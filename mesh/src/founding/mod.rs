@@ -20,6 +20,8 @@ mod record;
 #[cfg(test)]
 mod simulation;
 mod stage;
+#[cfg(test)]
+mod tests;
 mod token;
 
 pub use self::core::{
