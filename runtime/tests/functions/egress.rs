@@ -51,7 +51,9 @@ impl Egress for World {
                 let _gone = Gone(self.gone.clone());
                 return std::future::pending().await;
             }
-            "/a" | "/b" => drop(self.both.wait().await),
+            "/a" | "/b" => {
+                self.both.wait().await;
+            }
             _ => {}
         }
         Ok(http::Response::builder().status(201).body(full(format!("you asked {uri}"))).unwrap())
