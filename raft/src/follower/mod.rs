@@ -105,8 +105,8 @@ impl Follower {
     /// a snapshot is discarded then.
     ///
     /// # Errors
-    /// [`FeedError`]; the state is unchanged then. Ask for a new feed from
-    /// [`Follower::position`].
+    /// [`FeedError`]; nothing of what was wrong is applied (sound batches before it in the same
+    /// frame are). Ask for a new feed from [`Follower::position`].
     pub async fn consume(&self, frame: Bytes) -> Result<(), FeedError> {
         let mut intake = self.inner.intake.lock().await;
         let known = intake.take(&frame).await?;
