@@ -4,6 +4,7 @@
 //! was not synced is then dropped or torn, so that a test can prove that nothing acknowledged
 //! depended on it.
 
+mod medium;
 mod real;
 mod sim;
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::medium::{Dice, Dir, DirChange, Inode};
 use super::{Disk, DiskFile};
 
 /// The unit that a power cut leaves either old or new.
@@ -74,44 +75,6 @@ struct Fault {
     op: DiskOp,
     after: u64,
     errno: i32,
-}
-
-#[derive(Default)]
-struct Inode {
-    durable: Vec<u8>,
-    current: Vec<u8>,
-    dirty: BTreeSet<usize>,
-}
-
-#[derive(Default)]
-struct Dir {
-    durable: BTreeMap<String, u64>,
-    current: BTreeMap<String, u64>,
-    pending: Vec<DirChange>,
-}
-
-#[derive(Clone)]
-enum DirChange {
-    Link(String, u64),
-    Unlink(String),
-    Rename(String, String, u64),
-}
-
-impl DirChange {
-    fn apply(&self, names: &mut BTreeMap<String, u64>) {
-        match self {
-            Self::Link(name, inode) => {
-                names.insert(name.clone(), *inode);
-            }
-            Self::Unlink(name) => {
-                names.remove(name);
-            }
-            Self::Rename(from, to, inode) => {
-                names.remove(from);
-                names.insert(to.clone(), *inode);
-            }
-        }
-    }
 }
 
 impl SimDisk {
@@ -376,82 +339,6 @@ impl World {
     }
 }
 
-impl Dir {
-    fn change(&mut self, change: DirChange) {
-        change.apply(&mut self.current);
-        self.pending.push(change);
-    }
-
-    /// A journal keeps a prefix of the changes; other file systems any of them.
-    fn lose_power(&mut self, dice: &mut Dice) {
-        let journal = dice.below(2) == 0;
-        let keep = dice.below(self.pending.len() as u64 + 1);
-        for (n, change) in self.pending.drain(..).enumerate() {
-            if if journal { (n as u64) < keep } else { dice.below(2) == 0 } {
-                change.apply(&mut self.durable);
-            }
-        }
-        self.current = self.durable.clone();
-    }
-}
-
-impl Inode {
-    fn resize(&mut self, to: usize) {
-        let from = self.current.len();
-        self.current.resize(to, 0);
-        self.touch(from.min(to), from.max(to));
-    }
-
-    fn write(&mut self, buf: &[u8], at: usize) {
-        let end = at + buf.len();
-        if end > self.current.len() {
-            self.resize(end);
-        }
-        self.current[at..end].copy_from_slice(buf);
-        self.touch(at, end);
-    }
-
-    fn touch(&mut self, from: usize, to: usize) {
-        self.dirty.extend(from / SECTOR_BYTES..to.div_ceil(SECTOR_BYTES));
-    }
-
-    fn sync(&mut self) {
-        self.durable.resize(self.current.len(), 0);
-        for sector in std::mem::take(&mut self.dirty) {
-            copy_sector(sector, &self.current, &mut self.durable);
-        }
-    }
-
-    fn lose_power(&mut self, dice: &mut Dice) {
-        // How much reached the medium: nothing, all, or something between.
-        let percent = [0, 10, 50, 90, 100][dice.below(5) as usize];
-        let (shorter, longer) = (
-            self.durable.len().min(self.current.len()),
-            self.durable.len().max(self.current.len()),
-        );
-        let len = match dice.below(3) {
-            0 => self.durable.len(),
-            1 => self.current.len(),
-            _ => shorter + dice.below((longer - shorter) as u64 + 1) as usize,
-        };
-        self.durable.resize(len, 0);
-        for sector in std::mem::take(&mut self.dirty) {
-            if dice.below(100) < percent {
-                copy_sector(sector, &self.current, &mut self.durable);
-            }
-        }
-        self.current = self.durable.clone();
-    }
-}
-
-fn copy_sector(sector: usize, from: &[u8], to: &mut [u8]) {
-    let start = sector * SECTOR_BYTES;
-    let end = (start + SECTOR_BYTES).min(from.len()).min(to.len());
-    if start < end {
-        to[start..end].copy_from_slice(&from[start..end]);
-    }
-}
-
 #[derive(Debug)]
 struct SimFile {
     disk: SimDisk,
@@ -545,19 +432,6 @@ fn split(path: &Path) -> io::Result<(&Path, String)> {
 
 fn to_usize(n: u64) -> io::Result<usize> {
     usize::try_from(n).map_err(|_| io::ErrorKind::FileTooLarge.into())
-}
-
-/// A small generator whose sequence never changes, so that a seed replays for ever (SplitMix64).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n.max(1)
-    }
 }
 
 #[cfg(test)]

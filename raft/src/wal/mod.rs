@@ -30,6 +30,7 @@ mod config;
 mod error;
 mod handle;
 mod image;
+mod read;
 mod record;
 mod recover;
 mod segment;

@@ -1,7 +1,6 @@
 //! What the handles and the writing thread share: the queue, the image, the cache, the failure.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,18 +12,15 @@ use tokio::sync::{Notify, watch};
 use super::cache::Cache;
 use super::config::WalConfig;
 use super::error::WalError;
-use super::image::{Image, Index, Location, MAX_STATE_FIELD_BYTES};
-use super::record::{self, Content, ENTRY_PREFIX_BYTES};
+use super::image::{Image, Index, MAX_STATE_FIELD_BYTES};
+use super::record::{self, ENTRY_PREFIX_BYTES};
 use super::recover::Recovery;
-use super::segment;
 use super::writer::{Change, Writer, Written};
 use crate::disk::DiskFile;
 
 /// The most that is written with one fsync. More would not make the disk faster, and would make
 /// the first call of the group wait longer.
 const MAX_GROUP_BYTES: usize = 4 * 1024 * 1024;
-/// One read from disk takes in at most this much of neighbouring entries.
-const MAX_SPAN_BYTES: u64 = 1024 * 1024;
 
 pub(super) type Done = Box<dyn FnOnce(Result<(), WalError>) + Send>;
 
@@ -75,7 +71,7 @@ pub struct WalStats {
     pub entries: u64,
 }
 
-struct State {
+pub(super) struct State {
     queue: VecDeque<Job>,
     /// With the group that is being written.
     queued_bytes: usize,
@@ -85,23 +81,23 @@ struct State {
     closing: bool,
     /// The thread is gone: nobody would answer a call.
     ended: bool,
-    failure: Option<WalError>,
+    pub(super) failure: Option<WalError>,
     /// A committed position that is not yet written.
     committed: Option<Bytes>,
     /// As of the last call.
-    image: Image,
-    cache: Cache,
+    pub(super) image: Image,
+    pub(super) cache: Cache,
     /// As of the last group that was written.
-    index: Index,
-    files: BTreeMap<u64, Arc<dyn DiskFile>>,
+    pub(super) index: Index,
+    pub(super) files: BTreeMap<u64, Arc<dyn DiskFile>>,
     written: Written,
     batches: u64,
     segments: usize,
 }
 
 pub(super) struct Shared {
-    config: WalConfig,
-    state: Mutex<State>,
+    pub(super) config: WalConfig,
+    pub(super) state: Mutex<State>,
     /// For the writing thread: something to do.
     work: Condvar,
     /// For those that block: room in the queue.
@@ -297,102 +293,10 @@ impl Shared {
         }
     }
 
-    pub(super) fn read(
-        &self,
-        range: Range<u64>,
-        max_bytes: usize,
-    ) -> Result<Vec<(u64, Bytes)>, WalError> {
-        let mut stored = Vec::new();
-        let mut cached = Vec::new();
-        {
-            let state = self.state.lock();
-            if let Some(failure) = &state.failure {
-                return Err(failure.clone());
-            }
-            let (lo, hi) = (range.start.max(state.image.first), range.end.min(state.image.next));
-            let mut room = max_bytes;
-            for index in lo..hi {
-                let from_cache = state.cache.get(index);
-                let location = state.index.get(index);
-                let len = match (from_cache, location) {
-                    (Some(data), _) => data.len(),
-                    (None, Some(location)) => location.len as usize,
-                    (None, None) => unreachable!("an entry is in the cache until it is indexed"),
-                };
-                if len > room && index > lo {
-                    break;
-                }
-                room = room.saturating_sub(len);
-                match (from_cache, location) {
-                    (Some(data), _) => cached.push((index, data.clone())),
-                    (None, Some(location)) => {
-                        let file = state.files.get(&location.segment);
-                        let file = file.expect("the segment of an indexed entry is open");
-                        stored.push((index, location, Arc::clone(file)));
-                    }
-                    (None, None) => {}
-                }
-            }
-        }
-        // Open files stay readable when a purge removes them meanwhile.
-        let mut out = Vec::with_capacity(stored.len() + cached.len());
-        let mut rest = &stored[..];
-        while let Some((_, start, _)) = rest.first() {
-            let from = u64::from(start.offset);
-            let together = rest
-                .iter()
-                .take_while(|(_, l, _)| {
-                    l.segment == start.segment && end_of(l) <= from + MAX_SPAN_BYTES
-                })
-                .count()
-                .max(1);
-            let (span, after) = rest.split_at(together);
-            self.read_span(span, &mut out).inspect_err(|error| {
-                self.fail(&mut self.state.lock(), error.clone());
-            })?;
-            rest = after;
-        }
-        out.extend(cached);
-        Ok(out)
-    }
-
-    /// Reads neighbouring entries of one segment, and checks each.
-    fn read_span(
-        &self,
-        span: &[(u64, Location, Arc<dyn DiskFile>)],
-        out: &mut Vec<(u64, Bytes)>,
-    ) -> Result<(), WalError> {
-        let (Some((_, first, file)), Some((_, last, _))) = (span.first(), span.last()) else {
-            return Ok(());
-        };
-        let path = segment::path(&self.config.dir, first.segment);
-        let from = u64::from(first.offset);
-        let mut buf = vec![0; usize::try_from(end_of(last) - from).unwrap_or(usize::MAX)];
-        let read = file.read_at(&mut buf, from).map_err(|e| WalError::io("read", &path, e))?;
-        buf.truncate(read);
-        let buf = Bytes::from(buf);
-        for (index, location, _) in span {
-            let at = (location.offset - first.offset) as usize;
-            let bytes = buf.get(at..).unwrap_or_default();
-            let sound = record::header(bytes)
-                .and_then(|h| Content::decode(h.kind, record::payload(&h, bytes)?));
-            match sound {
-                Some(Content::Entry { index: found, data }) if found == *index => {
-                    out.push((*index, buf.slice_ref(data)));
-                }
-                _ => {
-                    let reason = format!("the record of entry {index} does not check");
-                    return Err(WalError::damaged(&path, u64::from(location.offset), reason));
-                }
-            }
-        }
-        Ok(())
-    }
-
     // --- What the thread does.
 
     /// Sets the first failure; the log takes nothing from then on.
-    fn fail(&self, state: &mut State, error: WalError) {
+    pub(super) fn fail(&self, state: &mut State, error: WalError) {
         if state.failure.is_none() {
             tracing::error!(target: "swarmer::raft::wal", %error, "the log stops");
             state.failure = Some(error.clone());
@@ -558,9 +462,4 @@ fn cost(op: &Op) -> usize {
 
 fn check_size(bytes: usize, max: usize) -> Result<(), WalError> {
     if bytes > max { Err(WalError::RecordTooLarge { bytes, max }) } else { Ok(()) }
-}
-
-fn end_of(location: &Location) -> u64 {
-    let payload = ENTRY_PREFIX_BYTES + location.len as usize;
-    u64::from(location.offset) + record::footprint(payload) as u64
 }
