@@ -138,6 +138,9 @@ impl Runtime {
 impl Drop for Runtime {
     fn drop(&mut self) {
         self.handle.0.stop.cancel();
+        for function in self.handle.0.functions.read().values() {
+            function.retire();
+        }
         if let Some(guests) = self.guests.take() {
             // Not waiting: a guest that loops is stopped by its deadline at the latest.
             guests.shutdown_background();
@@ -185,7 +188,10 @@ impl Handle {
         let (prepared, _) = self.0.components.prepare(artifact).await?;
         let node = self.0.node.clone();
         let function = Function::new(node, key.clone(), artifact.digest, prepared, config);
-        self.0.functions.write().insert(key, function.clone());
+        let old = self.0.functions.write().insert(key, function.clone());
+        if let Some(old) = old {
+            old.retire();
+        }
         Ok(function)
     }
 

@@ -219,15 +219,20 @@ impl Function {
         Ok(response.map(|body| AnswerBody::new(body, call, meter, bodyless).boxed_unsync()))
     }
 
+    /// Refuses new calls from now on and lets go of instances that wait for one: they hold the
+    /// function, so nothing else would ever free them.
+    pub(crate) fn retire(&self) {
+        self.0.draining.store(true, Ordering::Release);
+        self.0.drop_idle(|_| false);
+    }
+
     /// Refuses new calls from now on, waits for those that run, at most this long, then stops
     /// what is left.
     pub(crate) async fn drain(&self, patience: Duration) {
-        let inner = &self.0;
-        inner.draining.store(true, Ordering::Release);
-        if tokio::time::timeout(patience, inner.gate.idle()).await.is_err() {
-            inner.stop.cancel();
+        self.retire();
+        if tokio::time::timeout(patience, self.0.gate.idle()).await.is_err() {
+            self.0.stop.cancel();
         }
-        inner.drop_idle(|_| false);
     }
 
     /// Drops instances that waited longer than this for a request.
@@ -279,13 +284,16 @@ impl Inner {
     /// Keeps an instance for the next request, unless that would starve other functions.
     fn keep(&self, idle: Idle) {
         let most = self.node.pool.limit() / 2;
-        if self.draining.load(Ordering::Acquire)
-            || self.node.idle_instances.fetch_add(1, Ordering::Relaxed) >= most
-        {
+        // Under the lock: whoever retires the function sees either this instance or none.
+        let mut waiting = self.idle.lock();
+        if self.draining.load(Ordering::Acquire) {
+            return;
+        }
+        if self.node.idle_instances.fetch_add(1, Ordering::Relaxed) >= most {
             self.node.idle_instances.fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        self.idle.lock().push(idle);
+        waiting.push(idle);
     }
 
     fn drop_idle(&self, keep: impl Fn(&Idle) -> bool) {

@@ -30,6 +30,23 @@ async fn hello_answers_and_its_instance_is_used_again_so_many_times() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replaced_function_gives_its_slots_back() {
+    let bench = Bench::new();
+    let old = bench.load(&hello_p3(), FunctionConfig::default()).await;
+    let answer = old.call(get("/"), bench.context(TIME)).await.unwrap();
+    assert_eq!(text(answer).await.unwrap(), "hello from swarmer\n");
+    until("the end", || old.usage().running == 0).await;
+    assert_eq!(bench.handle.pool().taken, 1, "its instance waits for the next request");
+    let artifact = bench.artifact(&hello_p3());
+    let key = old.key().clone();
+    let new = bench.handle.load(key, &artifact, FunctionConfig::default()).await.unwrap();
+    until("the slot", || bench.handle.pool().taken == 0).await;
+    assert_eq!(old.call(get("/"), bench.context(TIME)).await.unwrap_err(), CallError::Draining);
+    let answer = new.call(get("/"), bench.context(TIME)).await.unwrap();
+    assert_eq!(text(answer).await.unwrap(), "hello from swarmer\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_at_once_do_not_mix() {
     let bench = Bench::new();
     let function = bench.load(&hello_p3(), FunctionConfig::default()).await;
