@@ -199,14 +199,15 @@ struct Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let offered: Vec<&[u8]> = hello.alpn()?.collect();
+        let offered: Vec<&[u8]> = hello.alpn().into_iter().flatten().collect();
         // The choice that rustls makes: the first of ours that the client offers.
-        let chosen = self.served.iter().find(|name| offered.contains(&name.as_slice()))?;
-        match (chosen.as_slice(), &self.member) {
-            (ALPN_FOUND, _) => Some(self.own.clone()),
-            (ALPN_JOIN, Some(member)) => Some(member.pinnable.clone()),
-            (_, Some(member)) => Some(member.plain.clone()),
-            (_, None) => None,
+        let chosen = self.served.iter().find(|name| offered.contains(&name.as_slice()));
+        match (chosen.map(Vec::as_slice), &self.member) {
+            (Some(ALPN_JOIN), Some(member)) => Some(member.pinnable.clone()),
+            (Some(ALPN_CONTROL | ALPN_DATA), Some(member)) => Some(member.plain.clone()),
+            // Founding; or no common protocol, which rustls only finds after this and then
+            // answers as what it is, without showing a certificate.
+            _ => Some(self.own.clone()),
         }
     }
 }

@@ -33,6 +33,9 @@ use crate::{
     stream::{Class, ResetCode, StreamHeader, StreamKind, abort},
 };
 
+/// For a reset to go out before the connection is closed over it.
+const RESET_GRACE: Duration = Duration::from_millis(100);
+
 /// All that the accepting side works with.
 #[derive(Clone)]
 pub(crate) struct Acceptor {
@@ -273,6 +276,8 @@ impl Acceptor {
             verdict => {
                 abort(&mut send, &mut recv, ResetCode::REFUSED);
                 if verdict == Verdict::Revoked {
+                    // So that the peer reads "not started" before it reads nothing at all.
+                    sleep(RESET_GRACE).await;
                     let refusal = Refusal::Revoked(peer.node);
                     self.refuse_peer(&live.connection, live.class.as_str(), &refusal);
                 }

@@ -43,7 +43,8 @@ pub struct GossipSender {
 impl GossipSender {
     /// Sends one datagram, without waiting: a full socket is an error (`WouldBlock`) and the
     /// datagram is lost, as on the network. It has 1 to [`super::MAX_GOSSIP_DATAGRAM`] bytes and
-    /// its first byte has the bit 0x40 clear, else the error is `InvalidInput`.
+    /// its first byte has the bit 0x40 clear, else the error is `InvalidInput`. In the first
+    /// moment after the port was bound every send may be `WouldBlock`: repeat, as gossip does.
     pub fn send(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
         self.socket.send_gossip(to, datagram)
     }

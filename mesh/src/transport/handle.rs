@@ -19,7 +19,9 @@ use super::{
 use crate::{
     codes,
     identity::{Fingerprint, Identity, IdentityError, Verdict},
-    stream::{Class, ResetCode, StreamHeader, StreamKind, abort, read_frame, write_frame},
+    stream::{
+        Class, FrameError, ResetCode, StreamHeader, StreamKind, abort, read_frame, write_frame,
+    },
 };
 
 /// A connection to a peer with an expired certificate is dialled anew at most this often, to see
@@ -118,6 +120,10 @@ impl Handle {
         let exchange = async {
             // A peer that broke off before it read everything says why on the reading side.
             let written = write_frame(&mut send, body).await;
+            if let Err(error @ FrameError::TooLarge { .. }) = written {
+                // Nothing was sent that the peer could answer.
+                return Err(error);
+            }
             if written.is_ok() {
                 let _ = send.finish();
             }
@@ -127,6 +133,10 @@ impl Handle {
             }
         };
         match timeout_at(deadline, exchange).await {
+            Ok(Err(source @ FrameError::TooLarge { .. })) => {
+                abort(&mut send, &mut recv, ResetCode::CANCELLED);
+                Err(RequestError::Frame { peer, source })
+            }
             Ok(result) => result.map_err(|source| RequestError::Frame { peer, source }),
             Err(_) => {
                 abort(&mut send, &mut recv, ResetCode::CANCELLED);

@@ -51,6 +51,8 @@ pub struct TransportStats {
     pub outbound: usize,
     /// Handshakes of peers in progress.
     pub handshakes: usize,
+    /// Connections of joining and founding nodes that are being served.
+    pub strangers: usize,
     /// Dials of members begun.
     pub dials: u64,
     /// Dials of members that failed.
@@ -162,6 +164,7 @@ impl Shared {
             inbound,
             outbound,
             handshakes: self.gate.inside(),
+            strangers: MAX_STRANGERS - self.strangers.available_permits(),
             dials: get(&self.counters.dials),
             dial_failures: get(&self.counters.dial_failures),
             refused: get(&self.counters.refused),
