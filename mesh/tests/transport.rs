@@ -221,7 +221,12 @@ mod stranger {
         tls.alpn_protocols = vec![alpn.as_bytes().to_vec()];
         let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
         let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+        let mut client = quinn::ClientConfig::new(Arc::new(crypto));
+        let mut transport = quinn::TransportConfig::default();
+        // It keeps asking, so that a lost word of refusal is said again.
+        transport.keep_alive_interval(Some(Duration::from_millis(200)));
+        client.transport_config(Arc::new(transport));
+        endpoint.set_default_client_config(client);
         endpoint
     }
 }
