@@ -279,7 +279,7 @@ impl Coded for FrameError {
             Self::Ended | Self::Truncated => codes::MALFORMED,
             Self::TooLarge { .. } => codes::TOO_LARGE,
             Self::Reset(code) => code.code(),
-            Self::Connection(_) => codes::UNREACHABLE,
+            Self::Connection(error) => crate::transport::loss_code(error),
             Self::Closed => codes::CANCELLED,
         }
     }

@@ -86,6 +86,14 @@ pub(crate) fn loss(error: &ConnectionError) -> Loss {
     Loss::Unreachable(error.to_string())
 }
 
+/// The code of a lost connection: that of the refusal, where it was one.
+pub(crate) fn loss_code(error: &ConnectionError) -> Code {
+    match loss(error) {
+        Loss::Refused { code, .. } => code,
+        Loss::Unreachable(_) => codes::UNREACHABLE,
+    }
+}
+
 /// A peer's text, made fit for a log.
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes)

@@ -32,6 +32,7 @@ use swarmer_model::NodeId;
 
 pub use crate::stream::{Class, StreamKind};
 pub use close::CloseCode;
+pub(crate) use close::loss_code;
 pub use config::*;
 pub use endpoint::{Dependencies, Transport};
 pub use error::{DialError, OpenError, RefusedBy, RequestError, TransportError};
