@@ -1,2 +1,21 @@
-//! swarmer
-fn main() {}
+//! `swarmer`: one binary that turns plain machines into a self-organising cluster which runs
+//! functions and services with a mesh built in.
+
+mod agent;
+mod api;
+mod artifacts;
+mod cli;
+mod codes;
+mod config;
+mod desired;
+mod dispatch;
+mod functions;
+mod ingress;
+mod manifest;
+mod problem;
+mod process;
+mod telemetry;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -65,13 +65,8 @@ pub const MEMBERSHIP: Code = Code::new(
     "The change of voters was refused as things stand.",
     "Wait until the change under way has ended and send it again; the message names the reason.",
 );
-/// Storage failed.
-pub const STORAGE: Code = Code::new(
-    "SW-RAFT-STORAGE",
-    500,
-    "The disk failed or what it holds is damaged; the node stops rather than act on it.",
-    "Check the disk. If it is lost, wipe the data directory and join as a new member.",
-);
+/// Storage failed: the log's code, for snapshots and the keyspace too.
+pub use crate::wal::codes::STORAGE;
 /// A message could not be understood, or was meant for another node.
 pub const BAD_MESSAGE: Code = Code::new(
     "SW-RAFT-BAD-MESSAGE",
@@ -105,7 +100,6 @@ pub const ALL: &[Code] = &[
     COMPACTED,
     NOT_LEADER,
     MEMBERSHIP,
-    STORAGE,
     BAD_MESSAGE,
     BAD_FEED,
     SHUT_DOWN,

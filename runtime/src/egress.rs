@@ -20,6 +20,8 @@ pub struct EgressContext {
     pub traceparent: Option<Arc<str>>,
     /// The deadline of that call: waiting longer serves nobody.
     pub deadline: Instant,
+    /// How many functions and nodes that call has passed.
+    pub hop: u8,
 }
 
 /// The time limits that the guest asked for, if any.

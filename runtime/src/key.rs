@@ -37,12 +37,15 @@ pub struct CallContext {
     pub traceparent: Option<Arc<str>>,
     /// Cancelled when the caller goes away: the guest is stopped at once.
     pub cancel: CancellationToken,
+    /// How many functions and nodes the call has passed; handed on to what the guest sends, so
+    /// that a circle is noticed.
+    pub hop: u8,
 }
 
 impl CallContext {
     /// A call that nobody traces or cancels.
     pub fn until(deadline: Instant) -> Self {
-        Self { deadline, traceparent: None, cancel: CancellationToken::new() }
+        Self { deadline, traceparent: None, cancel: CancellationToken::new(), hop: 0 }
     }
 
     /// The same call, traced.

@@ -98,10 +98,29 @@ impl Authority {
     /// from `now` (less [`CLOCK_SKEW`]) for `validity`; usually [`CERTIFICATE_VALIDITY`].
     ///
     /// The caller has checked that the node is admitted with this key.
+    ///
+    /// # Errors
+    /// The key is of another kind.
     pub fn issue(
         &self,
         node: NodeId,
         spki: &[u8],
+        now: SystemTime,
+        validity: Duration,
+    ) -> Result<NodeCertificate, IdentityError> {
+        self.issue_named(node, spki, &[], now, validity)
+    }
+
+    /// As [`Self::issue`], good also for these DNS names and IP addresses: those under which
+    /// people reach the node's API. Between nodes only the SPIFFE id counts.
+    ///
+    /// # Errors
+    /// The key is of another kind, or a name is none.
+    pub fn issue_named(
+        &self,
+        node: NodeId,
+        spki: &[u8],
+        names: &[String],
         now: SystemTime,
         validity: Duration,
     ) -> Result<NodeCertificate, IdentityError> {
@@ -112,6 +131,12 @@ impl Authority {
             .map_err(|error| IdentityError::Key { reason: error.to_string() })?;
         let mut params = parameters(&SpiffeId::node(self.cluster, node), now, validity)?;
         params.distinguished_name = distinguished_name(&format!("swarmer node {node}"));
+        for name in names {
+            params.subject_alt_names.push(match name.parse() {
+                Ok(address) => SanType::IpAddress(address),
+                Err(_) => SanType::DnsName(name.as_str().try_into().map_err(cannot_make)?),
+            });
+        }
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =

@@ -6,7 +6,7 @@ use swarmer_model::Code;
 pub const STORAGE: Code = Code::new(
     "SW-RAFT-STORAGE",
     500,
-    "The disk refused a read, a write or a sync of the log, so the node stops.",
+    "The disk refused a read, a write or a sync, so the node stops rather than act on it.",
     "Check the disk and the kernel log; start the node again once the disk is sound.",
 );
 /// There is no space for the log.

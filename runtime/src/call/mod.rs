@@ -43,6 +43,7 @@ const SLOT_WAIT: Duration = Duration::from_secs(1);
 /// What the caller, the instance and the answer's body know of each other.
 pub(crate) struct Call {
     pub(crate) traceparent: Option<Arc<str>>,
+    pub(crate) hop: u8,
     pub(crate) trace_id: Option<Arc<str>>,
     pub(crate) deadline: Instant,
     pub(crate) cpu: CpuClock,
@@ -64,6 +65,7 @@ impl Call {
         Self {
             trace_id: context.traceparent.as_deref().and_then(trace_id).map(Arc::from),
             traceparent: context.traceparent.clone(),
+            hop: context.hop,
             deadline: context.deadline.min(accepted + config.timeout),
             cpu: CpuClock::default(),
             cpu_limit: config.cpu,

@@ -93,6 +93,7 @@ impl WasiHttpHooks for Hooks {
         let context = EgressContext {
             digest: self.inner.digest,
             traceparent: call.traceparent.clone(),
+            hop: call.hop,
             deadline: call.deadline,
         };
         let egress_options = EgressOptions {

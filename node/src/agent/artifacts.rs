@@ -1,0 +1,274 @@
+//! Artifacts between nodes: fetched where they are wanted, copied to three nodes before anything
+//! names them.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use quinn::{RecvStream, SendStream};
+use serde::{Deserialize, Serialize};
+use swarmer_mesh::{
+    stream::{ResetCode, StreamKind, read_frame, write_frame},
+    transport::{Class, Handle},
+};
+use swarmer_model::{Digest, NodeId};
+use tokio::{io::AsyncReadExt as _, sync::watch, time::Instant};
+
+use crate::{
+    artifacts::ArtifactStore,
+    codes,
+    functions::FetchArtifact,
+    problem::{Outcome, Problem, chain},
+};
+
+/// On how many nodes an artifact is durable before it is named.
+const COPIES: usize = 3;
+/// How long one node may take to give or take an artifact.
+const TRANSFER_DEADLINE: Duration = Duration::from_secs(60);
+/// The largest message before and after the bytes.
+const MAX_MESSAGE: usize = 4096;
+/// One read from disk on the way to the network.
+const CHUNK: usize = 64 << 10;
+
+#[derive(Serialize, Deserialize)]
+enum Ask {
+    Fetch { digest: Digest },
+    Push { digest: Digest, bytes: u64 },
+}
+
+#[derive(Serialize, Deserialize)]
+enum Reply {
+    /// The bytes follow.
+    Bytes {
+        bytes: u64,
+    },
+    Missing,
+    /// Send the bytes.
+    GoOn,
+    /// It is here and durable.
+    Held,
+    Refused {
+        code: String,
+        detail: String,
+    },
+}
+
+/// Copies artifacts between nodes. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Replicator {
+    node: NodeId,
+    store: ArtifactStore,
+    transport: Handle,
+    members: Arc<OnceLock<watch::Receiver<Arc<swarmer_gossip::Members>>>>,
+}
+
+impl Replicator {
+    pub(crate) fn new(node: NodeId, store: ArtifactStore, transport: Handle) -> Self {
+        Self { node, store, transport, members: Arc::default() }
+    }
+
+    /// From now on members are known.
+    pub(crate) fn set_members(&self, members: watch::Receiver<Arc<swarmer_gossip::Members>>) {
+        let _ = self.members.set(members);
+    }
+
+    /// The other living members in the order in which they hold this artifact.
+    fn holders(&self, digest: &Digest) -> Vec<NodeId> {
+        let Some(members) = self.members.get() else { return Vec::new() };
+        let key = digest.hex();
+        let members = members.borrow();
+        let alive = members.iter().filter(|m| m.state.is_active() && m.node != self.node);
+        let mut nodes: Vec<NodeId> = alive.map(|member| member.node).collect();
+        nodes.sort_by_key(|node| std::cmp::Reverse(swarmer_scheduler::score(&key, *node)));
+        nodes
+    }
+
+    /// Makes the artifact durable on three nodes, this one included, or on all if there are
+    /// fewer. Returns who holds it.
+    pub(crate) async fn replicate(&self, digest: Digest) -> Outcome<Vec<NodeId>> {
+        let mut held = vec![self.node];
+        let candidates = self.holders(&digest);
+        let wanted = COPIES.min(candidates.len() + 1);
+        let mut last = None;
+        let mut rest = candidates.into_iter();
+        while held.len() < wanted {
+            let batch: Vec<NodeId> = rest.by_ref().take(wanted - held.len()).collect();
+            if batch.is_empty() {
+                break;
+            }
+            let pushes = batch.iter().map(|node| self.push(*node, digest));
+            for (node, outcome) in batch.iter().zip(futures::future::join_all(pushes).await) {
+                match outcome {
+                    Ok(()) => held.push(*node),
+                    Err(problem) => last = Some(problem),
+                }
+            }
+        }
+        match last {
+            // One copy beside this node's own is the least that survives a disk.
+            Some(problem) if held.len() < 2 && wanted > 1 => {
+                Err(problem.while_doing("no second node holds the artifact"))
+            }
+            _ => Ok(held),
+        }
+    }
+
+    async fn push(&self, node: NodeId, digest: Digest) -> Outcome<()> {
+        let work = async {
+            let (mut file, bytes) = self.store.open_file(&digest).await?.ok_or_else(missing)?;
+            let (mut send, mut recv) = self.open(node).await?;
+            write(&mut send, &Ask::Push { digest, bytes }).await?;
+            match read(&mut recv).await? {
+                Reply::Held => return Ok(()),
+                Reply::GoOn => {}
+                Reply::Refused { code, detail } => return Err(refused(&code, detail)),
+                _ => return Err(broken("an unexpected reply")),
+            }
+            let mut left = bytes;
+            while left > 0 {
+                let mut buffer = vec![0; CHUNK.min(usize::try_from(left).unwrap_or(CHUNK))];
+                file.read_exact(&mut buffer).await.map_err(|error| {
+                    Problem::new(codes::STORAGE, format!("reading an artifact: {error}"))
+                })?;
+                left -= buffer.len() as u64;
+                send.write_chunk(buffer.into()).await.map_err(|e| broken(&e.to_string()))?;
+            }
+            let _ = send.finish();
+            match read(&mut recv).await? {
+                Reply::Held => Ok(()),
+                Reply::Refused { code, detail } => Err(refused(&code, detail)),
+                _ => Err(broken("an unexpected reply")),
+            }
+        };
+        within(work).await
+    }
+
+    async fn pull(&self, node: NodeId, digest: Digest) -> Outcome<bool> {
+        let work = async {
+            let (mut send, mut recv) = self.open(node).await?;
+            write(&mut send, &Ask::Fetch { digest }).await?;
+            let _ = send.finish();
+            match read(&mut recv).await? {
+                Reply::Missing => Ok(false),
+                Reply::Bytes { bytes } => {
+                    let mut incoming = self.store.begin(digest, Some(bytes)).await?;
+                    incoming.copy_from(recv.take(bytes)).await?;
+                    incoming.finish().await?;
+                    Ok(true)
+                }
+                Reply::Refused { code, detail } => Err(refused(&code, detail)),
+                _ => Err(broken("an unexpected reply")),
+            }
+        };
+        within(work).await
+    }
+
+    async fn open(&self, node: NodeId) -> Outcome<(SendStream, RecvStream)> {
+        let deadline = Instant::now() + TRANSFER_DEADLINE;
+        let opened = self.transport.open(node, Class::Data, StreamKind::Artifact, deadline).await;
+        opened.map_err(|error| Problem::of(&error, "transferring an artifact"))
+    }
+
+    /// Serves one transfer that another node began.
+    pub(crate) async fn serve(&self, mut send: SendStream, mut recv: RecvStream) {
+        let served =
+            tokio::time::timeout(TRANSFER_DEADLINE, self.answer(&mut send, &mut recv)).await;
+        let problem = match served {
+            Ok(Ok(())) => {
+                let _ = send.finish();
+                return;
+            }
+            Ok(Err(problem)) => problem,
+            Err(_) => broken("the transfer took too long"),
+        };
+        tracing::warn!(target: "swarmer::artifact", code = problem.code.name,
+            detail = %problem.detail, "a transfer failed");
+        let refused = Reply::Refused { code: problem.code.name.to_owned(), detail: problem.detail };
+        if write(&mut send, &refused).await.is_ok() {
+            let _ = send.finish();
+        } else {
+            let _ = send.reset(ResetCode::INTERNAL.var());
+        }
+    }
+
+    async fn answer(&self, send: &mut SendStream, recv: &mut RecvStream) -> Outcome<()> {
+        match read(recv).await? {
+            Ask::Fetch { digest } => {
+                let Some((mut file, bytes)) = self.store.open_file(&digest).await? else {
+                    return write(send, &Reply::Missing).await;
+                };
+                write(send, &Reply::Bytes { bytes }).await?;
+                let mut buffer = vec![0; CHUNK];
+                loop {
+                    let read = file.read(&mut buffer).await.map_err(|error| {
+                        Problem::new(codes::STORAGE, format!("reading an artifact: {error}"))
+                    })?;
+                    if read == 0 {
+                        return Ok(());
+                    }
+                    send.write_all(&buffer[..read]).await.map_err(|e| broken(&e.to_string()))?;
+                }
+            }
+            Ask::Push { digest, bytes } => {
+                if self.store.has(&digest).await {
+                    return write(send, &Reply::Held).await;
+                }
+                let mut incoming = self.store.begin(digest, Some(bytes)).await?;
+                write(send, &Reply::GoOn).await?;
+                incoming.copy_from(recv).await?;
+                incoming.finish().await?;
+                write(send, &Reply::Held).await
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl FetchArtifact for Replicator {
+    async fn fetch(&self, digest: Digest) -> Outcome<()> {
+        if self.store.has(&digest).await {
+            return Ok(());
+        }
+        let mut last = missing();
+        for node in self.holders(&digest) {
+            match self.pull(node, digest).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(problem) => last = problem,
+            }
+        }
+        Err(last.while_doing(&format!("fetching {}", digest.short())))
+    }
+}
+
+async fn within<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    tokio::time::timeout(TRANSFER_DEADLINE, work)
+        .await
+        .unwrap_or_else(|_| Err(broken("the transfer took too long")))
+}
+
+fn missing() -> Problem {
+    Problem::new(codes::ARTIFACT_MISSING, "no living member holds it")
+}
+
+fn broken(why: &str) -> Problem {
+    Problem::new(codes::ARTIFACT_TRUNCATED, why)
+}
+
+fn refused(code: &str, detail: String) -> Problem {
+    let known = codes::all().into_iter().find(|known| known.name == code);
+    Problem::new(known.unwrap_or(codes::STORAGE), detail)
+}
+
+async fn write<T: Serialize>(send: &mut SendStream, message: &T) -> Outcome<()> {
+    let bytes = postcard::to_stdvec(message).map_err(|error| broken(&error.to_string()))?;
+    write_frame(send, Bytes::from(bytes)).await.map_err(|error| broken(&chain(&error)))
+}
+
+async fn read<T: serde::de::DeserializeOwned>(recv: &mut RecvStream) -> Outcome<T> {
+    let frame = read_frame(recv, MAX_MESSAGE).await.map_err(|error| broken(&chain(&error)))?;
+    postcard::from_bytes(&frame).map_err(|error| broken(&error.to_string()))
+}

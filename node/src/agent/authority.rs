@@ -1,0 +1,59 @@
+//! The cluster's authority on a voter: certificates for admitted keys, and nothing else.
+
+use std::{net::SocketAddr, time::SystemTime};
+
+use swarmer_mesh::identity::{Authority, CERTIFICATE_VALIDITY};
+use swarmer_model::NodeId;
+
+use crate::{
+    agent::identity::{Grant, identity_problem},
+    problem::Outcome,
+};
+
+/// Whom a certificate is for.
+pub(crate) struct Subject<'a> {
+    pub(crate) node: NodeId,
+    pub(crate) spki: &'a [u8],
+    pub(crate) name: &'a str,
+    pub(crate) address: SocketAddr,
+}
+
+/// The names under which people reach a node's API.
+pub(crate) fn api_names(name: &str, address: SocketAddr) -> Vec<String> {
+    vec![name.to_owned(), address.ip().to_string(), "localhost".to_owned(), "127.0.0.1".to_owned()]
+}
+
+/// The authority with what new members are told.
+pub(crate) struct NodeAuthority {
+    authority: Authority,
+    grant: Grant,
+}
+
+impl NodeAuthority {
+    /// The authority that a grant holds, on a voter.
+    pub(crate) fn from_grant(grant: &Grant) -> Outcome<Option<Self>> {
+        let Some(pem) = &grant.ca_key_pem else { return Ok(None) };
+        let authority = Authority::from_parts(pem, grant.ca.clone())
+            .map_err(|error| identity_problem(&error))?;
+        Ok(Some(Self { authority, grant: grant.clone() }))
+    }
+
+    /// A certificate over the key of an admitted node.
+    pub(crate) fn issue(&self, subject: &Subject<'_>, now: SystemTime) -> Outcome<Vec<u8>> {
+        let names = api_names(subject.name, subject.address);
+        let Subject { node, spki, .. } = subject;
+        let issued = self.authority.issue_named(*node, spki, &names, now, CERTIFICATE_VALIDITY);
+        let certificate = issued.map_err(|error| identity_problem(&error))?;
+        Ok(certificate.der().to_vec())
+    }
+
+    /// What a node gets that joins.
+    pub(crate) fn grant_for(&self, subject: &Subject<'_>, now: SystemTime) -> Outcome<Grant> {
+        Ok(Grant {
+            certificate: self.issue(subject, now)?,
+            ca_key_pem: None,
+            maker: false,
+            ..self.grant.clone()
+        })
+    }
+}

@@ -1,0 +1,120 @@
+//! What a member keeps of its membership on disk, and what the cluster hands to a new one.
+
+use std::{net::SocketAddr, path::Path};
+
+use serde::{Deserialize, Serialize};
+use swarmer_gossip::{Key, Keyring};
+use swarmer_mesh::identity::{Identity, Membership, NodeCertificate, NodeKey, TrustBundle};
+use swarmer_model::{ClusterId, Coded as _, NodeId};
+
+use crate::{
+    agent::data_dir::{read_json, write_json},
+    codes,
+    problem::{Outcome, Problem},
+};
+
+/// Name of the file in the data directory.
+const FILE: &str = "identity.json";
+
+/// A member that a new one is told of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PeerInfo {
+    pub(crate) node: NodeId,
+    pub(crate) name: String,
+    #[serde(with = "hex::serde")]
+    pub(crate) spki: Vec<u8>,
+    pub(crate) address: SocketAddr,
+    pub(crate) region: String,
+    pub(crate) zone: String,
+}
+
+/// One key of the gossip keyring.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GossipKey {
+    pub(crate) id: u32,
+    #[serde(with = "hex::serde")]
+    pub(crate) key: [u8; 32],
+}
+
+/// Everything that makes a node a member. Handed over when it is admitted, over a channel that
+/// proved the cluster's authority or the founding secret; kept in a file for its owner only.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Grant {
+    pub(crate) cluster: ClusterId,
+    /// The authority's certificate.
+    #[serde(with = "hex::serde")]
+    pub(crate) ca: Vec<u8>,
+    /// The node's certificate.
+    #[serde(with = "hex::serde")]
+    pub(crate) certificate: Vec<u8>,
+    pub(crate) gossip_keys: Vec<GossipKey>,
+    /// Members to begin with: the voters.
+    pub(crate) peers: Vec<PeerInfo>,
+    /// The first voters, for a founder.
+    pub(crate) voters: Vec<NodeId>,
+    /// The authority's key, for a voter.
+    pub(crate) ca_key_pem: Option<String>,
+    /// Whether this node makes the first state of the cluster.
+    pub(crate) maker: bool,
+}
+
+impl Grant {
+    /// The wire form.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Outcome<Self> {
+        serde_json::from_slice(bytes).map_err(|error| {
+            Problem::new(
+                codes::INTERNAL,
+                format!("what the cluster handed over is unreadable: {error}"),
+            )
+        })
+    }
+
+    /// The membership that was kept, if there is one.
+    pub(crate) fn load(dir: &Path) -> Outcome<Option<Self>> {
+        read_json(&dir.join(FILE))
+    }
+
+    /// Makes it durable.
+    pub(crate) fn save(&self, dir: &Path) -> Outcome<()> {
+        write_json(&dir.join(FILE), self)
+    }
+
+    /// Whether `node` votes.
+    pub(crate) fn is_voter(&self, node: NodeId) -> bool {
+        self.voters.contains(&node)
+    }
+
+    pub(crate) fn bundle(&self) -> Outcome<TrustBundle> {
+        TrustBundle::new([self.ca.clone()]).map_err(|error| identity_problem(&error))
+    }
+
+    /// What the transport shows.
+    pub(crate) fn identity(&self, node: NodeId, key: &NodeKey) -> Outcome<Identity> {
+        let certificate = NodeCertificate::from_der(self.certificate.clone())
+            .map_err(|error| identity_problem(&error))?;
+        let membership = Membership { cluster: self.cluster, certificate, bundle: self.bundle()? };
+        Ok(Identity::member(node, key.clone(), membership))
+    }
+
+    /// The keys of gossip, the last one seals.
+    pub(crate) fn keyring(&self) -> Outcome<Keyring> {
+        let fail = |why: String| Problem::new(codes::DATA_DIR, format!("{FILE}: {why}"));
+        let mut keys = self.gossip_keys.iter();
+        let first = keys.next().ok_or_else(|| fail("there is no gossip key".to_owned()))?;
+        let mut ring = Keyring::new(first.id, Key(first.key));
+        for key in keys {
+            ring.add(key.id, Key(key.key)).map_err(|error| fail(error.to_string()))?;
+            ring.set_primary(key.id).map_err(|error| fail(error.to_string()))?;
+        }
+        Ok(ring)
+    }
+}
+
+/// An identity error as a user is told of it.
+pub(crate) fn identity_problem(error: &swarmer_mesh::identity::IdentityError) -> Problem {
+    Problem::new(error.code(), crate::problem::chain(error))
+}

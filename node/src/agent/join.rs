@@ -1,0 +1,353 @@
+//! Joining: a token is used once by one key, whichever member it is shown to.
+
+use std::{
+    net::{SocketAddr, ToSocketAddrs as _},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use swarmer_mesh::{
+    founding::{JoinToken, Secret},
+    identity::{Fingerprint, NodeKey},
+    stream::{StreamKind, read_frame, write_frame},
+    transport::Handle,
+};
+use swarmer_model::{
+    ClusterId, Code, Key, Labels, Node, NodeId, NodeSpec, Resource as _, TokenKind, TokenRecord,
+};
+use swarmer_raft::{Expect, Txn};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    agent::{
+        Context, TxnExt as _, authority::Subject, context::now_ms, control::unchanged,
+        identity::Grant,
+    },
+    codes,
+    problem::{Outcome, Problem},
+};
+
+/// The largest join message.
+pub(crate) const MAX_JOIN_BYTES: usize = 64 << 10;
+/// How long one attempt at one seed may take.
+const ATTEMPT_DEADLINE: Duration = Duration::from_secs(10);
+/// Pauses between rounds over all seeds.
+const BACKOFF_MIN: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How often a lost race for a token is tried again.
+const MAX_RACES: usize = 5;
+
+/// What a node says when it wants to join.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct JoinRequest {
+    pub(crate) cluster: ClusterId,
+    #[serde(with = "hex::serde")]
+    pub(crate) secret: [u8; 32],
+    pub(crate) node: NodeId,
+    #[serde(with = "hex::serde")]
+    pub(crate) spki: Vec<u8>,
+    /// The node's key over cluster, id and secret: whoever joins holds the key.
+    #[serde(with = "hex::serde")]
+    pub(crate) proof: Vec<u8>,
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) region: String,
+    pub(crate) zone: String,
+    pub(crate) labels: Labels,
+}
+
+/// What the member answers.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum JoinReply {
+    Granted(Box<Grant>),
+    /// Trying again, here or elsewhere, is of no use unless `retry`.
+    Refused {
+        code: String,
+        detail: String,
+        retry: bool,
+    },
+}
+
+fn proof_text(cluster: ClusterId, node: NodeId, secret: &[u8; 32]) -> Vec<u8> {
+    let hash = Secret::from_bytes(*secret).hash();
+    format!("swarmer join {cluster} {node} {}", hex::encode(hash)).into_bytes()
+}
+
+impl JoinRequest {
+    pub(crate) fn new(
+        token: &JoinToken,
+        key: &NodeKey,
+        node: NodeId,
+        config: &crate::config::NodeConfig,
+        address: SocketAddr,
+    ) -> Self {
+        let secret = *token.secret.expose();
+        Self {
+            cluster: token.cluster,
+            secret,
+            node,
+            spki: key.spki(),
+            proof: key.sign(&proof_text(token.cluster, node, &secret)),
+            name: config.name.clone(),
+            address,
+            region: config.region.clone(),
+            zone: config.zone.clone(),
+            labels: config.labels.clone(),
+        }
+    }
+}
+
+/// Asks the seeds, one after another and for ever, until one admits this node or says that none
+/// will.
+pub(crate) async fn join(
+    transport: &Handle,
+    token: &JoinToken,
+    request: &JoinRequest,
+    seeds: &[String],
+    stage: impl Fn(String),
+) -> Outcome<Grant> {
+    if seeds.is_empty() {
+        let why = "a join token needs --join with the address of at least one member";
+        return Err(Problem::new(codes::CONFIG, why));
+    }
+    let mut backoff = BACKOFF_MIN;
+    loop {
+        for seed in seeds {
+            stage(format!("joining by way of {seed}"));
+            match ask(transport, token, request, seed).await {
+                Ok(JoinReply::Granted(grant)) => return Ok(*grant),
+                Ok(JoinReply::Refused { code, detail, retry: false }) => {
+                    tracing::error!(target: "swarmer::join", seed, code, detail, "refused");
+                    return Err(Problem::new(known_code(&code), format!("{seed}: {detail}")));
+                }
+                Ok(JoinReply::Refused { code, detail, retry: true }) => {
+                    tracing::warn!(target: "swarmer::join", seed, code, detail, "not now");
+                    stage(format!("{seed} cannot admit this node yet: {detail}"));
+                }
+                Err(why) => {
+                    tracing::warn!(target: "swarmer::join", seed, why, "the seed does not admit");
+                    stage(format!("{seed}: {why}"));
+                }
+            }
+        }
+        sleep(backoff).await;
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+}
+
+fn known_code(name: &str) -> Code {
+    codes::all().into_iter().find(|code| code.name == name).unwrap_or(codes::JOIN_REFUSED)
+}
+
+async fn ask(
+    transport: &Handle,
+    token: &JoinToken,
+    request: &JoinRequest,
+    seed: &str,
+) -> Result<JoinReply, String> {
+    let deadline = Instant::now() + ATTEMPT_DEADLINE;
+    let name = seed.to_owned();
+    let resolving = tokio::task::spawn_blocking(move || name.to_socket_addrs());
+    let addresses: Vec<SocketAddr> = match tokio::time::timeout_at(deadline, resolving).await {
+        Ok(Ok(Ok(addresses))) => addresses.collect(),
+        Ok(Ok(Err(error))) => return Err(format!("the name does not resolve: {error}")),
+        _ => return Err("the name does not resolve in time".to_owned()),
+    };
+    let address = *addresses.first().ok_or("the name has no address")?;
+    let pin = Fingerprint(token.ca_fingerprint);
+    let mut stream = transport
+        .dial_join(address, pin, deadline)
+        .await
+        .map_err(|error| crate::problem::chain(&error))?;
+    if stream.cluster != token.cluster {
+        return Err(format!(
+            "belongs to cluster {}, the token is for {}",
+            stream.cluster, token.cluster
+        ));
+    }
+    let exchange = async {
+        let body = serde_json::to_vec(request).map_err(|error| error.to_string())?;
+        write_frame(&mut stream.send, Bytes::from(body)).await.map_err(|e| e.to_string())?;
+        let _ = stream.send.finish();
+        let answer =
+            read_frame(&mut stream.recv, MAX_JOIN_BYTES).await.map_err(|e| e.to_string())?;
+        serde_json::from_slice(&answer).map_err(|error| error.to_string())
+    };
+    match tokio::time::timeout_at(deadline, exchange).await {
+        Ok(reply) => reply,
+        Err(_) => Err("no answer in time".to_owned()),
+    }
+}
+
+/// Decides about a node that wants to join; on a node without the authority, by asking a voter.
+pub(crate) async fn admit(
+    context: &Arc<Context>,
+    request: JoinRequest,
+    may_forward: bool,
+) -> JoinReply {
+    let (node, name) = (request.node, request.name.clone());
+    let outcome = match (&context.authority, may_forward) {
+        (Some(_), _) => admit_here(context, &request).await,
+        (None, true) => return forward(context, request).await,
+        (None, false) => {
+            Err(Problem::new(codes::JOIN_REFUSED, "this node is no voter").retry_after(1))
+        }
+    };
+    match outcome {
+        Ok(grant) => {
+            tracing::info!(target: "swarmer::join", %node, name, "a node was admitted");
+            JoinReply::Granted(Box::new(grant))
+        }
+        Err(problem) => {
+            tracing::warn!(target: "swarmer::join", %node, name, code = problem.code.name,
+                detail = %problem.detail, "a node was not admitted");
+            let retry = problem.code.status >= 500;
+            JoinReply::Refused { code: problem.code.name.to_owned(), detail: problem.detail, retry }
+        }
+    }
+}
+
+async fn forward(context: &Arc<Context>, request: JoinRequest) -> JoinReply {
+    let status = context.control.status();
+    let body = match serde_json::to_vec(&request) {
+        Ok(body) => Bytes::from(body),
+        Err(error) => return refused(error.to_string(), false),
+    };
+    let mut last = "no voter is known".to_owned();
+    // The leader first: the others would have to ask it.
+    let others = status.voters.iter().copied().filter(|voter| Some(*voter) != status.leader);
+    for voter in status.leader.into_iter().chain(others) {
+        let deadline = Instant::now() + Duration::from_secs(6);
+        let asked = context.transport.request(voter, StreamKind::Admin, body.clone(), deadline);
+        match asked.await.map(|answer| serde_json::from_slice::<JoinReply>(&answer)) {
+            Ok(Ok(reply)) => return reply,
+            Ok(Err(error)) => last = error.to_string(),
+            Err(error) => last = crate::problem::chain(&error),
+        }
+    }
+    refused(format!("no voter can be asked: {last}"), true)
+}
+
+fn refused(detail: String, retry: bool) -> JoinReply {
+    JoinReply::Refused { code: codes::JOIN_REFUSED.name.to_owned(), detail, retry }
+}
+
+async fn admit_here(context: &Context, request: &JoinRequest) -> Outcome<Grant> {
+    if request.cluster != context.cluster {
+        let detail =
+            format!("the token is for cluster {}, this is {}", request.cluster, context.cluster);
+        return Err(Problem::new(codes::TOKEN, detail));
+    }
+    let text = proof_text(request.cluster, request.node, &request.secret);
+    if !NodeKey::verify(&request.spki, &text, &request.proof) {
+        return Err(Problem::new(
+            codes::JOIN_REFUSED,
+            "the node does not hold the key that it shows",
+        ));
+    }
+    for _ in 0..MAX_RACES {
+        if let Some(grant) = try_admit(context, request).await? {
+            return Ok(grant);
+        }
+    }
+    Err(Problem::new(codes::NO_UPSTREAM, "too many nodes join at once; try again").retry_after(1))
+}
+
+/// One compare-and-set, keyed by token and node key: a retry after a lost answer finds the node
+/// admitted and succeeds; `None` if another node was faster.
+async fn try_admit(context: &Context, request: &JoinRequest) -> Outcome<Option<Grant>> {
+    context.control.barrier(Duration::from_secs(3)).await?;
+    let view = context.control.view();
+    let hash = hex::encode(Secret::from_bytes(request.secret).hash());
+    let token_key = Key::token(&hash);
+    let node_key = Key::node(request.node);
+    let now = now_ms();
+    let authority = context.authority.as_ref().ok_or_else(|| {
+        Problem::new(codes::JOIN_REFUSED, "this node does not hold the cluster's authority")
+    })?;
+    let subject = Subject {
+        node: request.node,
+        spki: &request.spki,
+        name: &request.name,
+        address: request.address,
+    };
+    let grant = || authority.grant_for(&subject, SystemTime::now());
+    if let Some(entry) = view.get(node_key.as_str()) {
+        let known: Node = serde_json::from_slice(&entry.value)
+            .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;
+        let same = known.spec.spki().as_deref() == Some(&request.spki[..])
+            && known.spec.token.as_deref() == Some(hash.as_str());
+        if same {
+            return grant().map(Some);
+        }
+        return Err(Problem::new(
+            codes::JOIN_REFUSED,
+            format!("node {} is a member already", request.node),
+        ));
+    }
+    let entry = view.get(token_key.as_str());
+    let record: Option<TokenRecord> =
+        entry.as_ref().and_then(|entry| serde_json::from_slice(&entry.value).ok());
+    let refuse = |why: &str| Err(Problem::new(codes::TOKEN, why.to_owned()));
+    let Some(mut record) = record else {
+        return refuse("no such token: wrong, revoked or used up");
+    };
+    if record.expired(now) {
+        return refuse("the token has expired");
+    }
+    let TokenKind::Join { uses_left, region, labels } = &mut record.kind else {
+        return refuse("this token is for the API, not for joining");
+    };
+    if *uses_left == 0 {
+        return refuse("the token is used up");
+    }
+    *uses_left -= 1;
+    if let Some(region) = region
+        && *region != request.region
+        && request.region != "local"
+    {
+        let why = format!(
+            "the token admits nodes of region {region:?}, this one says {:?}",
+            request.region
+        );
+        return Err(Problem::new(codes::TOKEN, why));
+    }
+    let admitted_labels = if labels.is_empty() { request.labels.clone() } else { labels.clone() };
+    let node = Node::new(
+        &request.name,
+        NodeSpec {
+            id: request.node,
+            public_key: hex::encode(&request.spki),
+            address: request.address,
+            region: region.clone().unwrap_or_else(|| request.region.clone()),
+            zone: request.zone.clone(),
+            labels: admitted_labels,
+            draining: false,
+            token: Some(hash),
+        },
+    );
+    node.validate()?;
+    let name_key = Key::cluster(&format!("names/{}", request.name));
+    if let Some(holder) = view.get(name_key.as_str()) {
+        let holder = String::from_utf8_lossy(&holder.value).into_owned();
+        let why = format!("the name {:?} belongs to node {holder}", request.name);
+        return Err(Problem::new(codes::NAME_TAKEN, why));
+    }
+    let json = |value: serde_json::Result<Vec<u8>>| {
+        value.map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))
+    };
+    let txn = Txn::new()
+        .check(token_key.as_str(), unchanged(entry.as_ref()))
+        .check(node_key.as_str(), Expect::Absent)
+        .check(name_key.as_str(), Expect::Absent)
+        .put(token_key.as_str(), json(serde_json::to_vec(&record))?)
+        .put(node_key.as_str(), json(serde_json::to_vec(&node))?)
+        .put(name_key.as_str(), request.node.to_string());
+    match context.control.write(txn).await?.committed("admitting a node") {
+        Ok(_) => grant().map(Some),
+        Err(problem) if problem.code == codes::CONFLICT => Ok(None),
+        Err(problem) => Err(problem),
+    }
+}

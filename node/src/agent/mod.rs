@@ -1,0 +1,26 @@
+//! One node: its parts, put together, started, drained and stopped.
+
+mod admission;
+mod api_tls;
+mod artifacts;
+mod authority;
+mod bootstrap;
+mod context;
+mod control;
+pub(crate) mod data_dir;
+mod founding;
+mod gossip;
+mod identity;
+mod join;
+mod node;
+mod observe;
+mod placement;
+mod raft_transport;
+mod renew;
+mod streams;
+
+pub(crate) use artifacts::Replicator;
+pub(crate) use context::Context;
+pub(crate) use control::{Control, TxnExt};
+pub(crate) use node::Agent;
+pub(crate) use observe::{FunctionReport, LogQuery, NodeLogs};

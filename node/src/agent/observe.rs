@@ -1,0 +1,124 @@
+//! What an operator asks of all nodes: log lines, and how a function stands on each.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use swarmer_mesh::stream::StreamKind;
+use swarmer_model::NodeId;
+use tokio::time::Instant;
+
+use crate::{agent::Context, functions::LogEntry};
+
+/// How long one node may take; those that take longer are left out of the answer.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// The most lines that one node gives in one answer.
+const MAX_LINES: usize = 2_000;
+
+/// Which lines are wanted.
+#[derive(Debug, Clone)]
+pub(crate) struct LogQuery {
+    /// `namespace/name`.
+    pub(crate) function: String,
+    pub(crate) tail: usize,
+    /// The next line wanted of each node, by its name.
+    pub(crate) after: BTreeMap<String, u64>,
+}
+
+/// The lines of one node.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeLogs {
+    pub(crate) node: NodeId,
+    pub(crate) lines: Vec<LogEntry>,
+}
+
+/// How one version of a function stands on one node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct FunctionReport {
+    pub(crate) node: NodeId,
+    pub(crate) version: u32,
+    /// Why it is not ready; none if it is.
+    pub(crate) error: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Question {
+    Logs { function: String, after: u64, tail: usize },
+    Report { function: String },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Answer {
+    Logs(Vec<LogEntry>),
+    Report(Vec<FunctionReport>),
+}
+
+impl Context {
+    /// The lines of a function from all living members.
+    pub(crate) async fn collect_logs(&self, query: LogQuery) -> Vec<NodeLogs> {
+        let asked = self.living().into_iter().map(|node| {
+            let after = query.after.get(&self.node_name(node)).copied().unwrap_or(0);
+            let function = query.function.clone();
+            let question = Question::Logs { function, after, tail: query.tail.min(MAX_LINES) };
+            async move {
+                match self.ask(node, question).await {
+                    Some(Answer::Logs(lines)) => Some(NodeLogs { node, lines }),
+                    _ => None,
+                }
+            }
+        });
+        futures::future::join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// How a function stands on the nodes that it is placed on.
+    pub(crate) async fn reports(&self, function: &str) -> Vec<FunctionReport> {
+        let desired = self.desired.current();
+        let placed = desired.functions.get(function).map(|e| e.placement.nodes.clone());
+        let asked = placed.unwrap_or_default().into_iter().map(|node| async move {
+            let question = Question::Report { function: function.to_owned() };
+            match self.ask(node, question).await {
+                Some(Answer::Report(reports)) => reports,
+                _ => Vec::new(),
+            }
+        });
+        futures::future::join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    fn living(&self) -> Vec<NodeId> {
+        let members = self.gossip.members();
+        members.iter().filter(|member| member.state.is_active()).map(|m| m.node).collect()
+    }
+
+    async fn ask(&self, node: NodeId, question: Question) -> Option<Answer> {
+        if node == self.node {
+            return Some(self.answer(question));
+        }
+        let body = serde_json::to_vec(&question).ok()?;
+        let deadline = Instant::now() + DEADLINE;
+        let asked = self.transport.request(node, StreamKind::Observe, Bytes::from(body), deadline);
+        serde_json::from_slice(&asked.await.ok()?).ok()
+    }
+
+    fn answer(&self, question: Question) -> Answer {
+        match question {
+            Question::Logs { function, after, tail } => {
+                Answer::Logs(self.logs.read(&function, after, tail.min(MAX_LINES)))
+            }
+            Question::Report { function } => {
+                let all = self.functions.status().into_iter().filter(|s| s.function == function);
+                let report = |status: crate::functions::LocalStatus| FunctionReport {
+                    node: self.node,
+                    version: status.version,
+                    error: status.error,
+                };
+                Answer::Report(all.map(report).collect())
+            }
+        }
+    }
+
+    /// Answers another node.
+    pub(crate) fn observe(self: &Arc<Self>, question: &[u8]) -> Option<Vec<u8>> {
+        let question: Question = serde_json::from_slice(question).ok()?;
+        serde_json::to_vec(&self.answer(question)).ok()
+    }
+}

@@ -1,0 +1,141 @@
+//! Certificates are renewed at half of their life, and at once when they are out of their time.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use swarmer_mesh::{
+    identity::{NodeCertificate, NodeKey},
+    stream::StreamKind,
+};
+use swarmer_model::NodeId;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    agent::{
+        Context,
+        admission::PeerBook,
+        api_tls::ApiCertificate,
+        authority::Subject,
+        identity::{Grant, identity_problem},
+    },
+    codes,
+    problem::{Outcome, Problem, chain},
+};
+
+/// How often the certificate is looked at.
+const LOOK: Duration = Duration::from_secs(30);
+/// Pause after a failed renewal.
+const RETRY: Duration = Duration::from_secs(2);
+/// How long a voter may take.
+const ASK_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Keeps this node's certificate fresh until `shutdown`.
+pub(crate) async fn run(
+    context: Arc<Context>,
+    mut grant: Grant,
+    key: NodeKey,
+    dir: std::path::PathBuf,
+    api: Option<ApiCertificate>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let due = NodeCertificate::from_der(grant.certificate.clone()).is_ok_and(|certificate| {
+            let now = SystemTime::now();
+            certificate.expired(now) || now >= certificate.half_life()
+        });
+        let pause = if due {
+            match renew(&context, &mut grant, &key, &dir, api.as_ref()).await {
+                Ok(()) => {
+                    tracing::info!(target: "swarmer::identity", "the certificate was renewed");
+                    LOOK
+                }
+                Err(problem) => {
+                    tracing::warn!(target: "swarmer::identity", code = problem.code.name,
+                        detail = %problem.detail, "the certificate is not renewed yet");
+                    RETRY
+                }
+            }
+        } else {
+            LOOK
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+async fn renew(
+    context: &Context,
+    grant: &mut Grant,
+    key: &NodeKey,
+    dir: &std::path::Path,
+    api: Option<&ApiCertificate>,
+) -> Outcome<()> {
+    let certificate = match &context.authority {
+        Some(authority) => {
+            let subject = Subject {
+                node: context.node,
+                spki: &key.spki(),
+                name: &context.name,
+                address: context.advertise,
+            };
+            authority.issue(&subject, SystemTime::now())?
+        }
+        None => ask_voters(context, grant).await?,
+    };
+    let read = NodeCertificate::from_der(certificate.clone()).map_err(|e| identity_problem(&e))?;
+    if read.node() != context.node || read.spki() != key.spki() {
+        return Err(Problem::new(
+            codes::INTERNAL,
+            "the new certificate is for another node or key",
+        ));
+    }
+    let renewed = Grant { certificate, ..grant.clone() };
+    let mut identity = renewed.identity(context.node, key)?;
+    identity.serve_found = context.transport.identity().serve_found;
+    renewed.save(dir)?;
+    context.transport.set_identity(identity).map_err(|error| identity_problem(&error))?;
+    if let Some(shown) = api {
+        shown.renew(&renewed, key)?;
+    }
+    *grant = renewed;
+    Ok(())
+}
+
+async fn ask_voters(context: &Context, grant: &Grant) -> Outcome<Vec<u8>> {
+    let mut voters: Vec<NodeId> = context.control.status().voters.into_iter().collect();
+    if voters.is_empty() {
+        voters.clone_from(&grant.voters);
+    }
+    let mut last = "no voter is known".to_owned();
+    for voter in voters {
+        let deadline = Instant::now() + ASK_DEADLINE;
+        match context.transport.request(voter, StreamKind::Renew, Bytes::new(), deadline).await {
+            Ok(certificate) if !certificate.is_empty() => return Ok(certificate.to_vec()),
+            Ok(_) => last = "the voter refuses".to_owned(),
+            Err(error) => last = chain(&error),
+        }
+    }
+    Err(Problem::new(codes::NO_UPSTREAM, format!("no voter renews the certificate: {last}")))
+}
+
+/// A voter's answer to a node that renews: a certificate over the key that was admitted.
+pub(crate) fn answer(context: &Context, book: &PeerBook, node: NodeId) -> Outcome<Vec<u8>> {
+    let authority = context.authority.as_ref();
+    let authority =
+        authority.ok_or_else(|| Problem::new(codes::FORBIDDEN, "this node is no voter"))?;
+    let spki = book.spki(node);
+    let spki = spki.ok_or_else(|| Problem::new(codes::JOIN_REFUSED, "the node is not admitted"))?;
+    let desired = context.desired.current();
+    let known = desired.nodes.get(&node);
+    let known =
+        known.ok_or_else(|| Problem::new(codes::JOIN_REFUSED, "the node is not admitted"))?;
+    let subject =
+        Subject { node, spki: &spki, name: &known.metadata.name, address: known.spec.address };
+    authority.issue(&subject, SystemTime::now())
+}

@@ -1,0 +1,271 @@
+//! Serves the streams that members and strangers open to this node.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use quinn::{RecvStream, SendStream};
+use swarmer_mesh::{
+    stream::{ResetCode, read_frame, write_frame},
+    transport::{Entry, JoinHandler, Peer, StreamHandler, StreamKind},
+};
+use swarmer_raft::{ChainHash, MAX_MESSAGE_BYTES};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    agent::{
+        Context, Control,
+        admission::PeerBook,
+        founding::AcceptedLink,
+        join::{JoinRequest, MAX_JOIN_BYTES, admit},
+        renew,
+    },
+    problem::Outcome,
+};
+
+/// The largest push/pull message.
+const MAX_PUSH_PULL: usize = swarmer_gossip::MAX_PUSH_PULL_BYTES;
+/// How long a small request may take to come in and be answered.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a founding link may stand.
+const FOUND_DEADLINE: Duration = Duration::from_secs(25);
+
+/// Parts come to be one after another while a node starts; what is not there yet is answered
+/// with "not started".
+#[derive(Default)]
+pub(crate) struct Slots {
+    pub(crate) raft: OnceLock<swarmer_raft::Handle>,
+    pub(crate) gossip: OnceLock<swarmer_gossip::Handle>,
+    pub(crate) context: OnceLock<Arc<Context>>,
+    pub(crate) founders: OnceLock<mpsc::Sender<AcceptedLink>>,
+}
+
+/// Streams of members.
+pub(crate) struct Streams {
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) book: PeerBook,
+}
+
+#[async_trait]
+impl StreamHandler for Streams {
+    async fn handle(&self, peer: Peer, kind: StreamKind, send: SendStream, recv: RecvStream) {
+        match kind {
+            StreamKind::Call => match self.slots.context.get() {
+                Some(context) => context.dispatcher.serve(&peer, send, recv).await,
+                None => not_started(send),
+            },
+            StreamKind::Artifact => match self.slots.context.get() {
+                Some(context) => context.replicator.serve(send, recv).await,
+                None => not_started(send),
+            },
+            StreamKind::Feed => self.feed(send, recv).await,
+            kind => {
+                let answered = self.request(&peer, kind, send, recv);
+                let _ = tokio::time::timeout(REQUEST_DEADLINE, answered).await;
+            }
+        }
+    }
+}
+
+fn not_started(mut send: SendStream) {
+    let _ = send.reset(ResetCode::NOT_STARTED.var());
+}
+
+impl Streams {
+    /// One frame in, one frame out.
+    async fn request(
+        &self,
+        peer: &Peer,
+        kind: StreamKind,
+        mut send: SendStream,
+        mut recv: RecvStream,
+    ) {
+        let max = match kind {
+            StreamKind::Raft => MAX_MESSAGE_BYTES,
+            StreamKind::PushPull => MAX_PUSH_PULL,
+            _ => MAX_JOIN_BYTES,
+        };
+        let Ok(body) = read_frame(&mut recv, max).await else {
+            let _ = send.reset(ResetCode::MALFORMED.var());
+            return;
+        };
+        match self.answer(peer, kind, body).await {
+            Ok(answer) => {
+                if write_frame(&mut send, answer).await.is_ok() {
+                    let _ = send.finish();
+                }
+            }
+            Err(code) => {
+                let _ = send.reset(code.var());
+            }
+        }
+    }
+
+    async fn answer(&self, peer: &Peer, kind: StreamKind, body: Bytes) -> Result<Bytes, ResetCode> {
+        let context = || self.slots.context.get().ok_or(ResetCode::NOT_STARTED);
+        let failed = |why: &dyn std::fmt::Display| {
+            tracing::debug!(target: "swarmer::streams", peer = %peer.node, kind = kind.as_str(),
+                error = %why, "a request failed");
+            ResetCode::INTERNAL
+        };
+        match kind {
+            StreamKind::Ping => Ok(body),
+            StreamKind::Raft => {
+                let raft = self.slots.raft.get().ok_or(ResetCode::NOT_STARTED)?;
+                raft.handle_message(peer.node, body).await.map_err(|error| failed(&error))
+            }
+            StreamKind::PushPull => {
+                let gossip = self.slots.gossip.get().ok_or(ResetCode::NOT_STARTED)?;
+                gossip.serve_push_pull(peer.node, body).await.map_err(|error| failed(&error))
+            }
+            StreamKind::Renew => {
+                let answer: Outcome<Vec<u8>> = renew::answer(context()?, &self.book, peer.node);
+                answer.map(Bytes::from).map_err(|problem| failed(&problem.detail))
+            }
+            StreamKind::Admin => {
+                let request: JoinRequest =
+                    serde_json::from_slice(&body).map_err(|_| ResetCode::MALFORMED)?;
+                let reply = admit(context()?, request, false).await;
+                serde_json::to_vec(&reply).map(Bytes::from).map_err(|error| failed(&error))
+            }
+            StreamKind::Observe => {
+                context()?.observe(&body).map(Bytes::from).ok_or(ResetCode::MALFORMED)
+            }
+            _ => Err(ResetCode::UNKNOWN_KIND),
+        }
+    }
+
+    /// The watch of the desired state, to a node that follows.
+    async fn feed(&self, mut send: SendStream, mut recv: RecvStream) {
+        let Some(raft) = self.slots.raft.get() else { return not_started(send) };
+        let from: Option<Option<(u64, ChainHash)>> = match read_frame(&mut recv, 256).await {
+            Ok(frame) => postcard::from_bytes(&frame).ok(),
+            Err(_) => None,
+        };
+        let Some(from) = from else {
+            let _ = send.reset(ResetCode::MALFORMED.var());
+            return;
+        };
+        let mut feed = raft.feed(from);
+        while let Some(frame) = feed.next().await {
+            if write_frame(&mut send, frame).await.is_err() {
+                return;
+            }
+        }
+        let _ = send.finish();
+    }
+}
+
+/// Streams of nodes that are not members yet.
+pub(crate) struct Strangers {
+    pub(crate) slots: Arc<Slots>,
+}
+
+#[async_trait]
+impl JoinHandler for Strangers {
+    async fn join(
+        &self,
+        remote: SocketAddr,
+        entry: Entry,
+        exporter: [u8; 32],
+        mut send: SendStream,
+        mut recv: RecvStream,
+    ) {
+        match entry {
+            Entry::Found { spki } => {
+                let Some(founders) = self.slots.founders.get() else { return not_started(send) };
+                let (over, ended) = oneshot::channel();
+                let link = AcceptedLink { spki, exporter, remote, send, recv, over };
+                if founders.send(link).await.is_ok() {
+                    let _ = tokio::time::timeout(FOUND_DEADLINE, ended).await;
+                }
+            }
+            Entry::Join => {
+                let Some(context) = self.slots.context.get() else { return not_started(send) };
+                let request = read_frame(&mut recv, MAX_JOIN_BYTES).await.ok();
+                let request = request.and_then(|r| serde_json::from_slice::<JoinRequest>(&r).ok());
+                let Some(request) = request else {
+                    tracing::warn!(target: "swarmer::join", %remote, "a join request is unreadable");
+                    let _ = send.reset(ResetCode::MALFORMED.var());
+                    return;
+                };
+                let reply = admit(context, request, true).await;
+                if let Ok(reply) = serde_json::to_vec(&reply)
+                    && write_frame(&mut send, Bytes::from(reply)).await.is_ok()
+                {
+                    let _ = send.finish();
+                }
+            }
+        }
+    }
+}
+
+/// Follows the watch of some voter, for ever, until `shutdown`.
+pub(crate) async fn follow(
+    follower: swarmer_raft::Follower,
+    control: Control,
+    transport: swarmer_mesh::transport::Handle,
+    first_voters: Vec<swarmer_model::NodeId>,
+    shutdown: tokio_util::sync::CancellationToken,
+) {
+    let mut turn = 0_usize;
+    loop {
+        let mut voters: Vec<_> = control.status().voters.into_iter().collect();
+        if voters.is_empty() {
+            voters.clone_from(&first_voters);
+        }
+        let Some(voter) = voters.get(turn % voters.len().max(1)).copied() else { return };
+        turn += 1;
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            why = follow_one(&follower, &transport, voter) => {
+                tracing::debug!(target: "swarmer::feed", %voter, why, "the feed ended");
+            }
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_millis(200)) => {}
+        }
+    }
+}
+
+/// How long a feed may be silent: it has a frame at least every second.
+const FEED_SILENCE: Duration = Duration::from_secs(4);
+
+async fn follow_one(
+    follower: &swarmer_raft::Follower,
+    transport: &swarmer_mesh::transport::Handle,
+    voter: swarmer_model::NodeId,
+) -> String {
+    let deadline = tokio::time::Instant::now() + FEED_SILENCE;
+    let kind = StreamKind::Feed;
+    let opened = transport.open(voter, kind.class(), kind, deadline).await;
+    let (mut send, mut recv) = match opened {
+        Ok(streams) => streams,
+        Err(error) => return crate::problem::chain(&error),
+    };
+    let position = match postcard::to_stdvec(&follower.position()) {
+        Ok(position) => Bytes::from(position),
+        Err(error) => return error.to_string(),
+    };
+    if let Err(error) = write_frame(&mut send, position).await {
+        return error.to_string();
+    }
+    let _ = send.finish();
+    loop {
+        let frame = read_frame(&mut recv, swarmer_mesh::stream::MAX_FRAME);
+        match tokio::time::timeout(FEED_SILENCE, frame).await {
+            Ok(Ok(frame)) => {
+                if let Err(error) = follower.consume(frame).await {
+                    return crate::problem::chain(&error);
+                }
+            }
+            Ok(Err(error)) => return error.to_string(),
+            Err(_) => return "silence".to_owned(),
+        }
+    }
+}

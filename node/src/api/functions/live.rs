@@ -1,0 +1,160 @@
+//! How a function stands now: which versions serve where, and why not.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use serde_json::{Value, json};
+use swarmer_model::{Function, NodeId, Placement};
+
+use crate::agent::{Context, FunctionReport};
+
+/// How long nodes may take to say why a function is not ready.
+const REPORT_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Whether nodes are asked why a function is not ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    Never,
+    IfNotReady,
+    Always,
+}
+
+/// The field `live` of a function's answer.
+pub(super) async fn live(
+    context: &Context,
+    function: &Function,
+    placement: &Placement,
+    ask: Ask,
+) -> Value {
+    let id = function.id();
+    let index = context.catalog.current();
+    let ready = |version: u32| {
+        let nodes: BTreeSet<NodeId> =
+            index.ready(&id, version).into_iter().map(|endpoint| endpoint.node).collect();
+        nodes.len()
+    };
+    let mut live = shape(function, placement, ready, |node| context.node_name(node));
+    let unready = live["ready"] == 0 && live["switchedOff"] == false;
+    if ask == Ask::Always || (ask == Ask::IfNotReady && unready) {
+        let reports = tokio::time::timeout(REPORT_DEADLINE, context.reports(&id)).await;
+        let version = u32::try_from(live["version"].as_u64().unwrap_or(0)).unwrap_or(0);
+        let error = told(&reports.unwrap_or_default(), version, |node| context.node_name(node));
+        live["error"] = json!(error);
+    }
+    live
+}
+
+/// What can be said without asking anyone.
+fn shape(
+    function: &Function,
+    placement: &Placement,
+    ready: impl Fn(u32) -> usize,
+    name: impl Fn(NodeId) -> String,
+) -> Value {
+    let weights = function.weights();
+    let weight = |version: u32| {
+        weights.iter().find(|target| target.version == version).map_or(0, |target| target.weight)
+    };
+    // The newest of those with the highest weight.
+    let serving = weights.iter().max_by_key(|target| (target.weight, target.version));
+    let serving = serving.and_then(|target| function.version(target.version));
+    let versions: Vec<Value> = function
+        .status
+        .versions
+        .iter()
+        .map(|version| {
+            json!({
+                "number": version.number,
+                "component": version.template.component,
+                "weight": weight(version.number),
+                "ready": ready(version.number),
+            })
+        })
+        .collect();
+    let reasons: Vec<Value> = placement
+        .reasons
+        .iter()
+        .map(|reason| match reason.node {
+            Some(node) => json!({ "node": name(node), "text": reason.text }),
+            None => json!({ "text": reason.text }),
+        })
+        .collect();
+    let nodes: Vec<String> = placement.nodes.iter().map(|node| name(*node)).collect();
+    json!({
+        "version": serving.map(|version| version.number),
+        "label": serving.map(swarmer_model::Version::label),
+        "ready": serving.map_or(0, |version| ready(version.number)),
+        "switchedOff": serving.is_some_and(|version| version.template.limits.concurrency == 0),
+        "versions": versions,
+        "nodes": nodes,
+        "reasons": reasons,
+    })
+}
+
+/// Why the version is not ready, told by the nodes where it is not.
+fn told(
+    reports: &[FunctionReport],
+    version: u32,
+    name: impl Fn(NodeId) -> String,
+) -> Option<String> {
+    let errors = reports.iter().filter(|report| report.version == version);
+    let errors: Vec<String> = errors
+        .filter_map(|report| {
+            Some(format!("node {}: {}", name(report.node), report.error.as_ref()?))
+        })
+        .collect();
+    (!errors.is_empty()).then(|| errors.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use swarmer_model::{Digest, Metadata, PlacementReason, TrafficTarget};
+
+    fn two_versions() -> Function {
+        let mut first = Function::new(Metadata::named("f"), Digest::of(b"1"));
+        first.succeed(None, 0);
+        let mut second = Function::new(Metadata::named("f"), Digest::of(b"2"));
+        second.succeed(Some(&first), 1);
+        second
+    }
+
+    #[test]
+    fn the_highest_weight_is_the_version_that_serves() {
+        let mut function = two_versions();
+        let placement = Placement {
+            nodes: vec![NodeId(7)],
+            reasons: vec![PlacementReason { node: Some(NodeId(8)), text: "no room".into() }],
+            ..Placement::default()
+        };
+        let shape = |function: &Function| {
+            super::shape(function, &placement, |v| v as usize, |node| format!("n{}", node.0))
+        };
+        let live = shape(&function);
+        assert_eq!(live["version"], 2);
+        assert_eq!(live["ready"], 2);
+        assert_eq!(live["nodes"][0], "n7");
+        assert_eq!(live["reasons"][0]["node"], "n8");
+        assert_eq!(live["versions"][0]["weight"], 0);
+        assert_eq!(live["switchedOff"], false);
+        let target = |version, weight| TrafficTarget { version, weight };
+        function.spec.traffic = vec![target(1, 9), target(2, 1)];
+        let live = shape(&function);
+        assert_eq!(live["version"], 1);
+        assert_eq!(live["versions"][1]["weight"], 1);
+        function.status.versions[0].template.limits.concurrency = 0;
+        assert_eq!(shape(&function)["switchedOff"], true);
+    }
+
+    #[test]
+    fn only_errors_of_the_serving_version_are_told() {
+        let report = |node, version, error: Option<&str>| FunctionReport {
+            node: NodeId(node),
+            version,
+            error: error.map(str::to_owned),
+        };
+        let name = |node: NodeId| format!("n{}", node.0);
+        let reports = [report(1, 1, Some("old")), report(1, 2, None), report(2, 2, Some("trap"))];
+        assert_eq!(told(&reports, 2, name).as_deref(), Some("node n2: trap"));
+        assert_eq!(told(&reports[..2], 2, name), None);
+    }
+}

@@ -1,0 +1,216 @@
+//! `/v1/namespaces/{namespace}/functions` and `/placements`.
+
+mod claims;
+mod invoke;
+mod live;
+mod logs;
+mod resource;
+
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use swarmer_model::{
+    Function, Invalid, Key, Kind, Placement, Resource as _, Revision, Violations, check_name,
+};
+
+use crate::{
+    agent::Context,
+    api::{
+        Api,
+        reply::{self, Answer},
+        request::{At, JsonBytes, Params, WriteHeaders},
+    },
+    codes,
+    problem::{Outcome, Problem},
+};
+use live::{Ask, live};
+use resource::Stored;
+
+pub(super) use invoke::invoke;
+pub(super) use logs::logs;
+
+type Named = At<(String, String)>;
+
+/// A function's answer: the resource with `live`.
+async fn told(context: &Context, stored: &Stored, ask: Ask) -> Outcome<Value> {
+    let mut value = serde_json::to_value(&stored.function)
+        .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;
+    value["live"] = live(context, &stored.function, &stored.placement, ask).await;
+    Ok(value)
+}
+
+fn check_names(namespace: &str, name: &str) -> Result<(), Invalid> {
+    let mut violations = Violations::default();
+    check_name("namespace", namespace, &mut violations);
+    check_name("name", name, &mut violations);
+    violations.finish()
+}
+
+pub(super) async fn list(State(api): State<Arc<Api>>, At(namespace): At<String>) -> Answer {
+    let context = api.member()?;
+    let (seen, all) = resource::list(&context.control.view(), &namespace);
+    let mut items = Vec::with_capacity(all.len());
+    for stored in &all {
+        items.push(told(&context, stored, Ask::Never).await?);
+    }
+    Ok(reply::list(seen, items))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Describe {
+    #[serde(default)]
+    describe: bool,
+}
+
+pub(super) async fn get(
+    State(api): State<Arc<Api>>,
+    At((namespace, name)): Named,
+    Params(query): Params<Describe>,
+) -> Answer {
+    let context = api.member()?;
+    let (seen, stored) = resource::read(&context.control.view(), &namespace, &name)?;
+    let stored = stored.ok_or_else(|| resource::missing(&namespace, &name))?;
+    let ask = if query.describe { Ask::Always } else { Ask::IfNotReady };
+    let value = told(&context, &stored, ask).await?;
+    Ok(reply::resource(seen, stored.revision, &value))
+}
+
+/// The answer to a write.
+async fn written(context: &Context, status: StatusCode, stored: &Stored) -> Answer {
+    let value = told(context, stored, Ask::Never).await?;
+    let seen = context.control.view().revision();
+    let mut response: Response = reply::resource(seen, stored.revision, &value);
+    *response.status_mut() = status;
+    Ok(response)
+}
+
+pub(super) async fn put(
+    State(api): State<Arc<Api>>,
+    At((namespace, name)): Named,
+    headers: WriteHeaders,
+    body: JsonBytes,
+) -> Answer {
+    let context = api.member()?;
+    check_names(&namespace, &name)?;
+    let wanted: Function = body.read_resource(Function::KIND)?;
+    check_place(&wanted, &namespace, &name)?;
+    let expected = headers.if_match.or(wanted.metadata.revision);
+    let change = |previous: Option<&Function>, seen: Revision| {
+        let mut next = wanted.clone();
+        next.succeed(previous, seen);
+        next.validate()?;
+        Ok(next)
+    };
+    // What can be refused at once is refused before anything is fetched or compiled.
+    let view = context.control.view();
+    resource::preview(&view, &namespace, &name, &change)?;
+    prepare(&context, &wanted).await?;
+    let existed = view.get(Key::function(&namespace, &name).as_str()).is_some();
+    let stored =
+        resource::commit(&context, &headers, (&namespace, &name), expected, &change).await?;
+    let status = if existed { StatusCode::OK } else { StatusCode::CREATED };
+    written(&context, status, &stored).await
+}
+
+/// Brings the component here, compiled: one that cannot run is refused before it is committed.
+async fn prepare(context: &Context, function: &Function) -> Outcome<()> {
+    let digest = function.spec.template.component;
+    let prepared = context.functions.prepare(digest).await;
+    prepared.map_err(|problem| problem.while_doing(&format!("component {}", digest.short())))
+}
+
+fn check_place(function: &Function, namespace: &str, name: &str) -> Result<(), Invalid> {
+    let mut violations = Violations::default();
+    let metadata = &function.metadata;
+    if metadata.name != name {
+        violations.add("metadata.name", &metadata.name, format!("{name:?}, as the path says"));
+    }
+    if metadata.namespace != namespace {
+        let rule = format!("{namespace:?}, as the path says");
+        violations.add("metadata.namespace", &metadata.namespace, rule);
+    }
+    violations.finish()
+}
+
+pub(super) async fn delete(
+    State(api): State<Arc<Api>>,
+    At((namespace, name)): Named,
+    headers: WriteHeaders,
+) -> Answer {
+    let context = api.member()?;
+    let revision = resource::delete(&context, &headers, (&namespace, &name)).await?;
+    let value = json!({ "deleted": format!("{namespace}/{name}"), "revision": revision });
+    Ok(reply::read(revision, &value))
+}
+
+pub(super) async fn undo(
+    State(api): State<Arc<Api>>,
+    At((namespace, name)): Named,
+    headers: WriteHeaders,
+) -> Answer {
+    let context = api.member()?;
+    let change = |previous: Option<&Function>, _: Revision| {
+        let mut next = previous.cloned().ok_or_else(|| resource::missing(&namespace, &name))?;
+        next.undo()?;
+        next.validate()?;
+        Ok(next)
+    };
+    let names = (namespace.as_str(), name.as_str());
+    let stored = resource::commit(&context, &headers, names, headers.if_match, &change).await?;
+    written(&context, StatusCode::OK, &stored).await
+}
+
+fn placement_value(context: &Context, id: &str, placement: &Placement) -> Value {
+    let names = |nodes: &[swarmer_model::NodeId]| {
+        nodes.iter().map(|node| context.node_name(*node)).collect::<Vec<_>>()
+    };
+    let (namespace, name) = id.split_once('/').unwrap_or(("", id));
+    let reasons = placement.reasons.iter().map(|reason| {
+        json!({ "node": reason.node.map(|node| context.node_name(node)), "text": reason.text })
+    });
+    json!({
+        "namespace": namespace,
+        "name": name,
+        "nodes": names(&placement.nodes),
+        "candidates": names(&placement.candidates),
+        "reasons": reasons.collect::<Vec<_>>(),
+    })
+}
+
+pub(super) async fn placements(State(api): State<Arc<Api>>, At(namespace): At<String>) -> Answer {
+    let context = api.member()?;
+    let prefix: String = Key::placement(&namespace, "").into();
+    let (seen, entries) = context.control.view().list(&prefix);
+    let items = entries.iter().filter_map(|(key, entry)| {
+        let id = key.strip_prefix(Kind::Placement.prefix())?;
+        let placement = serde_json::from_slice(&entry.value).ok()?;
+        Some(placement_value(&context, id, &placement))
+    });
+    Ok(reply::list(seen, items.collect()))
+}
+
+pub(super) async fn placement(State(api): State<Arc<Api>>, At((namespace, name)): Named) -> Answer {
+    let context = api.member()?;
+    let (seen, stored) = resource::read(&context.control.view(), &namespace, &name)?;
+    let stored = stored.ok_or_else(|| resource::missing(&namespace, &name))?;
+    Ok(reply::read(seen, &placement_value(&context, &stored.function.id(), &stored.placement)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use swarmer_model::{Digest, Metadata};
+
+    #[test]
+    fn the_resource_must_be_the_one_of_the_path() {
+        let function = Function::new(Metadata::named("hello"), Digest::of(b"1"));
+        assert!(check_place(&function, "default", "hello").is_ok());
+        let invalid = check_place(&function, "shop", "bye").unwrap_err();
+        let fields: Vec<&str> = invalid.violations.iter().map(|v| v.field.as_str()).collect();
+        assert_eq!(fields, ["metadata.name", "metadata.namespace"]);
+        assert!(check_names("a/b", "x").is_err());
+    }
+}

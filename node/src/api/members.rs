@@ -1,0 +1,171 @@
+//! Health, status and members: what this node knows and why.
+
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
+use http::StatusCode;
+use serde_json::{Value, json};
+use swarmer_gossip::Member;
+use swarmer_model::{Key, Node, NodeId};
+
+use crate::{
+    agent::Context,
+    api::{
+        Api, nodes,
+        reply::{self, Answer},
+    },
+};
+
+pub(super) async fn livez(State(_): State<Arc<Api>>) -> Response {
+    reply::json(StatusCode::OK, &json!({ "alive": true }))
+}
+
+pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Answer {
+    match api.not_ready() {
+        None => Ok(reply::json(StatusCode::OK, &json!({ "ready": true }))),
+        Some(problem) => Err(problem.into()),
+    }
+}
+
+pub(super) async fn members(State(api): State<Arc<Api>>) -> Answer {
+    let context = api.member()?;
+    let (seen, items) = all(&context);
+    Ok(reply::list(seen, items))
+}
+
+pub(super) async fn status(State(api): State<Arc<Api>>) -> Answer {
+    let context = api.member()?;
+    let status = context.control.status();
+    let (seen, members) = all(&context);
+    let named = |node: NodeId| json!({ "name": context.node_name(node), "id": node });
+    let value = json!({
+        "cluster": context.cluster,
+        "node": { "name": context.name, "id": context.node, "role": status.role },
+        "leader": status.leader.map(named),
+        "term": status.term,
+        "revision": status.revision,
+        "quorum": status.quorum_ok,
+        "voters": status.voters.iter().map(|voter| named(*voter)).collect::<Vec<_>>(),
+        "lag": status.lag,
+        "members": members,
+    });
+    Ok(reply::read(seen, &value))
+}
+
+/// Members by gossip, with those that were admitted but never seen.
+fn all(context: &Context) -> (u64, Vec<Value>) {
+    let (seen, committed) = nodes::all(&context.control.view());
+    let committed: Vec<Node> = committed.into_iter().map(|(node, _)| node).collect();
+    let voters = context.control.status().voters;
+    let items =
+        merge(&context.gossip.members(), &committed, context.node, |node| voters.contains(&node));
+    (seen, items)
+}
+
+fn merge(
+    members: &[Member],
+    committed: &[Node],
+    own: NodeId,
+    votes: impl Fn(NodeId) -> bool,
+) -> Vec<Value> {
+    let admitted = |id: NodeId| committed.iter().find(|node| node.spec.id == id);
+    let seen = members.iter().map(|member| {
+        let node = admitted(member.node);
+        // What a node says of itself is a claim; what was committed is not.
+        let facts = member.record.as_ref().map(|record| &record.facts);
+        let draining = member.draining || node.is_some_and(|node| node.spec.draining);
+        let state = if draining && member.state.is_active() {
+            "draining".to_owned()
+        } else {
+            member.state.to_string()
+        };
+        let version = if member.node == own {
+            Some(env!("CARGO_PKG_VERSION").to_owned())
+        } else {
+            facts.map(|facts| format!("wire {}-{}", facts.wire_min, facts.wire_max))
+        };
+        json!({
+            "name": node.map_or(&*member.name, |node| node.metadata.name.as_str()),
+            "id": member.node,
+            "address": member.addr,
+            "state": state,
+            "region": node.map(|node| &node.spec.region),
+            "zone": node.map(|node| &node.spec.zone),
+            "voter": votes(member.node),
+            "version": version,
+            "reason": &*member.reason,
+        })
+    });
+    let never = committed.iter().filter(|node| !members.iter().any(|m| m.node == node.spec.id));
+    let never = never.map(|node| {
+        json!({
+            "name": node.metadata.name,
+            "id": node.spec.id,
+            "address": node.spec.address,
+            "state": "dead",
+            "region": node.spec.region,
+            "zone": node.spec.zone,
+            "voter": votes(node.spec.id),
+            "version": Value::Null,
+            "reason": "not seen since this node started",
+        })
+    });
+    let mut items: Vec<Value> = seen.chain(never).collect();
+    items.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
+    items
+}
+
+/// The key of the claim by which a node's name is its own.
+pub(super) fn name_claim(name: &str) -> Key {
+    Key::cluster(&format!("names/{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use swarmer_gossip::MemberState;
+    use swarmer_model::{Labels, NodeSpec};
+
+    fn member(id: u64, state: MemberState) -> Member {
+        Member {
+            node: NodeId(id),
+            name: format!("g{id}").into(),
+            addr: ([127, 0, 0, 1], 7400).into(),
+            state,
+            draining: false,
+            reason: "it answers".into(),
+            boot: 1,
+            since: Duration::ZERO,
+            record: None,
+        }
+    }
+
+    fn node(id: u64, name: &str, draining: bool) -> Node {
+        let spec = NodeSpec {
+            id: NodeId(id),
+            public_key: "00".into(),
+            address: ([127, 0, 0, 1], 7400).into(),
+            region: "eu-1".into(),
+            zone: String::new(),
+            labels: Labels::new(),
+            draining,
+            token: None,
+        };
+        Node::new(name, spec)
+    }
+
+    #[test]
+    fn members_are_told_with_what_was_committed() {
+        let members = [member(1, MemberState::Alive), member(2, MemberState::Down)];
+        let committed = [node(1, "a", true), node(2, "b", true), node(3, "c", false)];
+        let items = merge(&members, &committed, NodeId(1), |node| node == NodeId(1));
+        let state = |i: usize| items[i]["state"].as_str().unwrap();
+        assert_eq!(items[0]["name"], "a", "the committed name counts");
+        assert_eq!(items[0]["version"], env!("CARGO_PKG_VERSION"));
+        assert_eq!((state(0), state(1), state(2)), ("draining", "dead", "dead"));
+        assert_eq!(items[2]["reason"], "not seen since this node started");
+        assert_eq!(items[0]["voter"], true);
+        assert_eq!(items[0]["region"], "eu-1");
+    }
+}

@@ -1,0 +1,157 @@
+//! `/v1/nodes`: who was admitted.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use serde::Deserialize;
+use serde_json::json;
+use swarmer_model::{Key, Kind, Node, NodeId, Revision};
+use swarmer_raft::{Expect, Outcome as TxnOutcome, Txn, View};
+
+use crate::{
+    agent::TxnExt as _,
+    api::{
+        Api,
+        members::name_claim,
+        reply::{self, Answer},
+        request::{At, JsonBytes, MAX_ATTEMPTS, WriteHeaders},
+    },
+    codes,
+    problem::{Outcome, Problem},
+};
+
+/// All admitted nodes with the revisions of their entries.
+pub(super) fn all(view: &View) -> (Revision, Vec<(Node, Revision)>) {
+    let (seen, entries) = view.list(Kind::Node.prefix());
+    let nodes = entries.iter().filter_map(|(_, entry)| {
+        let mut node: Node = serde_json::from_slice(&entry.value).ok()?;
+        node.metadata.revision = Some(entry.revision);
+        Some((node, entry.revision))
+    });
+    (seen, nodes.collect())
+}
+
+/// A node by name or id.
+fn find(view: &View, name_or_id: &str) -> Outcome<(Revision, Node, Revision)> {
+    let (seen, nodes) = all(view);
+    let id = name_or_id.parse::<NodeId>().ok();
+    let found = nodes
+        .iter()
+        .find(|(node, _)| node.metadata.name == name_or_id)
+        .or_else(|| nodes.iter().find(|(node, _)| Some(node.spec.id) == id));
+    let (node, revision) = found.cloned().ok_or_else(|| {
+        let known = nodes.iter().map(|(node, _)| node.metadata.name.as_str());
+        let hint = swarmer_model::nearest(name_or_id, known)
+            .map(|name| format!("; did you mean {name}?"))
+            .unwrap_or_default();
+        Problem::new(codes::NOT_FOUND, format!("there is no node {name_or_id:?}{hint}"))
+    })?;
+    Ok((seen, node, revision))
+}
+
+fn check_seen(headers: &WriteHeaders, node: &Node, revision: Revision) -> Outcome<()> {
+    match headers.if_match {
+        Some(expected) if expected != revision => {
+            let detail = format!(
+                "node {} was seen at revision {expected}, it is at revision {revision}",
+                node.metadata.name
+            );
+            Err(Problem::new(codes::CONFLICT, detail))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) async fn list(State(api): State<Arc<Api>>) -> Answer {
+    let (seen, nodes) = all(&api.member()?.control.view());
+    let items = nodes.iter().map(|(node, _)| json!(node)).collect();
+    Ok(reply::list(seen, items))
+}
+
+pub(super) async fn get(State(api): State<Arc<Api>>, At(node): At<String>) -> Answer {
+    let (seen, node, revision) = find(&api.member()?.control.view(), &node)?;
+    Ok(reply::resource(seen, revision, &json!(node)))
+}
+
+pub(super) async fn delete(
+    State(api): State<Arc<Api>>,
+    At(name): At<String>,
+    headers: WriteHeaders,
+) -> Answer {
+    let context = api.member()?;
+    let view = context.control.view();
+    let found = find(&view, &name).and_then(|(_, node, revision)| {
+        check_seen(&headers, &node, revision)?;
+        Ok((node, revision))
+    });
+    let (node, revision) = match found {
+        Ok(found) => found,
+        Err(problem) => {
+            if headers.already_applied(&context).await? {
+                return Ok(reply::read(view.revision(), &json!({ "deleted": name })));
+            }
+            return Err(problem.into());
+        }
+    };
+    let alive =
+        context.gossip.members().iter().any(|m| m.node == node.spec.id && m.state.is_active());
+    if alive && context.control.status().voters.contains(&node.spec.id) {
+        // Shut out while it votes, it would take a vote away that the majority may need.
+        let detail = format!(
+            "node {} votes and is alive; stop it first, then delete it",
+            node.metadata.name
+        );
+        return Err(Problem::new(codes::CONFLICT, detail).into());
+    }
+    let mut txn = Txn::new()
+        .check(Key::node(node.spec.id), Expect::At(revision))
+        .delete(Key::node(node.spec.id))
+        .delete(name_claim(&node.metadata.name));
+    txn.request_id = headers.request_id(0);
+    let outcome = context.control.write(txn).await?;
+    let revision = outcome.committed(&format!("deleting node {}", node.metadata.name))?;
+    let value = json!({ "deleted": node.metadata.name, "id": node.spec.id, "revision": revision });
+    Ok(reply::read(revision, &value))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Drain {
+    draining: bool,
+}
+
+pub(super) async fn drain(
+    State(api): State<Arc<Api>>,
+    At(name): At<String>,
+    headers: WriteHeaders,
+    body: JsonBytes,
+) -> Answer {
+    let context = api.member()?;
+    let Drain { draining } = body.read()?;
+    let view = context.control.view();
+    for attempt in 0..MAX_ATTEMPTS {
+        let (seen, mut node, revision) = find(&view, &name)?;
+        if node.spec.draining == draining {
+            return Ok(reply::resource(seen, revision, &json!(node)));
+        }
+        check_seen(&headers, &node, revision)?;
+        node.spec.draining = draining;
+        node.metadata.revision = None;
+        let value = serde_json::to_vec(&node)
+            .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;
+        let key = Key::node(node.spec.id);
+        let mut txn = Txn::new().check(key.as_str(), Expect::At(revision)).put(key, value);
+        txn.request_id = headers.request_id(attempt);
+        match context.control.write(txn).await? {
+            TxnOutcome::Committed { .. } => {
+                let (seen, node, revision) = find(&view, &name)?;
+                return Ok(reply::resource(seen, revision, &json!(node)));
+            }
+            TxnOutcome::Conflict { revision, .. } => {
+                let _ = view.wait_for(revision, std::time::Duration::from_secs(1)).await;
+            }
+        }
+    }
+    let detail = format!("node {name} changed {MAX_ATTEMPTS} times while this was tried");
+    Err(Problem::new(codes::CONFLICT, detail).retry_after(1).into())
+}

@@ -1,0 +1,268 @@
+//! `deploy`: a component file or an app's folder → artifact, resources, rollout.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use http::{Method, Request, header};
+use serde_json::{Value, json};
+use swarmer_model::{Digest, Function, Labels, Metadata, Millis, Resource as _, Violations};
+
+use crate::{
+    cli::{
+        Client, Printer,
+        client::{full, segment},
+        output::at,
+    },
+    codes,
+    config::parse_labels,
+    manifest::{FILE_NAME, Manifest},
+    problem::{Outcome, Problem},
+};
+
+/// How long a new version may take until it serves.
+const ROLLOUT_DEADLINE: Duration = Duration::from_secs(120);
+/// How often the rollout is looked at.
+const POLL: Duration = Duration::from_millis(50);
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    swarmer deploy hello.wasm --name hello --env GREETING=hi\n  \
+    swarmer deploy .             the app described by ./swarmer.toml")]
+pub(crate) struct Deploy {
+    /// Component file, folder with swarmer.toml, or the manifest itself
+    #[arg(default_value = ".")]
+    path: PathBuf,
+    /// Name of the function [default: the file's name]
+    #[arg(long)]
+    name: Option<String>,
+    #[arg(short, long)]
+    namespace: Option<String>,
+    /// Environment variable, NAME=value; may be given several times
+    #[arg(long = "env")]
+    env: Vec<String>,
+    /// Path prefix on the ingress [default: /NAME]
+    #[arg(long)]
+    route: Option<String>,
+    /// How many nodes serve it [default: 2]
+    #[arg(long)]
+    replicas: Option<u32>,
+    /// Memory of each instance [default: 64MiB]
+    #[arg(long)]
+    memory: Option<swarmer_model::ByteSize>,
+    /// Time that one request may take [default: 30s]
+    #[arg(long)]
+    timeout: Option<Millis>,
+    /// Requests at once on each node [default: 100]
+    #[arg(long)]
+    concurrency: Option<u32>,
+    /// Authority that it may send requests to; may be given several times
+    #[arg(long)]
+    outgoing: Vec<String>,
+    /// Only on nodes with this label, key=value; may be given several times
+    #[arg(long = "label")]
+    labels: Vec<String>,
+    /// Return as soon as it is accepted, without waiting until it serves
+    #[arg(long)]
+    no_wait: bool,
+}
+
+impl Deploy {
+    pub(crate) fn of_path(path: PathBuf) -> Self {
+        Self {
+            path,
+            name: None,
+            namespace: None,
+            env: Vec::new(),
+            route: None,
+            replicas: None,
+            memory: None,
+            timeout: None,
+            concurrency: None,
+            outgoing: Vec::new(),
+            labels: Vec::new(),
+            no_wait: false,
+        }
+    }
+
+    pub(crate) async fn run(&self, client: &Client, printer: &Printer) -> Outcome<()> {
+        let functions = self.functions(printer)?;
+        let mut answers = Vec::new();
+        for (function, bytes) in functions {
+            answers.push(deploy(client, printer, function, bytes, !self.no_wait).await?);
+        }
+        if printer.is_table() { Ok(()) } else { printer.value(&json!({ "items": answers })) }
+    }
+
+    /// The functions that the path describes, each with its component's bytes.
+    fn functions(&self, printer: &Printer) -> Outcome<Vec<(Function, Vec<u8>)>> {
+        let is_manifest = self.path.extension().is_some_and(|e| e == "toml");
+        let manifest =
+            if self.path.is_dir() { self.path.join(FILE_NAME) } else { self.path.clone() };
+        if self.path.is_dir() || is_manifest {
+            return self.app(&manifest, printer);
+        }
+        let bytes = read_component(&self.path)?;
+        let stem = self.path.file_stem().map(|s| s.to_string_lossy().replace('_', "-"));
+        let name = self.name.clone().or(stem).unwrap_or_default();
+        let mut metadata = Metadata::named(name);
+        if let Some(namespace) = &self.namespace {
+            metadata.namespace.clone_from(namespace);
+        }
+        let mut function = Function::new(metadata, Digest::of(&bytes));
+        self.adjust(&mut function)?;
+        Ok(vec![(function, bytes)])
+    }
+
+    /// Applies what flags say.
+    fn adjust(&self, function: &mut Function) -> Outcome<()> {
+        let template = &mut function.spec.template;
+        for entry in &self.env {
+            let Some((name, value)) = entry.split_once('=') else {
+                return Err(Problem::new(
+                    codes::USAGE,
+                    format!("--env {entry:?}: must be NAME=value"),
+                ));
+            };
+            template.env.insert(name.to_owned(), value.to_owned());
+        }
+        template.outgoing.extend(self.outgoing.iter().cloned());
+        let limits = &mut template.limits;
+        limits.memory = self.memory.unwrap_or(limits.memory);
+        limits.timeout = self.timeout.unwrap_or(limits.timeout);
+        limits.concurrency = self.concurrency.unwrap_or(limits.concurrency);
+        if let Some(route) = &self.route {
+            function.spec.routes =
+                vec![swarmer_model::Route { path: route.clone(), hosts: Vec::new() }];
+        }
+        let placement = &mut function.spec.placement;
+        placement.replicas = self.replicas.unwrap_or(placement.replicas);
+        let mut violations = Violations::default();
+        let labels: Labels = parse_labels("label", &self.labels, &mut violations);
+        violations.finish()?;
+        placement.labels.extend(labels);
+        function.validate().map_err(Problem::from)
+    }
+
+    fn app(&self, path: &Path, printer: &Printer) -> Outcome<Vec<(Function, Vec<u8>)>> {
+        let manifest = Manifest::read(path)?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        let mut functions = Vec::new();
+        for entry in &manifest.functions {
+            if self.name.as_ref().is_some_and(|name| *name != entry.name) {
+                continue;
+            }
+            if let Some(build) = &entry.build {
+                let folder = base.join(entry.source.as_deref().unwrap_or(Path::new(".")));
+                printer.progress(&format!("{}: building with `{build}`", entry.name));
+                let status = Command::new("sh").arg("-c").arg(build).current_dir(&folder).status();
+                match status {
+                    Ok(status) if status.success() => {}
+                    Ok(status) => {
+                        let why = format!("{}: `{build}` ended with {status}", entry.name);
+                        return Err(Problem::new(codes::MANIFEST, why));
+                    }
+                    Err(error) => {
+                        let why = format!("{}: cannot run `{build}`: {error}", entry.name);
+                        return Err(Problem::new(codes::MANIFEST, why));
+                    }
+                }
+            }
+            let bytes = read_component(&base.join(&entry.component))?;
+            let namespace = self.namespace.as_deref();
+            let mut function = manifest.function(entry, Digest::of(&bytes), namespace);
+            self.adjust(&mut function)?;
+            functions.push((function, bytes));
+        }
+        if functions.is_empty() {
+            let why = format!("{} has no function {:?}", path.display(), self.name);
+            return Err(Problem::new(codes::NOT_FOUND, why));
+        }
+        Ok(functions)
+    }
+}
+
+fn read_component(path: &Path) -> Outcome<Vec<u8>> {
+    let bytes = std::fs::read(path).map_err(|error| {
+        Problem::new(codes::NOT_FOUND, format!("cannot read {}: {error}", path.display()))
+    })?;
+    if bytes.is_empty() {
+        return Err(Problem::new(codes::USAGE, format!("{} is empty", path.display())));
+    }
+    // A text form is fine: `wat` files of components are compiled by the node's own engine only
+    // in their binary form, so say so here instead of at the end of an upload.
+    if bytes.starts_with(b"(") {
+        let why = format!("{} is WebAssembly text; give the binary component", path.display());
+        return Err(Problem::new(codes::USAGE, why));
+    }
+    Ok(bytes)
+}
+
+/// Uploads the component, commits the function and waits until the new version serves.
+pub(crate) async fn deploy(
+    client: &Client,
+    printer: &Printer,
+    function: Function,
+    bytes: Vec<u8>,
+    wait: bool,
+) -> Outcome<Value> {
+    let name = function.metadata.name.clone();
+    let doing = format!("deploying {}", function.id());
+    let digest = function.spec.template.component;
+    printer.progress(&format!("{name}: uploading {} bytes ({})", bytes.len(), digest.short()));
+    let upload = Request::builder()
+        .method(Method::PUT)
+        .header(header::CONTENT_TYPE, "application/wasm")
+        .header(header::CONTENT_LENGTH, bytes.len());
+    let path = format!("/v1/artifacts/{digest}");
+    client.exchange(upload, &path, full(bytes)).await.map_err(|p| p.while_doing(&doing))?;
+    let path = format!(
+        "/v1/namespaces/{}/functions/{}",
+        segment(&function.metadata.namespace),
+        segment(&name)
+    );
+    let resource = serde_json::to_value(&function)
+        .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;
+    let mut answer =
+        client.json(Method::PUT, &path, &resource).await.map_err(|p| p.while_doing(&doing))?;
+    if wait {
+        answer = until_ready(client, &path, &name).await?;
+    }
+    let version = at(&answer, "live.version").as_u64().unwrap_or_default();
+    let ready = at(&answer, "live.ready").as_u64().unwrap_or_default();
+    let serving = if wait { format!(", ready on {ready} node(s)") } else { String::new() };
+    if printer.is_table() {
+        let routes = answer["spec"]["routes"].as_array().cloned().unwrap_or_default();
+        let paths: Vec<&str> = routes.iter().filter_map(|route| route["path"].as_str()).collect();
+        printer.text(&format!("{name} version {version} at {}{serving}\n", paths.join(", ")))?;
+    }
+    Ok(answer)
+}
+
+async fn until_ready(client: &Client, path: &str, name: &str) -> Outcome<Value> {
+    let start = Instant::now();
+    loop {
+        let function: Value = client.get(path).await?;
+        let live = &function["live"];
+        if live["ready"].as_u64().unwrap_or(0) > 0 || live["switchedOff"] == true {
+            return Ok(function);
+        }
+        if let Some(error) = live["error"].as_str() {
+            return Err(Problem::new(codes::ROLLOUT_FAILED, format!("{name}: {error}")));
+        }
+        if start.elapsed() > ROLLOUT_DEADLINE {
+            let reasons = live["reasons"].as_array().cloned().unwrap_or_default();
+            let reasons: Vec<&str> = reasons.iter().filter_map(|r| r["text"].as_str()).collect();
+            let why = format!(
+                "{name} is accepted, but no node serves it after {} s: {}",
+                ROLLOUT_DEADLINE.as_secs(),
+                if reasons.is_empty() { "no node told why".to_owned() } else { reasons.join("; ") }
+            );
+            return Err(Problem::new(codes::ROLLOUT_FAILED, why));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}

@@ -1,0 +1,320 @@
+//! `dev`: a whole local cluster in one command, in the foreground.
+
+mod nodes;
+mod watch;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use serde_json::Value;
+use swarmer_model::{Digest, Function, Metadata};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{
+    cli::{
+        Client, ClientOptions, Output, Printer,
+        deploy::{Deploy, deploy},
+    },
+    codes,
+    problem::{Outcome, Problem},
+};
+use nodes::{DevNode, Janitor, Ports};
+
+/// The most nodes of a local cluster: each is a process of its own.
+const MAX_NODES: u32 = 15;
+/// How long the cluster may take to come up.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// How often readiness is asked for.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The example that `dev` deploys when it is given nothing else; made by the build from WAT + WIT.
+const EXAMPLE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hello.wasm"));
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    swarmer dev                     three nodes and an example function\n  \
+    swarmer dev --nodes 1 hello.wasm\n  \
+    swarmer dev --watch ./my-app    deploys again whenever a file changes")]
+pub(crate) struct Dev {
+    /// How many nodes
+    #[arg(long, default_value_t = 3)]
+    nodes: u32,
+    /// Folder for the nodes' data, kept at the end [default: a temporary one, removed]
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// First ingress port; the nodes take it and the ones after it [default: free ones]
+    #[arg(long)]
+    http_port: Option<u16>,
+    /// First API port [default: free ones]
+    #[arg(long)]
+    api_port: Option<u16>,
+    /// Deploy again when a file of WHAT changes
+    #[arg(long)]
+    watch: bool,
+    /// Component files, app folders or manifests [default: the bundled example]
+    what: Vec<PathBuf>,
+}
+
+impl Dev {
+    pub(crate) fn run(self) -> Outcome<ExitCode> {
+        if self.nodes == 0 || self.nodes > MAX_NODES {
+            let why = format!("--nodes is {}: must be from 1 to {MAX_NODES}", self.nodes);
+            return Err(Problem::new(codes::USAGE, why));
+        }
+        for path in &self.what {
+            if !path.exists() {
+                let why = format!("{} does not exist", path.display());
+                return Err(Problem::new(codes::NOT_FOUND, why));
+            }
+        }
+        // On this thread, which lives as long as the process: nodes end with the thread that
+        // started them.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Problem::new(codes::FAILED, error.to_string()))?;
+        runtime.block_on(self.supervise())
+    }
+
+    async fn supervise(self) -> Outcome<ExitCode> {
+        let mut stop = Stop::new()?;
+        let printer = Printer::new(Output::Table);
+        let folder = Folder::open(self.dir.as_deref())?;
+        let mut janitor = Janitor::start(folder.temporary.then_some(folder.path.as_path()))?;
+        let mut nodes = Vec::new();
+        let outcome = tokio::select! {
+            biased;
+            () = stop.wait() => Ok(()),
+            outcome = self.serve(&folder.path, &mut janitor, &mut nodes, &printer) => outcome,
+        };
+        if outcome.is_ok() {
+            eprintln!("\nstopping {} node(s)", nodes.len());
+        }
+        for node in &nodes {
+            node.terminate();
+        }
+        for node in &mut nodes {
+            node.wait().await;
+        }
+        janitor.finish();
+        outcome.map(|()| ExitCode::SUCCESS)
+    }
+
+    /// Brings everything up, and stays until a node ends.
+    async fn serve(
+        &self,
+        folder: &Path,
+        janitor: &mut Janitor,
+        nodes: &mut Vec<DevNode>,
+        printer: &Printer,
+    ) -> Outcome<()> {
+        let start = Instant::now();
+        self.start_nodes(folder, janitor, nodes).await?;
+        eprintln!("cluster of {} ready in {:.1} s", nodes.len(), start.elapsed().as_secs_f64());
+        let client = nodes[0].client()?;
+        self.deploy_all(&client, printer).await?;
+        self.print_summary(&client, nodes).await?;
+        let mut changes = watch::Changes::new(&self.what);
+        loop {
+            tokio::select! {
+                failed = nodes::first_exit(nodes) => return Err(failed),
+                () = changes.next(), if self.watch => {
+                    eprintln!("a file changed: deploying again");
+                    if let Err(problem) = self.deploy_all(&client, printer).await {
+                        eprintln!("error: {problem}");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn start_nodes(
+        &self,
+        folder: &Path,
+        janitor: &mut Janitor,
+        nodes: &mut Vec<DevNode>,
+    ) -> Outcome<()> {
+        // Voters are an odd number; the others join as any node would.
+        let founders = match self.nodes {
+            1 | 2 => 1,
+            3 | 4 => 3,
+            _ => 3,
+        };
+        eprintln!("starting {} node(s), data in {}", self.nodes, folder.display());
+        let secret = swarmer_mesh::founding::FoundingToken::generate();
+        let token = folder.join("founding.token");
+        crate::agent::data_dir::write_bytes(&token, secret.text().as_bytes())?;
+        let ports: Vec<Ports> = (0..self.nodes)
+            .map(|i| Ports::choose(i, self.http_port, self.api_port))
+            .collect::<Outcome<_>>()?;
+        let seeds: Vec<String> =
+            ports.iter().take(founders).map(|ports| ports.listen.to_string()).collect();
+        for (i, ports) in ports.iter().take(founders).enumerate() {
+            let node = DevNode::start(folder, i, *ports, &seeds, &token, founders)?;
+            janitor.tell(&node)?;
+            nodes.push(node);
+        }
+        wait_ready(nodes).await?;
+        if ports.len() == founders {
+            return Ok(());
+        }
+        let client = nodes[0].client()?;
+        let uses = ports.len() - founders;
+        let request = serde_json::json!({ "kind": "join", "uses": uses, "ttl": "1h" });
+        let answer = client.json(http::Method::POST, "/v1/tokens", &request).await?;
+        let join = folder.join("join.token");
+        let text = answer["token"].as_str().unwrap_or_default();
+        crate::agent::data_dir::write_bytes(&join, text.as_bytes())?;
+        for (i, ports) in ports.iter().enumerate().skip(founders) {
+            let node = DevNode::start(folder, i, *ports, &seeds, &join, founders)?;
+            janitor.tell(&node)?;
+            nodes.push(node);
+        }
+        wait_ready(nodes).await
+    }
+
+    async fn deploy_all(&self, client: &Client, printer: &Printer) -> Outcome<()> {
+        if self.what.is_empty() {
+            let function = Function::new(Metadata::named("hello"), Digest::of(EXAMPLE));
+            deploy(client, printer, function, EXAMPLE.to_vec(), true).await?;
+        }
+        for path in &self.what {
+            Deploy::of_path(path.clone()).run(client, printer).await?;
+        }
+        Ok(())
+    }
+
+    async fn print_summary(&self, client: &Client, nodes: &[DevNode]) -> Outcome<()> {
+        println!();
+        crate::cli::cluster::members(client, &Printer::new(Output::Table)).await?;
+        println!();
+        for node in nodes {
+            println!(
+                "{:<8} ingress http://{}   API http://{}",
+                node.name, node.ports.http, node.ports.api
+            );
+        }
+        let functions: Value = client.get("/v1/namespaces/default/functions").await?;
+        let routes = functions["items"].as_array().into_iter().flatten();
+        let paths: Vec<&str> =
+            routes.filter_map(|f| f["spec"]["routes"][0]["path"].as_str()).collect();
+        println!("\ntry:");
+        for path in paths {
+            println!("  curl http://{}{path}", nodes[0].ports.http);
+        }
+        println!(
+            "  export SWARMER_ADDR=http://{}   # for swarmer members, deploy, logs, …",
+            nodes[0].ports.api
+        );
+        println!("\nCtrl-C stops the cluster");
+        Ok(())
+    }
+}
+
+async fn wait_ready(nodes: &mut [DevNode]) -> Outcome<()> {
+    let start = Instant::now();
+    for i in 0..nodes.len() {
+        let client = nodes[i].client()?;
+        let mut told = String::new();
+        loop {
+            if let Some(problem) = nodes::exited(nodes) {
+                return Err(problem);
+            }
+            let why = match client.get::<Value>("/readyz").await {
+                Ok(_) => break,
+                Err(problem) => problem.detail,
+            };
+            if start.elapsed() > READY_DEADLINE {
+                let why = format!(
+                    "{} is not ready after {} s: {why}\n{}",
+                    nodes[i].name,
+                    READY_DEADLINE.as_secs(),
+                    nodes[i].last_lines()
+                );
+                return Err(Problem::new(codes::FAILED, why));
+            }
+            // What a node waits for is worth telling when it takes a moment.
+            if start.elapsed() > Duration::from_secs(2) && why != told {
+                eprintln!("  {}: {why}", nodes[i].name);
+                told = why;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        eprintln!("  {} is ready", nodes[i].name);
+    }
+    Ok(())
+}
+
+/// The folder with the nodes' data.
+struct Folder {
+    path: PathBuf,
+    temporary: bool,
+}
+
+impl Folder {
+    fn open(given: Option<&Path>) -> Outcome<Self> {
+        let fail = |error: std::io::Error| Problem::new(codes::DATA_DIR, error.to_string());
+        match given {
+            Some(path) => {
+                std::fs::create_dir_all(path).map_err(fail)?;
+                let path = path.canonicalize().map_err(fail)?;
+                if path.join("node-1").exists() {
+                    let why = format!(
+                        "{} holds the data of an earlier `dev`; remove it or give another --dir",
+                        path.display()
+                    );
+                    return Err(Problem::new(codes::DATA_DIR_FOREIGN, why));
+                }
+                Ok(Self { path, temporary: false })
+            }
+            None => {
+                let folder =
+                    tempfile::Builder::new().prefix("swarmer-dev-").tempdir().map_err(fail)?;
+                // The janitor removes it, whichever way this process ends.
+                Ok(Self { path: folder.keep(), temporary: true })
+            }
+        }
+    }
+}
+
+/// Ctrl-C, SIGTERM and the terminal going away.
+struct Stop {
+    signals: [Signal; 3],
+}
+
+impl Stop {
+    fn new() -> Outcome<Self> {
+        let listen =
+            |kind| signal(kind).map_err(|error| Problem::new(codes::FAILED, error.to_string()));
+        Ok(Self {
+            signals: [
+                listen(SignalKind::interrupt())?,
+                listen(SignalKind::terminate())?,
+                listen(SignalKind::hangup())?,
+            ],
+        })
+    }
+
+    async fn wait(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.signals;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+/// A client of a local API.
+fn client_of(api: std::net::SocketAddr) -> Outcome<Client> {
+    Client::new(&ClientOptions {
+        addr: format!("http://{api}"),
+        token: None,
+        cacert: None,
+        output: Output::Table,
+    })
+}

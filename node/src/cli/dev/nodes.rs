@@ -1,0 +1,206 @@
+//! The processes of a local cluster.
+
+use std::{
+    fs::File,
+    io::Write as _,
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    cli::{Client, dev::client_of},
+    codes,
+    problem::{Outcome, Problem},
+    process,
+};
+
+/// How long a node may take to stop by itself before it is killed.
+const STOP_DEADLINE: Duration = Duration::from_secs(15);
+/// How many of a node's last log lines are shown when it failed.
+const LAST_LINES: usize = 12;
+
+/// Where a local node listens.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ports {
+    pub(super) listen: SocketAddr,
+    pub(super) http: SocketAddr,
+    pub(super) api: SocketAddr,
+}
+
+impl Ports {
+    /// The ports of node `i`, free ones where none is given.
+    pub(super) fn choose(i: u32, http: Option<u16>, api: Option<u16>) -> Outcome<Self> {
+        let fail = |error: std::io::Error| {
+            Problem::new(codes::PORT_IN_USE, format!("no free port to be had: {error}"))
+        };
+        let local = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let free = || TcpListener::bind(local(0)).and_then(|listener| listener.local_addr());
+        let given = |flag: &str, first: u16| {
+            let port =
+                u16::try_from(i).ok().and_then(|i| first.checked_add(i)).ok_or_else(|| {
+                    Problem::new(
+                        codes::USAGE,
+                        format!("{flag} {first} leaves no ports for all nodes"),
+                    )
+                })?;
+            TcpListener::bind(local(port)).map_err(|error| {
+                Problem::new(codes::PORT_IN_USE, format!("{flag}: port {port}: {error}"))
+            })?;
+            Ok(local(port))
+        };
+        let udp = UdpSocket::bind(local(0)).and_then(|socket| socket.local_addr()).map_err(fail)?;
+        Ok(Self {
+            listen: udp,
+            http: http.map_or_else(|| free().map_err(fail), |port| given("--http-port", port))?,
+            api: api.map_or_else(|| free().map_err(fail), |port| given("--api-port", port))?,
+        })
+    }
+}
+
+/// One node of the local cluster.
+pub(super) struct DevNode {
+    pub(super) name: String,
+    pub(super) ports: Ports,
+    child: Child,
+    log: PathBuf,
+}
+
+impl DevNode {
+    pub(super) fn start(
+        folder: &Path,
+        i: usize,
+        ports: Ports,
+        seeds: &[String],
+        token: &Path,
+        founders: usize,
+    ) -> Outcome<Self> {
+        let name = format!("node-{}", i + 1);
+        let fail = |error: std::io::Error| {
+            Problem::new(codes::FAILED, format!("cannot start {name}: {error}"))
+        };
+        let log = folder.join(format!("{name}.log"));
+        let output = File::create(&log).map_err(fail)?;
+        let program = std::env::current_exe().map_err(fail)?;
+        let mut command = Command::new(program);
+        // A configuration meant for a real node must not leak into this one.
+        for (key, _) in std::env::vars_os() {
+            if key.to_string_lossy().starts_with("SWARMER_") && key != "SWARMER_LOG" {
+                command.env_remove(key);
+            }
+        }
+        let child = command
+            .arg("node")
+            .args(["--name", &name])
+            .arg("--data-dir")
+            .arg(folder.join(&name))
+            .args(["--listen", &ports.listen.to_string()])
+            .args(["--http", &ports.http.to_string()])
+            .args(["--api", &ports.api.to_string()])
+            .args(["--join", &seeds.join(",")])
+            .arg("--token-file")
+            .arg(token)
+            .args(["--bootstrap-expect", &founders.to_string()])
+            .args(["--die-with", &std::process::id().to_string()])
+            // Ctrl-C of the terminal reaches `dev` alone, which stops the nodes in order.
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().map_err(fail)?)
+            .stderr(output)
+            .spawn()
+            .map_err(fail)?;
+        Ok(Self { name, ports, child, log })
+    }
+
+    pub(super) fn client(&self) -> Outcome<Client> {
+        client_of(self.ports.api)
+    }
+
+    pub(super) fn terminate(&self) {
+        process::signal(self.child.id(), libc::SIGTERM);
+    }
+
+    /// Waits until it is gone, and kills it if that takes too long.
+    pub(super) async fn wait(&mut self) {
+        let start = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if start.elapsed() > STOP_DEADLINE {
+                eprintln!("{} does not stop; killing it", self.name);
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// The last lines of its log.
+    pub(super) fn last_lines(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let from = lines.len().saturating_sub(LAST_LINES);
+        lines[from..].iter().map(|line| format!("    {line}\n")).collect()
+    }
+}
+
+/// The first node that ended by itself, if one did.
+pub(super) fn exited(nodes: &mut [DevNode]) -> Option<Problem> {
+    nodes.iter_mut().find_map(|node| {
+        let status = node.child.try_wait().ok().flatten()?;
+        let why =
+            format!("{} ended with {status}; its last lines:\n{}", node.name, node.last_lines());
+        Some(Problem::new(codes::FAILED, why))
+    })
+}
+
+/// Waits until a node ends by itself.
+pub(super) async fn first_exit(nodes: &mut [DevNode]) -> Problem {
+    loop {
+        if let Some(problem) = exited(nodes) {
+            return problem;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// The process that cleans up when this one is killed.
+pub(super) struct Janitor {
+    child: Child,
+}
+
+impl Janitor {
+    pub(super) fn start(remove: Option<&Path>) -> Outcome<Self> {
+        let fail = |error: std::io::Error| Problem::new(codes::FAILED, error.to_string());
+        let mut command = Command::new(std::env::current_exe().map_err(fail)?);
+        command.arg("__janitor");
+        if let Some(folder) = remove {
+            command.arg("--remove").arg(folder);
+        }
+        let child = command
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(fail)?;
+        Ok(Self { child })
+    }
+
+    pub(super) fn tell(&mut self, node: &DevNode) -> Outcome<()> {
+        let pipe = self.child.stdin.as_mut();
+        let told =
+            pipe.map(|pipe| writeln!(pipe, "{}", node.child.id()).and_then(|()| pipe.flush()));
+        match told {
+            Some(Ok(())) => Ok(()),
+            _ => Err(Problem::new(codes::FAILED, "the process that cleans up is gone")),
+        }
+    }
+
+    /// Lets it clean up, and waits for that.
+    pub(super) fn finish(mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}

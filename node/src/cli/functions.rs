@@ -1,0 +1,164 @@
+//! `invoke` and `rollout`.
+
+use std::io::Write as _;
+
+use clap::{Args, Subcommand};
+use http::{Method, Request, header};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use swarmer_model::DEFAULT_NAMESPACE;
+
+use crate::{
+    cli::{
+        Client, Printer,
+        client::{full, segment},
+        output::at,
+    },
+    codes,
+    problem::{Outcome, Problem},
+};
+
+/// Send a request to a function.
+#[derive(Debug, Args)]
+pub(crate) struct Invoke {
+    /// The function's name
+    name: String,
+    #[arg(short, long, default_value = DEFAULT_NAMESPACE)]
+    namespace: String,
+    /// Method [default: GET, or POST with --data]
+    #[arg(short = 'X', long)]
+    method: Option<Method>,
+    /// Path behind the function's route
+    #[arg(long, default_value = "")]
+    path: String,
+    /// Body
+    #[arg(short, long)]
+    data: Option<String>,
+    /// Header, "name: value"; may be given several times
+    #[arg(short = 'H', long = "header")]
+    headers: Vec<String>,
+    /// Show the answer's status and headers too
+    #[arg(short, long)]
+    include: bool,
+}
+
+impl Invoke {
+    pub(crate) async fn run(&self, client: &Client) -> Outcome<()> {
+        let path = format!(
+            "/v1/namespaces/{}/functions/{}/invoke{}",
+            segment(&self.namespace),
+            segment(&self.name),
+            self.path
+        );
+        let default = if self.data.is_some() { Method::POST } else { Method::GET };
+        let mut request = Request::builder().method(self.method.clone().unwrap_or(default));
+        for line in &self.headers {
+            let Some((name, value)) = line.split_once(':') else {
+                let why = format!("--header {line:?}: must be \"name: value\"");
+                return Err(Problem::new(codes::USAGE, why));
+            };
+            request = request.header(name.trim(), value.trim());
+        }
+        if self.data.is_some()
+            && !self.headers.iter().any(|h| h.to_lowercase().starts_with("content-type"))
+        {
+            request = request.header(header::CONTENT_TYPE, "text/plain");
+        }
+        let body = full(self.data.clone().unwrap_or_default());
+        let response = client.send(request, &path, body).await?;
+        let (head, mut body) = response.into_parts();
+        let mut out = std::io::stdout();
+        let broken = |error: std::io::Error| Problem::new(codes::FAILED, error.to_string());
+        if self.include {
+            writeln!(out, "HTTP {}", head.status).map_err(broken)?;
+            for (name, value) in &head.headers {
+                writeln!(out, "{name}: {}", String::from_utf8_lossy(value.as_bytes()))
+                    .map_err(broken)?;
+            }
+            writeln!(out).map_err(broken)?;
+        }
+        let made_here = head.headers.get("x-swarmer-error").is_some();
+        let mut problem = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
+                Problem::new(codes::UNREACHABLE, format!("the answer broke off: {error}"))
+            })?;
+            let Ok(data) = frame.into_data() else { continue };
+            if made_here && problem.len() < 64 << 10 {
+                problem.extend_from_slice(&data);
+            } else {
+                out.write_all(&data).map_err(broken)?;
+            }
+        }
+        out.flush().map_err(broken)?;
+        if made_here {
+            return Err(Problem::from_document(head.status.as_u16(), &problem));
+        }
+        if head.status.is_client_error() || head.status.is_server_error() {
+            return Err(Problem::new(
+                codes::FAILED,
+                format!("the function answered {}", head.status),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Versions and weights.
+#[derive(Debug, Args)]
+pub(crate) struct Rollout {
+    #[command(subcommand)]
+    command: RolloutCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum RolloutCommand {
+    /// Show the versions and their shares
+    Status(Which),
+    /// Bring back the version before
+    Undo(Which),
+}
+
+#[derive(Debug, Args)]
+struct Which {
+    /// The function's name
+    name: String,
+    #[arg(short, long, default_value = DEFAULT_NAMESPACE)]
+    namespace: String,
+}
+
+impl Which {
+    fn path(&self) -> String {
+        format!("/v1/namespaces/{}/functions/{}", segment(&self.namespace), segment(&self.name))
+    }
+}
+
+impl Rollout {
+    pub(crate) async fn run(&self, client: &Client, printer: &Printer) -> Outcome<()> {
+        match &self.command {
+            RolloutCommand::Status(which) => {
+                let function: Value = client.get(&which.path()).await?;
+                let versions = at(&function, "live.versions").as_array().cloned();
+                printer.list(
+                    &versions.unwrap_or_default(),
+                    &[
+                        ("VERSION", "number"),
+                        ("COMPONENT", "component"),
+                        ("WEIGHT", "weight"),
+                        ("READY", "ready"),
+                    ],
+                )
+            }
+            RolloutCommand::Undo(which) => {
+                let path = format!("{}/rollout/undo", which.path());
+                let answer = client.json(Method::POST, &path, &json!({})).await?;
+                if printer.is_table() {
+                    let version = at(&answer, "live.version");
+                    printer.text(&format!("{} is back at version {version}\n", which.name))
+                } else {
+                    printer.value(&answer)
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! `logs`: what a function wrote, from all nodes.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use clap::Args;
+use serde_json::Value;
+use swarmer_model::DEFAULT_NAMESPACE;
+
+use crate::{
+    cli::{Client, Printer, client::segment},
+    problem::Outcome,
+};
+
+/// How often new lines are asked for.
+const FOLLOW_POLL: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// The function's name
+    name: String,
+    #[arg(short, long, default_value = DEFAULT_NAMESPACE)]
+    namespace: String,
+    /// Go on with what it writes from now on
+    #[arg(short, long)]
+    follow: bool,
+    /// How many of the last lines
+    #[arg(long, default_value_t = 100)]
+    tail: usize,
+}
+
+impl Logs {
+    pub(crate) async fn run(&self, client: &Client, printer: &Printer) -> Outcome<()> {
+        let base = format!(
+            "/v1/namespaces/{}/functions/{}/logs",
+            segment(&self.namespace),
+            segment(&self.name)
+        );
+        // The next line wanted of each node.
+        let mut cursors: BTreeMap<String, u64> = BTreeMap::new();
+        let mut tail = self.tail;
+        loop {
+            let after: Vec<String> =
+                cursors.iter().map(|(node, n)| format!("{node}:{n}")).collect();
+            let path = format!("{base}?tail={tail}&after={}", after.join(","));
+            let list: Value = client.get(&path).await?;
+            for line in list["items"].as_array().into_iter().flatten() {
+                if let (Some(node), Some(sequence)) =
+                    (line["node"].as_str(), line["sequence"].as_u64())
+                {
+                    let next = cursors.entry(node.to_owned()).or_default();
+                    *next = (*next).max(sequence + 1);
+                }
+                if printer.is_table() {
+                    let text = |key: &str| line[key].as_str().unwrap_or("-");
+                    printer.text(&format!(
+                        "{} {} v{} {} {}\n",
+                        text("time"),
+                        text("node"),
+                        line["version"],
+                        text("stream"),
+                        text("text")
+                    ))?;
+                } else {
+                    printer.text(&format!("{line}\n"))?;
+                }
+            }
+            if !self.follow {
+                return Ok(());
+            }
+            tail = 10_000;
+            tokio::time::sleep(FOLLOW_POLL).await;
+        }
+    }
+}

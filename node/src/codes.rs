@@ -1,0 +1,145 @@
+//! The codes of this crate, and the list of all codes of the product.
+
+use swarmer_model::Code;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $status:literal, $summary:literal, $remedy:literal;)*) => {
+        $($(#[$doc])* pub(crate) const $name: Code = Code::new($text, $status, $summary, $remedy);)*
+        const OWN: &[Code] = &[$($name),*];
+    };
+}
+
+codes! {
+    CONFIG = "SW-NODE-CONFIG", 400,
+        "The configuration cannot be used.",
+        "Correct the setting that the message names; `swarmer node --help` lists them all.";
+    PORT_IN_USE = "SW-NODE-PORT-IN-USE", 500,
+        "Another program holds the port.",
+        "Stop that program, or give another port by the flag that the message names.";
+    DATA_DIR = "SW-NODE-DATA-DIR", 500,
+        "The data directory cannot be used.",
+        "Check its path, owner and free space.";
+    DATA_DIR_LOCKED = "SW-NODE-DATA-DIR-LOCKED", 500,
+        "Another node runs on this data directory.",
+        "Stop the other node, or give each node a directory of its own by --data-dir.";
+    DATA_DIR_FOREIGN = "SW-NODE-DATA-DIR-FOREIGN", 500,
+        "The data directory belongs to another node or cluster, or to a newer version.",
+        "Give the directory that this node wrote, or an empty one to join as a new member.";
+    STORAGE = "SW-NODE-STORAGE", 507,
+        "The disk did not take or give back what it should.",
+        "Check free space and the kernel log; a disk that fails must be replaced.";
+    TOKEN = "SW-NODE-TOKEN", 401,
+        "The token is not good for this.",
+        "Make a new one with `swarmer token create`, or `swarmer token bootstrap` for a new cluster.";
+    NO_TOKEN = "SW-NODE-NO-TOKEN", 400,
+        "This node belongs to no cluster and has no token to get into one.",
+        "Give --token-file with a token of `swarmer token create` (join) or `swarmer token bootstrap` (found).";
+    JOIN_REFUSED = "SW-NODE-JOIN-REFUSED", 403,
+        "The cluster does not admit this node.",
+        "Look at the reason; in most cases a new token of `swarmer token create` helps.";
+    NAME_TAKEN = "SW-NODE-NAME-TAKEN", 409,
+        "Another member has this name.",
+        "Give another --name, or remove the old member with `swarmer delete node NAME`.";
+    UNAUTHORIZED = "SW-API-UNAUTHORIZED", 401,
+        "The API wants a token here.",
+        "Give one by --token or SWARMER_TOKEN; `swarmer token create --api` makes one.";
+    FORBIDDEN = "SW-API-FORBIDDEN", 403,
+        "The token may not do this.",
+        "Use a token with the role, or the namespace, that the message names.";
+    NOT_FOUND = "SW-API-NOT-FOUND", 404,
+        "There is no such thing.",
+        "Check the name and the namespace; `swarmer get KIND` lists what there is.";
+    NO_ENDPOINT = "SW-API-NO-ENDPOINT", 404,
+        "The API has no such path.",
+        "The paths are listed at /v1/openapi.json.";
+    BAD_REQUEST = "SW-API-BAD-REQUEST", 400,
+        "The request cannot be understood.",
+        "Correct what the message names.";
+    CONFLICT = "SW-API-CONFLICT", 409,
+        "Somebody else changed it in between.",
+        "Read it again, apply your change to what it is now, and send that.";
+    ROUTE_TAKEN = "SW-API-ROUTE-TAKEN", 409,
+        "Another function has this route.",
+        "Choose another path or host, or delete the function that holds the route.";
+    METHOD = "SW-API-METHOD", 405,
+        "The path is there, but not for this method.",
+        "The methods of each path are listed at /v1/openapi.json.";
+    BODY_TOO_LARGE = "SW-API-BODY-TOO-LARGE", 413,
+        "The document is larger than the API reads.",
+        "Make it smaller; bulk goes into artifacts.";
+    BUSY = "SW-API-BUSY", 503,
+        "The node does too much of this at once already.",
+        "Try again in a moment, or ask another node.";
+    DEADLINE = "SW-API-DEADLINE", 504,
+        "It took longer than the API waits.",
+        "Try again; what was begun may be done all the same.";
+    NOT_READY = "SW-NODE-NOT-READY", 503,
+        "The node is not yet, or no longer, a serving member.",
+        "The message says what it waits for; another node may answer.";
+    ARTIFACT_MISSING = "SW-ARTIFACT-MISSING", 422,
+        "No node holds the component's bytes.",
+        "Upload them first: `swarmer deploy` does, or PUT /v1/artifacts/DIGEST.";
+    ARTIFACT_DIGEST = "SW-ARTIFACT-DIGEST", 422,
+        "The bytes are not those of the digest.",
+        "Upload again: the transfer was damaged, or the digest is of another file.";
+    ARTIFACT_TOO_LARGE = "SW-ARTIFACT-TOO-LARGE", 413,
+        "The component is larger than this cluster takes.",
+        "Make it smaller (strip, opt-level=\"s\"), or raise --max-component on every node.";
+    ARTIFACT_TRUNCATED = "SW-ARTIFACT-TRUNCATED", 400,
+        "The upload ended before its last byte.",
+        "Upload again.";
+    NO_ROUTE = "SW-MESH-NO-ROUTE", 404,
+        "No function has a route for this host and path.",
+        "`swarmer get functions` shows the routes that there are.";
+    NO_UPSTREAM = "SW-MESH-NO-UPSTREAM", 503,
+        "No node can serve this function now.",
+        "`swarmer describe function NAME` tells which nodes should, and why they do not.";
+    SWITCHED_OFF = "SW-MESH-SWITCHED-OFF", 503,
+        "The function is switched off: its concurrency is 0.",
+        "Deploy it with a concurrency above 0.";
+    TOO_MANY_HOPS = "SW-MESH-TOO-MANY-HOPS", 508,
+        "The call went through too many functions.",
+        "Look for functions that call each other in a circle.";
+    DRAINING = "SW-NODE-DRAINING", 503,
+        "The node is being emptied and takes no new work.",
+        "Send the request to another node.";
+    OUTGOING_FAILED = "SW-MESH-OUTGOING-FAILED", 502,
+        "The destination outside the cluster did not answer.",
+        "Check that the address is right and reachable from the node that the message names.";
+    UNREACHABLE = "SW-CLI-UNREACHABLE", 503,
+        "The node's API cannot be reached.",
+        "Check that a node runs there, and --addr or SWARMER_ADDR.";
+    USAGE = "SW-CLI-USAGE", 400,
+        "The command cannot be understood.",
+        "`swarmer help COMMAND` shows how it is used, with examples.";
+    MANIFEST = "SW-CLI-MANIFEST", 422,
+        "The manifest cannot be used.",
+        "Correct the line that the message names.";
+    FAILED = "SW-CLI-FAILED", 500,
+        "The command did not reach its end.",
+        "The message says what happened.";
+    ROLLOUT_FAILED = "SW-ROLLOUT-FAILED", 500,
+        "The new version does not serve.",
+        "The message says what stopped it; `swarmer rollout undo NAME` goes back.";
+    INTERNAL = "SW-NODE-INTERNAL", 500,
+        "The node met a state that it should never meet.",
+        "Please report it with the node's log.";
+}
+
+/// Every code of the product, in the order of the rooms.
+pub(crate) fn all() -> Vec<Code> {
+    [
+        swarmer_model::codes::ALL,
+        swarmer_gossip::codes::ALL,
+        swarmer_raft::codes::ALL,
+        swarmer_raft::wal::codes::ALL,
+        swarmer_mesh::codes::ALL,
+        swarmer_mesh::call::codes::ALL,
+        swarmer_mesh::routing::codes::ALL,
+        swarmer_mesh::founding::codes::ALL,
+        swarmer_runtime::codes::ALL,
+        swarmer_scheduler::codes::ALL,
+        OWN,
+    ]
+    .concat()
+}

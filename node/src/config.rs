@@ -1,0 +1,282 @@
+//! Configuration of one node: defaults, then the file, then `SWARMER_*`, then flags.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _, UdpSocket},
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use serde::Deserialize;
+use swarmer_model::{ByteSize, Labels, Violations, check_label_key, check_label_value, check_name};
+
+use crate::{
+    codes,
+    problem::{Outcome, Problem},
+};
+
+/// The most seeds that a node is given; more only slow down a start.
+const MAX_SEEDS: usize = 32;
+/// Default of the largest component.
+const DEFAULT_MAX_COMPONENT: ByteSize = ByteSize::mib(64);
+
+/// What one node is told; every field also stands in the file under the same name.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(crate) struct NodeOptions {
+    /// Name of the node: a DNS label, unique in the cluster [default: the host's name]
+    #[arg(long, env = "SWARMER_NAME")]
+    pub(crate) name: Option<String>,
+    /// Where the node keeps its identity, state and artifacts [default: ./swarmer-data]
+    #[arg(long, env = "SWARMER_DATA_DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// UDP address for the other nodes: gossip and QUIC [default: 0.0.0.0:7400]
+    #[arg(long, env = "SWARMER_LISTEN")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Address under which the other nodes reach this one [default: found out from --listen]
+    #[arg(long, env = "SWARMER_ADVERTISE")]
+    pub(crate) advertise: Option<SocketAddr>,
+    /// Ingress for HTTP/1.1 and h2 [default: 0.0.0.0:8080]
+    #[arg(long, env = "SWARMER_HTTP")]
+    pub(crate) http: Option<SocketAddr>,
+    /// API, metrics, health; off loopback it wants TLS and tokens [default: 127.0.0.1:7401]
+    #[arg(long, env = "SWARMER_API")]
+    pub(crate) api: Option<SocketAddr>,
+    /// Some members to find the cluster by: host:port,… (DNS names are fine)
+    #[arg(long, env = "SWARMER_JOIN", value_delimiter = ',')]
+    pub(crate) join: Option<Vec<String>>,
+    /// File with the founding or join token
+    #[arg(long, env = "SWARMER_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Region that the node stands in [default: local]
+    #[arg(long, env = "SWARMER_REGION")]
+    pub(crate) region: Option<String>,
+    /// Zone within the region [default: none]
+    #[arg(long, env = "SWARMER_ZONE")]
+    pub(crate) zone: Option<String>,
+    /// Label for placement, key=value; may be given several times
+    #[arg(long = "label", env = "SWARMER_LABEL", value_delimiter = ',')]
+    pub(crate) label: Option<Vec<String>>,
+    /// With a founding token: how many nodes found the cluster together [default: 1]
+    #[arg(long, env = "SWARMER_BOOTSTRAP_EXPECT")]
+    pub(crate) bootstrap_expect: Option<u32>,
+    /// The largest component that is taken [default: 64MiB]
+    #[arg(long, env = "SWARMER_MAX_COMPONENT")]
+    pub(crate) max_component: Option<ByteSize>,
+    /// Log lines as text or json [default: text]
+    #[arg(long, env = "SWARMER_LOG_FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+    /// End when the process with this id ends (for supervisors such as `swarmer dev`)
+    #[arg(long, hide = true)]
+    #[serde(skip)]
+    pub(crate) die_with: Option<u32>,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// The checked configuration of one node.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeConfig {
+    pub(crate) name: String,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) listen: SocketAddr,
+    pub(crate) advertise: Option<SocketAddr>,
+    pub(crate) http: SocketAddr,
+    pub(crate) api: SocketAddr,
+    pub(crate) join: Vec<String>,
+    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) region: String,
+    pub(crate) zone: String,
+    pub(crate) labels: Labels,
+    pub(crate) bootstrap_expect: u32,
+    pub(crate) max_component: ByteSize,
+}
+
+impl NodeOptions {
+    /// Reads a configuration file.
+    pub(crate) fn from_file(path: &Path) -> Outcome<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Problem::new(codes::CONFIG, format!("cannot read {}: {error}", path.display()))
+        })?;
+        toml::from_str(&text).map_err(|error| {
+            Problem::new(codes::CONFIG, crate::manifest::toml_error(path, &text, &error))
+        })
+    }
+
+    /// These options, with the file's where none is given.
+    pub(crate) fn or(self, file: Self) -> Self {
+        Self {
+            name: self.name.or(file.name),
+            data_dir: self.data_dir.or(file.data_dir),
+            listen: self.listen.or(file.listen),
+            advertise: self.advertise.or(file.advertise),
+            http: self.http.or(file.http),
+            api: self.api.or(file.api),
+            join: self.join.or(file.join),
+            token_file: self.token_file.or(file.token_file),
+            region: self.region.or(file.region),
+            zone: self.zone.or(file.zone),
+            label: self.label.or(file.label),
+            bootstrap_expect: self.bootstrap_expect.or(file.bootstrap_expect),
+            max_component: self.max_component.or(file.max_component),
+            log_format: self.log_format.or(file.log_format),
+            die_with: self.die_with,
+        }
+    }
+
+    /// Fills in defaults and checks every rule.
+    pub(crate) fn check(self) -> Outcome<NodeConfig> {
+        let mut violations = Violations::default();
+        let name = self.name.unwrap_or_else(host_name);
+        check_name("name", &name, &mut violations);
+        let region = self.region.unwrap_or_else(|| "local".to_owned());
+        check_name("region", &region, &mut violations);
+        let zone = self.zone.unwrap_or_default();
+        if !zone.is_empty() {
+            check_name("zone", &zone, &mut violations);
+        }
+        let labels = parse_labels("label", &self.label.unwrap_or_default(), &mut violations);
+        let join = self.join.unwrap_or_default();
+        if join.len() > MAX_SEEDS {
+            violations.add("join", join.len(), format!("at most {MAX_SEEDS} seeds"));
+        }
+        for seed in &join {
+            let port = seed.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()));
+            if !matches!(port, Some((host, Ok(1..))) if !host.is_empty()) {
+                violations.add("join", seed, "host:port");
+            }
+        }
+        let expect = self.bootstrap_expect.unwrap_or(1);
+        if !matches!(expect, 1 | 3 | 5 | 7) {
+            violations.add(
+                "bootstrap-expect",
+                expect,
+                "1, 3, 5 or 7: founders are the first voters",
+            );
+        }
+        if let Some(advertise) = self.advertise
+            && (advertise.ip().is_unspecified() || advertise.port() == 0)
+        {
+            violations.add(
+                "advertise",
+                advertise,
+                "an address that other nodes reach, with a port",
+            );
+        }
+        violations.finish().map_err(|invalid| Problem::new(codes::CONFIG, invalid.to_string()))?;
+        let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        Ok(NodeConfig {
+            name,
+            data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("swarmer-data")),
+            listen: self.listen.unwrap_or(SocketAddr::new(any, 7400)),
+            advertise: self.advertise,
+            http: self.http.unwrap_or(SocketAddr::new(any, 8080)),
+            api: self.api.unwrap_or(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 7401)),
+            join,
+            token_file: self.token_file,
+            region,
+            zone,
+            labels,
+            bootstrap_expect: expect,
+            max_component: self.max_component.unwrap_or(DEFAULT_MAX_COMPONENT),
+        })
+    }
+}
+
+/// Reads `key=value` texts.
+pub(crate) fn parse_labels(field: &str, texts: &[String], violations: &mut Violations) -> Labels {
+    let mut labels = Labels::new();
+    for text in texts {
+        let Some((key, value)) = text.split_once('=') else {
+            violations.add(field, text, "key=value");
+            continue;
+        };
+        check_label_key(field, key, violations);
+        check_label_value(field, value, violations);
+        labels.insert(key.to_owned(), value.to_owned());
+    }
+    labels
+}
+
+impl NodeConfig {
+    /// The address that this node tells the others: `--advertise`, else the address it listens
+    /// on, else the one from which the first seed is reached.
+    pub(crate) fn advertise_address(&self, bound: SocketAddr) -> SocketAddr {
+        if let Some(advertise) = self.advertise {
+            return advertise;
+        }
+        if !bound.ip().is_unspecified() {
+            return bound;
+        }
+        let seeds = self.join.iter().filter_map(|seed| seed.to_socket_addrs().ok()).flatten();
+        let toward = seeds.into_iter().find_map(source_address);
+        SocketAddr::new(toward.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), bound.port())
+    }
+}
+
+/// The local address from which `target` would be reached; nothing is sent.
+fn source_address(target: SocketAddr) -> Option<IpAddr> {
+    let any: SocketAddr = match target {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(target).ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_unspecified()).then_some(address)
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let label = name.trim().split('.').next().unwrap_or_default().to_ascii_lowercase();
+    let clean: String =
+        label.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let clean = clean.trim_matches('-');
+    if clean.is_empty() { "node".to_owned() } else { clean.chars().take(63).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file_and_defaults_fill_in() {
+        let flags = NodeOptions { name: Some("a".into()), ..NodeOptions::default() };
+        let file: NodeOptions = toml::from_str("name = \"b\"\nregion = \"eu-1\"").unwrap();
+        let config = flags.or(file).check().unwrap();
+        assert_eq!(config.name, "a");
+        assert_eq!(config.region, "eu-1");
+        assert_eq!(config.listen.port(), 7400);
+        assert!(config.api.ip().is_loopback());
+    }
+
+    #[test]
+    fn every_fault_is_named() {
+        let options = NodeOptions {
+            name: Some("No".into()),
+            join: Some(vec!["nowhere".into(), ":7400".into(), "x:0".into()]),
+            bootstrap_expect: Some(2),
+            label: Some(vec!["gpu".into()]),
+            ..NodeOptions::default()
+        };
+        let problem = options.check().unwrap_err();
+        for word in ["name", "nowhere", ":7400", "x:0", "bootstrap-expect", "gpu"] {
+            assert!(problem.detail.contains(word), "{word}: {problem}");
+        }
+    }
+
+    #[test]
+    fn the_advertised_address_can_be_reached() {
+        let options =
+            NodeOptions { join: Some(vec!["127.0.0.1:7400".into()]), ..NodeOptions::default() };
+        let config = options.check().unwrap();
+        let bound = "0.0.0.0:7411".parse().unwrap();
+        assert_eq!(config.advertise_address(bound), "127.0.0.1:7411".parse().unwrap());
+    }
+}

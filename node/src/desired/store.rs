@@ -1,0 +1,70 @@
+//! Keeps the typed state up to date with the keyspace.
+
+use std::sync::Arc;
+
+use swarmer_raft::{Update, View};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::desired::Desired;
+
+/// Follows the keyspace; everyone else reads and waits here.
+#[derive(Debug, Clone)]
+pub(crate) struct DesiredStore {
+    current: watch::Receiver<Arc<Desired>>,
+}
+
+impl DesiredStore {
+    /// Starts following `view` on the current runtime, until `shutdown`. The first state is
+    /// there when this returns.
+    pub(crate) fn follow(view: &View, shutdown: CancellationToken) -> Self {
+        let (revision, entries) = view.list("");
+        let first = Desired::default()
+            .apply(revision, entries.iter().map(|(key, e)| (key.as_str(), Some(&e.value[..]))));
+        let (sender, current) = watch::channel(Arc::new(first));
+        let mut updates = view.list_and_watch("");
+        tokio::spawn(async move {
+            loop {
+                let update = tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    update = updates.next() => update,
+                };
+                let next = match update {
+                    None => return,
+                    Some(Update::Snapshot { revision, entries }) => {
+                        let entries = entries.iter();
+                        let all = entries.map(|(key, e)| (key.as_str(), Some(&e.value[..])));
+                        Desired::default().apply(revision, all)
+                    }
+                    Some(Update::Changes(item)) => {
+                        let events = item.events.iter();
+                        let changes = events.map(|e| (e.key.as_str(), e.value.as_deref()));
+                        sender.borrow().apply(item.revision, changes)
+                    }
+                };
+                sender.send_replace(Arc::new(next));
+            }
+        });
+        Self { current }
+    }
+
+    /// The state now.
+    pub(crate) fn current(&self) -> Arc<Desired> {
+        Arc::clone(&self.current.borrow())
+    }
+
+    /// The state now and every later one (the newest, not each).
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Desired>> {
+        self.current.clone()
+    }
+
+    /// Waits until `ready` holds for the state; the caller puts a deadline around it. `None`
+    /// when the node is stopping.
+    pub(crate) async fn wait_until(
+        &self,
+        ready: impl FnMut(&Arc<Desired>) -> bool,
+    ) -> Option<Arc<Desired>> {
+        let mut current = self.current.clone();
+        current.wait_for(ready).await.ok().map(|state| Arc::clone(&state))
+    }
+}

@@ -1,0 +1,467 @@
+//! Sends one request to one function, wherever it runs, and again where the rules allow it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderValue, Request, Response};
+use parking_lot::Mutex;
+use swarmer_mesh::{
+    call::{
+        self, Body, CallError, CallHead, Destination, ReplayableBody, Served,
+        retry::{self, Attempt, Retry, RetryBudget, RetryBudgetConfig},
+    },
+    routing::{Balancer, Choice, Endpoint, Outlier, OutlierConfig, pick_version},
+    stream::StreamKind,
+    transport,
+};
+use swarmer_model::NodeId;
+use swarmer_runtime::CallContext;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    codes,
+    desired::{DesiredStore, FunctionEntry},
+    dispatch::{
+        Catalog,
+        body::{to_mesh, to_runtime},
+    },
+    functions::FunctionManager,
+    problem::{Outcome, Problem},
+};
+
+/// How long a stream may take to be opened before another node is tried.
+const OPEN_DEADLINE: Duration = Duration::from_secs(3);
+/// The most nodes that one call is sent to.
+const MAX_NODES_TRIED: usize = 8;
+
+/// What travels with a request besides itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    /// When the caller stops waiting.
+    pub(crate) deadline: Instant,
+    /// The workload that calls; none from outside.
+    pub(crate) source: Option<String>,
+    /// How many nodes the call has passed.
+    pub(crate) hop: u8,
+    /// The W3C `traceparent`.
+    pub(crate) traceparent: Arc<str>,
+    /// Ends the work when the caller goes away.
+    pub(crate) cancel: CancellationToken,
+}
+
+/// What the dispatcher is made from.
+pub(crate) struct Deps {
+    pub(crate) node: NodeId,
+    pub(crate) name: String,
+    pub(crate) region: String,
+    pub(crate) zone: String,
+    pub(crate) desired: DesiredStore,
+    pub(crate) catalog: Catalog,
+    pub(crate) functions: FunctionManager,
+    pub(crate) transport: transport::Handle,
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Dispatcher {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    deps: Deps,
+    balancer: Balancer,
+    outlier: Mutex<Outlier>,
+    budget: Mutex<RetryBudget>,
+    name_header: HeaderValue,
+}
+
+/// How one attempt failed.
+struct Failed {
+    error: CallError,
+    problem: Problem,
+    /// Whether the node is to blame, not the function or the caller.
+    node_fault: bool,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(deps: Deps) -> Self {
+        let now = Instant::now();
+        let name_header = HeaderValue::from_str(&deps.name)
+            .unwrap_or_else(|_| HeaderValue::from_static("unnamed"));
+        Self {
+            inner: Arc::new(Inner {
+                balancer: Balancer::new(),
+                outlier: Mutex::new(Outlier::new(OutlierConfig::default())),
+                budget: Mutex::new(RetryBudget::new(RetryBudgetConfig::default(), now)),
+                name_header,
+                deps,
+            }),
+        }
+    }
+
+    pub(crate) fn deps(&self) -> &Deps {
+        &self.inner.deps
+    }
+
+    /// Routes a request that came in from outside.
+    pub(crate) async fn route(
+        &self,
+        request: Request<Body>,
+        call: Call,
+    ) -> Outcome<Response<Body>> {
+        let host = request
+            .uri()
+            .authority()
+            .map(|authority| authority.as_str())
+            .or_else(|| request.headers().get(http::header::HOST).and_then(|h| h.to_str().ok()))
+            .unwrap_or_default();
+        let path = request.uri().path();
+        let desired = self.inner.deps.desired.current();
+        let Some(entry) = desired.route(host, path).cloned() else {
+            let detail = format!("no route for host {host:?} and path {path:?}");
+            return Err(Problem::new(codes::NO_ROUTE, detail));
+        };
+        drop(desired);
+        self.call(&entry, request, call).await
+    }
+
+    /// Calls a function: picks a version by weight and the node by readiness, distance and load.
+    pub(crate) async fn call(
+        &self,
+        entry: &FunctionEntry,
+        request: Request<Body>,
+        mut call: Call,
+    ) -> Outcome<Response<Body>> {
+        if call.hop >= call::MAX_HOPS {
+            let detail =
+                format!("{} would be hop {} of at most {}", entry.id, call.hop + 1, call::MAX_HOPS);
+            return Err(Problem::new(codes::TOO_MANY_HOPS, detail));
+        }
+        let Some(version) = pick_version(&entry.weights, rand::random()) else {
+            let detail = format!("{} has no version with a weight", entry.id);
+            return Err(Problem::new(codes::NO_UPSTREAM, detail));
+        };
+        let Some(known) = entry.function.version(version) else {
+            let detail = format!("{} has no version {version}", entry.id);
+            return Err(Problem::new(codes::NO_UPSTREAM, detail));
+        };
+        let limits = &known.template.limits;
+        if limits.concurrency == 0 {
+            return Err(Problem::new(
+                codes::SWITCHED_OFF,
+                format!("{} version {version}", entry.id),
+            ));
+        }
+        call.deadline = call.deadline.min(Instant::now() + limits.timeout.duration());
+        let label = known.label();
+        let (parts, body) = request.into_parts();
+        let mut response = if let Some(function) = self.local(entry, version) {
+            // The common case first, without the machinery of retries: the function is ready here.
+            self.try_local_then_others(entry, version, function, parts, body, &call).await?
+        } else {
+            self.anywhere(entry, version, parts, ReplayableBody::new(body), &call, Vec::new())
+                .await?
+        };
+        if let Ok(label) = HeaderValue::from_str(&label) {
+            response.headers_mut().insert("x-swarmer-version", label);
+        }
+        Ok(response)
+    }
+
+    fn local(&self, entry: &FunctionEntry, version: u32) -> Option<swarmer_runtime::Function> {
+        self.inner.deps.functions.ready(&entry.id, version)
+    }
+
+    async fn try_local_then_others(
+        &self,
+        entry: &FunctionEntry,
+        version: u32,
+        function: swarmer_runtime::Function,
+        parts: http::request::Parts,
+        body: Body,
+        call: &Call,
+    ) -> Outcome<Response<Body>> {
+        let body = ReplayableBody::new(body);
+        let Some(attempt) = body.attempt() else {
+            return Err(Problem::new(codes::INTERNAL, "a fresh body cannot be read"));
+        };
+        match self.run_local(&function, parts.clone(), attempt, call).await {
+            Ok(response) => Ok(response),
+            Err(failed) => {
+                let tried = vec![self.inner.deps.node];
+                self.after_failure(failed, entry, version, parts, body, call, tried).await
+            }
+        }
+    }
+
+    /// Decides about a failed attempt, and goes on elsewhere where the rules allow it.
+    #[expect(clippy::too_many_arguments, reason = "one attempt's whole state, in one place")]
+    async fn after_failure(
+        &self,
+        failed: Failed,
+        entry: &FunctionEntry,
+        version: u32,
+        parts: http::request::Parts,
+        body: ReplayableBody,
+        call: &Call,
+        tried: Vec<NodeId>,
+    ) -> Outcome<Response<Body>> {
+        if self.may_retry(&failed, &parts, &body, tried.len(), call) {
+            // Boxed: the failure path is rare, its state is large.
+            let next = Box::pin(self.anywhere(entry, version, parts, body, call, tried));
+            return match next.await {
+                // What stopped the first attempt explains more than "nobody else is there".
+                Err(problem) if problem.code == codes::NO_UPSTREAM => Err(failed.problem),
+                other => other,
+            };
+        }
+        Err(failed.problem)
+    }
+
+    fn may_retry(
+        &self,
+        failed: &Failed,
+        parts: &http::request::Parts,
+        body: &ReplayableBody,
+        attempts: usize,
+        call: &Call,
+    ) -> bool {
+        let attempt = Attempt {
+            method: &parts.method,
+            error: &failed.error,
+            body_replayable: body.is_replayable(),
+            attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+            deadline: call.deadline,
+        };
+        let now = Instant::now();
+        retry::decide(&attempt, &mut self.inner.budget.lock(), now) == Retry::Again
+    }
+
+    /// Tries nodes one after another, those of `tried` left out.
+    async fn anywhere(
+        &self,
+        entry: &FunctionEntry,
+        version: u32,
+        parts: http::request::Parts,
+        body: ReplayableBody,
+        call: &Call,
+        mut tried: Vec<NodeId>,
+    ) -> Outcome<Response<Body>> {
+        self.inner.budget.lock().on_call(Instant::now());
+        loop {
+            let (node, in_flight) = self.choose(entry, version, &tried)?;
+            let Some(attempt) = body.attempt() else {
+                return Err(Problem::new(
+                    codes::NO_UPSTREAM,
+                    "the request's body cannot be sent again",
+                ));
+            };
+            let outcome = if node == self.inner.deps.node {
+                self.start_local(entry, version, parts.clone(), attempt, call).await
+            } else {
+                self.run_remote(node, entry, version, parts.clone(), attempt, call).await
+            };
+            let now = Instant::now();
+            match outcome {
+                Ok(response) => {
+                    self.inner.outlier.lock().succeeded(node);
+                    return Ok(keep_until_end(response, in_flight));
+                }
+                Err(failed) => {
+                    tracing::debug!(target: "swarmer::dispatch", function = %entry.id, version,
+                        %node, error = %failed.problem.detail, "an attempt failed");
+                    if failed.node_fault {
+                        self.inner.outlier.lock().failed(node, now);
+                    }
+                    tried.push(node);
+                    if tried.len() >= MAX_NODES_TRIED
+                        || !self.may_retry(&failed, &parts, &body, tried.len(), call)
+                    {
+                        return Err(failed.problem);
+                    }
+                    if self.choose(entry, version, &tried).is_err() {
+                        return Err(failed.problem);
+                    }
+                }
+            }
+        }
+    }
+
+    fn choose(
+        &self,
+        entry: &FunctionEntry,
+        version: u32,
+        tried: &[NodeId],
+    ) -> Outcome<(NodeId, swarmer_mesh::routing::InFlight)> {
+        let deps = &self.inner.deps;
+        let index = deps.catalog.current();
+        let ready: Vec<Endpoint> = index.ready(&entry.id, version);
+        // The nodes that it is placed on first: they load it this moment; then the candidates.
+        let mut candidates: Vec<NodeId> = Vec::new();
+        for node in entry.placement.nodes.iter().chain(&entry.placement.candidates) {
+            let here = *node == deps.node && deps.functions.accepts_work();
+            if (here || (*node != deps.node && index.is_alive(*node))) && !candidates.contains(node)
+            {
+                candidates.push(*node);
+            }
+        }
+        let choice = Choice {
+            own: deps.node,
+            region: &deps.region,
+            zone: &deps.zone,
+            ready: &ready,
+            candidates: &candidates,
+            exclude: tried,
+        };
+        let outlier = self.inner.outlier.lock();
+        match self.inner.balancer.choose(&choice, &outlier, &mut rand::rng(), Instant::now()) {
+            Ok(picked) => Ok((picked.node, picked.in_flight)),
+            Err(error) => {
+                let detail = format!("{} version {version}: {error}", entry.id);
+                Err(Problem::new(codes::NO_UPSTREAM, detail).retry_after(1))
+            }
+        }
+    }
+
+    /// Runs it here, loading it first if need be.
+    async fn start_local(
+        &self,
+        entry: &FunctionEntry,
+        version: u32,
+        parts: http::request::Parts,
+        body: Body,
+        call: &Call,
+    ) -> Result<Response<Body>, Failed> {
+        let loading = self.inner.deps.functions.start(&entry.id, version);
+        let left = call.deadline.saturating_duration_since(Instant::now());
+        let function = match tokio::time::timeout(left, loading).await {
+            Ok(Ok(function)) => function,
+            Ok(Err(problem)) => {
+                return Err(Failed { error: CallError::NotStarted, problem, node_fault: false });
+            }
+            Err(_) => {
+                let problem = Problem::new(codes::NO_UPSTREAM, "it could not be loaded in time");
+                return Err(Failed { error: CallError::Deadline, problem, node_fault: false });
+            }
+        };
+        self.run_local(&function, parts, body, call).await
+    }
+
+    async fn run_local(
+        &self,
+        function: &swarmer_runtime::Function,
+        parts: http::request::Parts,
+        body: Body,
+        call: &Call,
+    ) -> Result<Response<Body>, Failed> {
+        let context = CallContext {
+            deadline: call.deadline,
+            traceparent: Some(Arc::clone(&call.traceparent)),
+            cancel: call.cancel.clone(),
+            hop: call.hop,
+        };
+        let request = Request::from_parts(parts, to_runtime(body));
+        match function.call(request, context).await {
+            Ok(response) => {
+                let mut response = response.map(to_mesh);
+                response.headers_mut().insert("x-swarmer-node", self.inner.name_header.clone());
+                Ok(response)
+            }
+            Err(error) => Err(local_failure(&error)),
+        }
+    }
+
+    async fn run_remote(
+        &self,
+        node: NodeId,
+        entry: &FunctionEntry,
+        version: u32,
+        parts: http::request::Parts,
+        body: Body,
+        call: &Call,
+    ) -> Result<Response<Body>, Failed> {
+        let deps = &self.inner.deps;
+        let destination = Destination {
+            namespace: entry.namespace.to_string(),
+            name: entry.name.to_string(),
+            version: Some(version),
+        };
+        let mut head = CallHead::from_parts(parts, destination);
+        head.source.clone_from(&call.source);
+        head.hop = call.hop;
+        head.revision = entry_revision(entry, deps);
+        head.trace.traceparent = call.traceparent.to_string();
+        let failed = |error: CallError| {
+            let detail =
+                format!("{} version {version} on node {}: {error}", entry.id, self.node_name(node));
+            let node_fault =
+                matches!(error, CallError::Unreachable { .. } | CallError::Broken { .. });
+            let problem = Problem::new(swarmer_model::Coded::code(&error), detail);
+            let problem = if error.not_started() { problem.retry_after(1) } else { problem };
+            Failed { error, problem, node_fault }
+        };
+        let deadline = tokio::time::Instant::from_std(call.deadline);
+        let (send, recv) = deps
+            .transport
+            .open(node, transport::Class::Data, StreamKind::Call, open_deadline(call.deadline))
+            .await
+            .map_err(|error| failed(CallError::unreachable(error)))?;
+        let sent = call::send_call(send, recv, head, body, deadline);
+        let mut response = tokio::select! {
+            biased;
+            () = call.cancel.cancelled() => return Err(failed(CallError::Cancelled)),
+            response = sent => response.map_err(failed)?,
+        };
+        let served = response.extensions().get::<Served>().map_or(node, |served| served.node);
+        if let Ok(name) = HeaderValue::from_str(&self.node_name(served)) {
+            response.headers_mut().insert("x-swarmer-node", name);
+        }
+        Ok(response)
+    }
+
+    /// A node's name, for people.
+    pub(crate) fn node_name(&self, node: NodeId) -> String {
+        let desired = self.inner.deps.desired.current();
+        desired.nodes.get(&node).map_or_else(|| node.to_string(), |n| n.metadata.name.clone())
+    }
+}
+
+/// A stream is opened at once on a living connection; a dial must leave time to go elsewhere.
+fn open_deadline(deadline: Instant) -> tokio::time::Instant {
+    deadline.min(Instant::now() + OPEN_DEADLINE).into()
+}
+
+/// The revision that the receiver must have seen to know this version.
+fn entry_revision(entry: &FunctionEntry, deps: &Deps) -> u64 {
+    let newest = entry.function.newest().map_or(0, |version| version.since_revision + 1);
+    newest.min(deps.desired.current().revision)
+}
+
+fn local_failure(error: &swarmer_runtime::CallError) -> Failed {
+    let code = swarmer_model::Coded::code(error);
+    let mut problem = Problem::new(code, error.to_string());
+    problem.retry_after_secs = error.retry_after().map(|after| after.as_secs().max(1));
+    let not_started = error.not_started();
+    let error = if not_started { CallError::Overloaded } else { CallError::body_source(error) };
+    Failed { error, problem, node_fault: false }
+}
+
+/// Keeps the count of a call in flight until its answer's last byte.
+fn keep_until_end(
+    response: Response<Body>,
+    in_flight: swarmer_mesh::routing::InFlight,
+) -> Response<Body> {
+    use http_body_util::BodyExt as _;
+    response.map(|body| {
+        if http_body::Body::is_end_stream(&body) {
+            return body;
+        }
+        body.map_frame(move |frame| {
+            let _counted = &in_flight;
+            frame
+        })
+        .boxed_unsync()
+    })
+}

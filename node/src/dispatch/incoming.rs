@@ -1,0 +1,117 @@
+//! Calls that other nodes send here.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use quinn::{RecvStream, SendStream};
+use swarmer_mesh::{
+    call::{self, CallError, IncomingCall, Refusal, Served},
+    transport::Peer,
+};
+use swarmer_runtime::CallContext;
+use tokio_util::sync::CancellationToken;
+
+use crate::dispatch::{
+    Dispatcher,
+    body::{to_mesh, to_runtime},
+    trace::{new_traceparent, valid_traceparent},
+};
+
+/// How long a receiver waits for the state that the caller has already seen.
+const STALE_WAIT: Duration = Duration::from_millis(500);
+
+impl Dispatcher {
+    /// Serves one call that `peer` sent.
+    pub(crate) async fn serve(&self, peer: &Peer, send: SendStream, recv: RecvStream) {
+        let call = match call::receive_call(send, recv).await {
+            Ok(call) => call,
+            Err(error) => {
+                tracing::debug!(target: "swarmer::dispatch", peer = %peer.node, %error,
+                    "a call could not be read");
+                return;
+            }
+        };
+        if let Err(error) = self.answer(call).await
+            && !matches!(error, CallError::Cancelled)
+        {
+            tracing::debug!(target: "swarmer::dispatch", peer = %peer.node, %error,
+                "an answer was not sent whole");
+        }
+    }
+
+    async fn answer(&self, call: IncomingCall) -> Result<(), CallError> {
+        let deps = self.deps();
+        let deadline = call.deadline.into_std();
+        let served = |version| Served {
+            node: deps.node,
+            version,
+            revision: deps.desired.current().revision,
+        };
+        let head = &call.head;
+        if deps.desired.current().revision < head.revision {
+            let left = deadline.saturating_duration_since(Instant::now()).min(STALE_WAIT);
+            let seen = deps.desired.wait_until(|state| state.revision >= head.revision);
+            if tokio::time::timeout(left, seen).await.is_err() {
+                return call.responder.refuse(Refusal::Stale, served(None)).await;
+            }
+        }
+        let desired = deps.desired.current();
+        let entry = desired.function(&head.destination.namespace, &head.destination.name).cloned();
+        drop(desired);
+        let version = match (&entry, head.destination.version) {
+            (Some(_), Some(version)) => version,
+            // Not known here, though the state is new enough: it was deleted.
+            _ => return call.responder.refuse(Refusal::NotStarted, served(None)).await,
+        };
+        let Some(entry) = entry else { return Ok(()) };
+        let function = match deps.functions.ready(&entry.id, version) {
+            Some(function) => function,
+            None => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                match tokio::time::timeout(left, deps.functions.start(&entry.id, version)).await {
+                    Ok(Ok(function)) => function,
+                    _ => return call.responder.refuse(Refusal::NotStarted, served(None)).await,
+                }
+            }
+        };
+        let traceparent = &call.head.trace.traceparent;
+        let traceparent: Arc<str> = if valid_traceparent(traceparent) {
+            traceparent.as_str().into()
+        } else {
+            new_traceparent().into()
+        };
+        let hop = call.head.hop;
+        let cancel = CancellationToken::new();
+        let gone = call.responder.cancelled();
+        let (request, _, responder) = call.into_request()?;
+        let context =
+            CallContext { deadline, traceparent: Some(traceparent), cancel: cancel.clone(), hop };
+        let running = function.call(request.map(to_runtime), context);
+        let outcome = tokio::select! {
+            biased;
+            () = gone => {
+                cancel.cancel();
+                return Err(CallError::Cancelled);
+            }
+            outcome = running => outcome,
+        };
+        match outcome {
+            Ok(response) => {
+                // The guest stops when the answer's body is dropped: `respond` drops it as soon
+                // as the caller is gone.
+                let response = response.map(to_mesh);
+                responder.respond(response, served(Some(version))).await
+            }
+            Err(error) if error.not_started() => {
+                responder.refuse(Refusal::Overloaded, served(None)).await
+            }
+            Err(error) => {
+                let code = swarmer_model::Coded::code(&error);
+                let detail = error.to_string();
+                responder.refuse(Refusal::Problem { code, detail }, served(None)).await
+            }
+        }
+    }
+}

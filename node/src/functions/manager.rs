@@ -1,0 +1,347 @@
+//! Makes functions ready, once each, however many ask for it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
+use parking_lot::{Mutex, RwLock};
+use swarmer_gossip::{Endpoint, EndpointState, RecordUpdate};
+use swarmer_model::{Digest, NodeId, Template};
+use swarmer_runtime::{Function, FunctionConfig, FunctionKey, Outgoing};
+
+use crate::{
+    artifacts::ArtifactStore,
+    codes,
+    desired::DesiredStore,
+    problem::{Outcome, Problem},
+};
+
+/// How long a failed version is left alone before it is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// How long calls of a version that is taken away may take to end.
+const UNLOAD_PATIENCE: Duration = Duration::from_secs(60);
+/// Calls that wait for each slot; as the runtime has it.
+const QUEUE_PER_SLOT: u32 = swarmer_runtime::QUEUE_PER_SLOT;
+
+/// Brings an artifact here from the nodes that have it.
+#[async_trait]
+pub(crate) trait FetchArtifact: Send + Sync + 'static {
+    /// Returns when the artifact is in this node's store, verified and durable.
+    async fn fetch(&self, digest: Digest) -> Outcome<()>;
+}
+
+/// What the manager is made from.
+pub(crate) struct Deps {
+    pub(crate) node: NodeId,
+    pub(crate) artifacts: ArtifactStore,
+    pub(crate) fetch: Arc<dyn FetchArtifact>,
+    pub(crate) runtime: swarmer_runtime::Handle,
+    pub(crate) desired: DesiredStore,
+    pub(crate) gossip: swarmer_gossip::Handle,
+}
+
+/// Function and version.
+pub(super) type Slot = (Arc<str>, u32);
+type Loading<T> = Shared<BoxFuture<'static, Outcome<T>>>;
+
+/// One version as it stands on this node.
+#[derive(Debug, Clone)]
+pub(crate) struct LocalStatus {
+    pub(crate) function: String,
+    pub(crate) version: u32,
+    /// Why it is not ready; none if it is.
+    pub(crate) error: Option<String>,
+    pub(crate) usage: Option<swarmer_runtime::Usage>,
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct FunctionManager {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) deps: Deps,
+    ready: RwLock<HashMap<Arc<str>, BTreeMap<u32, Loaded>>>,
+    loading: Mutex<HashMap<Slot, Loading<Function>>>,
+    preparing: Mutex<HashMap<Digest, Loading<()>>>,
+    failed: Mutex<HashMap<Slot, (Problem, Instant)>>,
+    draining: AtomicBool,
+}
+
+#[derive(Clone)]
+pub(super) struct Loaded {
+    pub(super) function: Function,
+    pub(super) since: Instant,
+}
+
+impl FunctionManager {
+    pub(crate) fn new(deps: Deps) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                deps,
+                ready: RwLock::default(),
+                loading: Mutex::default(),
+                preparing: Mutex::default(),
+                failed: Mutex::default(),
+                draining: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// The version, if it is loaded here.
+    pub(crate) fn ready(&self, id: &str, version: u32) -> Option<Function> {
+        let ready = self.inner.ready.read();
+        ready.get(id)?.get(&version).map(|loaded| loaded.function.clone())
+    }
+
+    /// Whether this node takes new work.
+    pub(crate) fn accepts_work(&self) -> bool {
+        !self.inner.draining.load(Ordering::Relaxed)
+    }
+
+    /// From now on nothing new is loaded here.
+    pub(crate) fn drain(&self) {
+        self.inner.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Loads the version if it is not loaded yet. It goes on when the caller stops waiting.
+    pub(crate) async fn start(&self, id: &Arc<str>, version: u32) -> Outcome<Function> {
+        if let Some(function) = self.ready(id, version) {
+            return Ok(function);
+        }
+        if !self.accepts_work() {
+            return Err(Problem::new(codes::DRAINING, "this node is being emptied"));
+        }
+        let slot = (Arc::clone(id), version);
+        let loading = {
+            let mut all = self.inner.loading.lock();
+            match all.get(&slot) {
+                Some(loading) => loading.clone(),
+                None => {
+                    let this = self.clone();
+                    let own = slot.clone();
+                    let task = tokio::spawn(async move {
+                        let outcome = this.load(&own).await;
+                        this.loaded(&own, &outcome).await;
+                        outcome
+                    });
+                    let loading = joined(task).boxed().shared();
+                    all.insert(slot, loading.clone());
+                    loading
+                }
+            }
+        };
+        loading.await
+    }
+
+    async fn loaded(&self, slot: &Slot, outcome: &Outcome<Function>) {
+        match outcome {
+            Ok(function) => {
+                let loaded = Loaded { function: function.clone(), since: Instant::now() };
+                {
+                    let mut ready = self.inner.ready.write();
+                    ready.entry(Arc::clone(&slot.0)).or_default().insert(slot.1, loaded);
+                }
+                self.inner.failed.lock().remove(slot);
+                self.publish(slot, EndpointState::Ready, function).await;
+            }
+            Err(problem) => {
+                tracing::warn!(target: "swarmer::functions", function = %slot.0, version = slot.1,
+                    code = problem.code.name, detail = %problem.detail, "a function does not load");
+                self.inner.failed.lock().insert(slot.clone(), (problem.clone(), Instant::now()));
+            }
+        }
+        self.inner.loading.lock().remove(slot);
+    }
+
+    async fn publish(&self, slot: &Slot, state: EndpointState, function: &Function) {
+        let endpoint = Endpoint {
+            function: slot.0.to_string(),
+            version: slot.1,
+            state,
+            in_flight: u32::try_from(function.usage().running).unwrap_or(u32::MAX),
+            concurrency: function.config().concurrency,
+        };
+        if let Err(error) = self.inner.deps.gossip.publish(RecordUpdate::Endpoint(endpoint)).await {
+            tracing::warn!(target: "swarmer::functions", function = %slot.0, %error,
+                "an endpoint cannot be announced");
+        }
+    }
+
+    async fn load(&self, slot: &Slot) -> Outcome<Function> {
+        let desired = self.inner.deps.desired.current();
+        let entry = desired.functions.get(&slot.0).cloned();
+        drop(desired);
+        let Some(entry) = entry else {
+            return Err(Problem::new(codes::NOT_FOUND, format!("there is no function {}", slot.0)));
+        };
+        let own = self.inner.deps.node;
+        let placement = &entry.placement;
+        if !placement.nodes.contains(&own) && !placement.candidates.contains(&own) {
+            let detail =
+                format!("{} is neither placed on this node nor a candidate for it", slot.0);
+            return Err(Problem::new(codes::NO_UPSTREAM, detail));
+        }
+        let Some(version) = entry.function.version(slot.1) else {
+            let detail = format!("{} has no version {}", slot.0, slot.1);
+            return Err(Problem::new(codes::NOT_FOUND, detail));
+        };
+        let template = version.template.clone();
+        let key = FunctionKey::new(Arc::clone(&entry.namespace), Arc::clone(&entry.name), slot.1);
+        self.prepare(template.component).await?;
+        let config = runtime_config(&template)?;
+        let runtime = &self.inner.deps.runtime;
+        let artifact = self.inner.deps.artifacts.artifact(template.component);
+        match runtime.load(key.clone(), &artifact, config).await {
+            Ok(function) => Ok(function),
+            Err(error) => Err(Problem::of(&error, &format!("loading {key}"))),
+        }
+    }
+
+    /// Brings artifact and compiled image of a component here, once.
+    pub(crate) async fn prepare(&self, digest: Digest) -> Outcome<()> {
+        let preparing = {
+            let mut all = self.inner.preparing.lock();
+            match all.get(&digest) {
+                Some(preparing) => preparing.clone(),
+                None => {
+                    let this = self.clone();
+                    let task = tokio::spawn(async move {
+                        let outcome = this.fetch_and_compile(digest).await;
+                        this.inner.preparing.lock().remove(&digest);
+                        outcome
+                    });
+                    let preparing = joined(task).boxed().shared();
+                    all.insert(digest, preparing.clone());
+                    preparing
+                }
+            }
+        };
+        preparing.await
+    }
+
+    async fn fetch_and_compile(&self, digest: Digest) -> Outcome<()> {
+        let deps = &self.inner.deps;
+        if !deps.artifacts.has(&digest).await {
+            deps.fetch.fetch(digest).await?;
+        }
+        if deps.runtime.is_cached(&digest) {
+            return Ok(());
+        }
+        let doing = format!("preparing {}", digest.short());
+        let artifact = deps.artifacts.artifact(digest);
+        let error = match deps.runtime.prepare(&artifact).await {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        // Damage on disk is found by its hash and set aside: another node's copy is whole.
+        if deps.artifacts.read(&digest).await?.is_some() {
+            return Err(Problem::of(&error, &doing));
+        }
+        deps.fetch.fetch(digest).await?;
+        let again = deps.runtime.prepare(&artifact).await;
+        again.map(|_| ()).map_err(|error| Problem::of(&error, &doing))
+    }
+
+    /// Everything that is loaded here.
+    pub(super) fn all_ready(&self) -> Vec<(Slot, Loaded)> {
+        let ready = self.inner.ready.read();
+        let all = ready.iter().flat_map(|(id, versions)| {
+            versions.iter().map(|(version, loaded)| ((Arc::clone(id), *version), loaded.clone()))
+        });
+        all.collect()
+    }
+
+    /// Whether the version failed a moment ago.
+    pub(super) fn failed_lately(&self, slot: &Slot) -> bool {
+        let failed = self.inner.failed.lock();
+        failed.get(slot).is_some_and(|(_, since)| since.elapsed() < RETRY_AFTER)
+    }
+
+    /// Forgets failures of versions that are wanted no more.
+    pub(super) fn forget_failures(&self, keep: impl Fn(&Slot) -> bool) {
+        self.inner.failed.lock().retain(|slot, _| keep(slot));
+    }
+
+    /// Takes a version away: told to the others first, then nothing new is taken, then what runs
+    /// is finished.
+    pub(super) async fn unload(&self, slot: &Slot) {
+        let update = RecordUpdate::RemoveEndpoint { function: slot.0.to_string(), version: slot.1 };
+        if let Err(error) = self.inner.deps.gossip.publish(update).await {
+            tracing::warn!(target: "swarmer::functions", function = %slot.0, %error,
+                "an endpoint cannot be withdrawn");
+        }
+        let loaded = {
+            let mut ready = self.inner.ready.write();
+            let versions = ready.get_mut(&slot.0);
+            let loaded = versions.and_then(|versions| versions.remove(&slot.1));
+            if ready.get(&slot.0).is_some_and(BTreeMap::is_empty) {
+                ready.remove(&slot.0);
+            }
+            loaded
+        };
+        if let Some(loaded) = loaded {
+            self.inner.deps.runtime.unload(loaded.function.key(), UNLOAD_PATIENCE).await;
+        }
+    }
+
+    /// Tells the others how busy each function is.
+    pub(super) async fn publish_load(&self) {
+        for (slot, loaded) in self.all_ready() {
+            self.publish(&slot, EndpointState::Ready, &loaded.function).await;
+        }
+    }
+
+    /// How everything stands here, for `describe` and metrics.
+    pub(crate) fn status(&self) -> Vec<LocalStatus> {
+        let ready = self.all_ready().into_iter().map(|((id, version), loaded)| LocalStatus {
+            function: id.to_string(),
+            version,
+            error: None,
+            usage: Some(loaded.function.usage()),
+        });
+        let failed = self.inner.failed.lock();
+        let failed = failed.iter().map(|((id, version), (problem, _))| LocalStatus {
+            function: id.to_string(),
+            version: *version,
+            error: Some(format!("{}: {}", problem.code, problem.detail)),
+            usage: None,
+        });
+        ready.chain(failed).collect()
+    }
+}
+
+async fn joined<T>(task: tokio::task::JoinHandle<Outcome<T>>) -> Outcome<T> {
+    match task.await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(Problem::new(codes::INTERNAL, format!("the work broke off: {error}"))),
+    }
+}
+
+/// A version's template as the runtime takes it.
+fn runtime_config(template: &Template) -> Outcome<FunctionConfig> {
+    let limits = &template.limits;
+    let outgoing = Outgoing::parse(&template.outgoing)
+        .map_err(|error| Problem::new(codes::BAD_REQUEST, error.to_string()))?;
+    Ok(FunctionConfig {
+        env: template.env.clone(),
+        memory_bytes: limits.memory.0,
+        timeout: limits.timeout.duration(),
+        cpu: limits.cpu.duration(),
+        concurrency: limits.concurrency,
+        queue: limits.concurrency.saturating_mul(QUEUE_PER_SLOT),
+        outgoing,
+        ..FunctionConfig::default()
+    })
+}

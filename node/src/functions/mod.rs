@@ -1,0 +1,9 @@
+//! The functions of this node: what the desired state wants here, made ready and kept ready.
+
+mod logs;
+mod manager;
+mod reconcile;
+mod wanted;
+
+pub(crate) use logs::{LogBook, LogEntry};
+pub(crate) use manager::{Deps, FetchArtifact, FunctionManager, LocalStatus};

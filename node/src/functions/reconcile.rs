@@ -1,0 +1,92 @@
+//! Brings what is here to what is wanted here, whenever that changes.
+
+use std::{collections::HashSet, time::Duration};
+
+use swarmer_model::Digest;
+use tokio_util::sync::CancellationToken;
+
+use crate::functions::{
+    FunctionManager,
+    manager::Slot,
+    wanted::{Need, wanted},
+};
+
+/// How often failures are tried again and load is told.
+const TICK: Duration = Duration::from_secs(1);
+/// How long a version stays that was started here only because no placed node was ready.
+const GUEST_STAY: Duration = Duration::from_secs(60);
+
+impl FunctionManager {
+    /// Runs until `shutdown`.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        let mut states = self.inner.deps.desired.subscribe();
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Artifacts whose preparation was asked for; forgotten when no longer wanted, so that a
+        // failed one is tried again only after a change or a restart, not every second.
+        let mut asked: HashSet<Digest> = HashSet::new();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                changed = states.changed() => if changed.is_err() { return },
+                _ = ticks.tick() => self.publish_load().await,
+            }
+            states.mark_unchanged();
+            self.reconcile(&mut asked).await;
+        }
+    }
+
+    async fn reconcile(&self, asked: &mut HashSet<Digest>) {
+        let desired = self.inner.deps.desired.current();
+        let wanted = wanted(&desired, self.inner.deps.node);
+        let mut digests = HashSet::new();
+        for (slot, need) in &wanted {
+            let version = desired.functions.get(&slot.0).and_then(|e| e.function.version(slot.1));
+            let Some(version) = version else { continue };
+            digests.insert(version.template.component);
+            match need {
+                Need::Loaded => {
+                    if self.ready(&slot.0, slot.1).is_none()
+                        && !self.failed_lately(slot)
+                        && self.accepts_work()
+                    {
+                        let (this, slot) = (self.clone(), slot.clone());
+                        tokio::spawn(async move {
+                            // What fails is kept and shown by `loaded`.
+                            let _ = this.start(&slot.0, slot.1).await;
+                        });
+                    }
+                }
+                Need::Prepared => {
+                    if asked.insert(version.template.component) {
+                        let (this, digest) = (self.clone(), version.template.component);
+                        tokio::spawn(async move {
+                            if let Err(problem) = this.prepare(digest).await {
+                                tracing::warn!(target: "swarmer::functions", %digest,
+                                    code = problem.code.name, detail = %problem.detail,
+                                    "a candidate cannot prepare a component");
+                            }
+                        });
+                    }
+                }
+            }
+        }
+        asked.retain(|digest| digests.contains(digest));
+        self.forget_failures(|slot| wanted.contains_key(slot));
+        for (slot, loaded) in self.all_ready() {
+            let weighted = desired
+                .functions
+                .get(&slot.0)
+                .is_some_and(|entry| entry.weights.iter().any(|(version, _)| *version == slot.1));
+            let guest = weighted && loaded.since.elapsed() < GUEST_STAY;
+            if wanted.get(&slot) != Some(&Need::Loaded) && !guest {
+                self.unload_soon(slot);
+            }
+        }
+    }
+
+    fn unload_soon(&self, slot: Slot) {
+        let this = self.clone();
+        tokio::spawn(async move { this.unload(&slot).await });
+    }
+}

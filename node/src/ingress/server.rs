@@ -1,0 +1,136 @@
+//! Accepts connections and hands each request to the dispatcher.
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+};
+use swarmer_mesh::call::{Body, full};
+use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    dispatch::{Call, Dispatcher, from_hyper, new_traceparent, valid_traceparent},
+    problem::Problem,
+};
+
+/// Connections at once: each costs a descriptor and some kilobytes.
+const MAX_CONNECTIONS: usize = 10_000;
+/// How long a client may take to send the head of a request.
+const HEAD_DEADLINE: Duration = Duration::from_secs(15);
+/// The largest request head.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+/// Requests at once on one h2 connection.
+const MAX_H2_STREAMS: u32 = 256;
+/// No request may take longer than this, whatever its function says.
+const MAX_REQUEST: Duration = Duration::from_secs(3600);
+/// How long requests may take to end when the node stops.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// The listener of the ingress.
+pub(crate) struct Ingress {
+    pub(crate) listener: TcpListener,
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) node: Arc<str>,
+}
+
+impl Ingress {
+    /// Serves until `shutdown`, then lets open requests end.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_DEADLINE)
+            .max_buf_size(MAX_HEAD_BYTES);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_H2_STREAMS)
+            .max_header_list_size(64 << 10)
+            .keep_alive_interval(Some(Duration::from_secs(20)));
+        let builder = Arc::new(builder);
+        let graceful = GracefulShutdown::new();
+        loop {
+            let permit = tokio::select! {
+                () = shutdown.cancelled() => break,
+                permit = Arc::clone(&slots).acquire_owned() => permit,
+            };
+            let Ok(permit) = permit else { break };
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => break,
+                accepted = self.listener.accept() => accepted,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of descriptors most likely: wait for some to come free.
+                    tracing::warn!(target: "swarmer::ingress", %error, "cannot accept");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let _ = stream.set_nodelay(true);
+            let (dispatcher, node) = (self.dispatcher.clone(), Arc::clone(&self.node));
+            let service = service_fn(move |request| {
+                let (dispatcher, node) = (dispatcher.clone(), Arc::clone(&node));
+                async move { Ok::<_, Infallible>(serve(dispatcher, node, request).await) }
+            });
+            let builder = Arc::clone(&builder);
+            let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+            let connection = graceful.watch(connection);
+            tokio::spawn(async move {
+                // What a client does to its connection is its own business.
+                let _ = connection.await;
+                drop(permit);
+            });
+        }
+        drop(self.listener);
+        let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+    }
+}
+
+async fn serve(
+    dispatcher: Dispatcher,
+    node: Arc<str>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let traceparent = request.headers().get("traceparent").and_then(|t| t.to_str().ok());
+    let traceparent: Arc<str> = match traceparent.filter(|t| valid_traceparent(t)) {
+        Some(traceparent) => traceparent.into(),
+        None => new_traceparent().into(),
+    };
+    let cancel = CancellationToken::new();
+    // hyper drops this future when the client goes away.
+    let guard = cancel.clone().drop_guard();
+    let call =
+        Call { deadline: Instant::now() + MAX_REQUEST, source: None, hop: 0, traceparent, cancel };
+    let outcome = dispatcher.route(request.map(from_hyper), call).await;
+    let _ = guard.disarm();
+    outcome.unwrap_or_else(|problem| error_response(&problem, &node))
+}
+
+/// A problem as an answer.
+pub(crate) fn error_response(problem: &Problem, node: &str) -> Response<Body> {
+    let mut response = Response::new(full(problem.document(node).to_string()));
+    *response.status_mut() =
+        StatusCode::from_u16(problem.code.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert("x-swarmer-error", HeaderValue::from_static(problem.code.name));
+    if let Ok(node) = HeaderValue::from_str(node) {
+        headers.insert("x-swarmer-node", node);
+    }
+    if let Some(secs) = problem.retry_after_secs {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
+    }
+    response
+}

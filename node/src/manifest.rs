@@ -1,0 +1,211 @@
+//! `swarmer.toml`: the short form for one app, turned into resources.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use swarmer_model::{
+    ByteSize, Digest, Function, Labels, Metadata, Millis, PlacementRule, Resource as _, Route,
+    nearest,
+};
+
+use crate::{
+    codes,
+    problem::{Outcome, Problem},
+};
+
+/// The file's name in an app's folder.
+pub(crate) const FILE_NAME: &str = "swarmer.toml";
+/// The most functions of one app.
+const MAX_FUNCTIONS: usize = 64;
+
+/// One app.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Manifest {
+    /// Name of the app; becomes the label `app` of its functions.
+    pub(crate) name: String,
+    /// Namespace of all its functions.
+    #[serde(default)]
+    pub(crate) namespace: Option<String>,
+    #[serde(default, rename = "function")]
+    pub(crate) functions: Vec<FunctionEntry>,
+}
+
+/// One function of an app.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FunctionEntry {
+    pub(crate) name: String,
+    /// The component file, relative to the manifest.
+    pub(crate) component: PathBuf,
+    /// Command that makes the component, run in `source` (or beside the manifest) by `sh -c`.
+    #[serde(default)]
+    pub(crate) build: Option<String>,
+    /// Folder in which `build` runs.
+    #[serde(default)]
+    pub(crate) source: Option<PathBuf>,
+    /// Path prefix on the ingress.
+    #[serde(default)]
+    pub(crate) route: Option<String>,
+    /// Host names of the route.
+    #[serde(default)]
+    pub(crate) hosts: Vec<String>,
+    #[serde(default)]
+    pub(crate) timeout: Option<Millis>,
+    #[serde(default)]
+    pub(crate) cpu: Option<Millis>,
+    #[serde(default)]
+    pub(crate) memory: Option<ByteSize>,
+    #[serde(default)]
+    pub(crate) concurrency: Option<u32>,
+    #[serde(default)]
+    pub(crate) outgoing: Vec<String>,
+    #[serde(default)]
+    pub(crate) env: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) replicas: Option<u32>,
+    #[serde(default)]
+    pub(crate) regions: Vec<String>,
+    #[serde(default)]
+    pub(crate) zones: Vec<String>,
+    #[serde(default)]
+    pub(crate) labels: Labels,
+}
+
+impl Manifest {
+    /// Reads and checks a manifest.
+    pub(crate) fn read(path: &Path) -> Outcome<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Problem::new(codes::MANIFEST, format!("cannot read {}: {error}", path.display()))
+        })?;
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Outcome<Self> {
+        let manifest: Self = toml::from_str(text)
+            .map_err(|error| Problem::new(codes::MANIFEST, toml_error(path, text, &error)))?;
+        let fail =
+            |why: String| Err(Problem::new(codes::MANIFEST, format!("{}: {why}", path.display())));
+        if manifest.functions.is_empty() {
+            return fail("there is no [[function]]".to_owned());
+        }
+        if manifest.functions.len() > MAX_FUNCTIONS {
+            return fail(format!("more than {MAX_FUNCTIONS} functions"));
+        }
+        for (i, entry) in manifest.functions.iter().enumerate() {
+            if manifest.functions[..i].iter().any(|other| other.name == entry.name) {
+                return fail(format!("two functions are named {:?}", entry.name));
+            }
+            let function = manifest.function(entry, Digest([0; 32]), None);
+            if let Err(invalid) = function.validate() {
+                return fail(format!("function {:?}: {invalid}", entry.name));
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// The resource of one entry, once its component's digest is known.
+    pub(crate) fn function(
+        &self,
+        entry: &FunctionEntry,
+        component: Digest,
+        namespace: Option<&str>,
+    ) -> Function {
+        let mut metadata = Metadata::named(&entry.name);
+        if let Some(namespace) = namespace.or(self.namespace.as_deref()) {
+            metadata.namespace = namespace.to_owned();
+        }
+        metadata.labels.insert("app".to_owned(), self.name.clone());
+        let mut function = Function::new(metadata, component);
+        let template = &mut function.spec.template;
+        template.env = entry.env.clone();
+        template.outgoing = entry.outgoing.clone();
+        let limits = &mut template.limits;
+        limits.timeout = entry.timeout.unwrap_or(limits.timeout);
+        limits.cpu = entry.cpu.unwrap_or(limits.cpu);
+        limits.memory = entry.memory.unwrap_or(limits.memory);
+        limits.concurrency = entry.concurrency.unwrap_or(limits.concurrency);
+        if entry.route.is_some() || !entry.hosts.is_empty() {
+            let path = entry.route.clone().unwrap_or_else(|| "/".to_owned());
+            function.spec.routes = vec![Route { path, hosts: entry.hosts.clone() }];
+        }
+        let default = PlacementRule::default();
+        function.spec.placement = PlacementRule {
+            replicas: entry.replicas.unwrap_or(default.replicas),
+            regions: entry.regions.clone(),
+            zones: entry.zones.clone(),
+            labels: entry.labels.clone(),
+        };
+        function
+    }
+}
+
+/// What is wrong with a TOML file: file, line, column, and the name that was probably meant.
+pub(crate) fn toml_error(path: &Path, text: &str, error: &toml::de::Error) -> String {
+    let place = error.span().map_or_else(String::new, |span| {
+        let before = &text[..span.start.min(text.len())];
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        format!(":{line}:{column}")
+    });
+    format!("{}{place}: {}", path.display(), with_nearest(error.message()))
+}
+
+/// Adds the nearest known name to serde's message of an unknown field.
+pub(crate) fn with_nearest(message: &str) -> String {
+    let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let known = names.iter().skip(1).copied();
+    match names.first().and_then(|unknown| nearest(unknown, known)) {
+        Some(meant) if message.starts_with("unknown field") => {
+            format!("{message}; did you mean `{meant}`?")
+        }
+        _ => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Outcome<Manifest> {
+        Manifest::parse(Path::new("swarmer.toml"), text)
+    }
+
+    #[test]
+    fn the_contracts_example_becomes_a_function() {
+        let manifest = parse(
+            "name = \"hello\"\n[[function]]\nname = \"hello\"\ncomponent = \"hello.wasm\"\n\
+             route = \"/hello\"\ntimeout = \"5s\"\nmemory = \"64MiB\"\nconcurrency = 100\n\
+             [function.env]\nGREETING = \"hi\"\n",
+        )
+        .unwrap();
+        let function = manifest.function(&manifest.functions[0], Digest::of(b""), None);
+        assert_eq!(function.spec.routes[0].path, "/hello");
+        assert_eq!(function.spec.template.limits.timeout, Millis::secs(5));
+        assert_eq!(function.spec.template.env["GREETING"], "hi");
+        assert_eq!(function.metadata.labels["app"], "hello");
+    }
+
+    #[test]
+    fn faults_are_told_with_line_column_and_the_nearest_name() {
+        let problem = parse("name = \"x\"\n[[function]]\nname = \"x\"\ncomponnent = \"x\"\n");
+        let detail = problem.unwrap_err().detail;
+        assert!(detail.contains("swarmer.toml:4:1"), "{detail}");
+        assert!(detail.contains("did you mean `component`"), "{detail}");
+        let detail = parse("name = \n").unwrap_err().detail;
+        assert!(detail.contains("swarmer.toml:1:"), "{detail}");
+    }
+
+    #[test]
+    fn rules_of_functions_hold_here_too() {
+        let text = "name = \"x\"\n[[function]]\nname = \"X!\"\ncomponent = \"x\"\n";
+        assert!(parse(text).unwrap_err().detail.contains("metadata.name"));
+        let text = "name = \"x\"\n[[function]]\nname = \"x\"\ncomponent = \"x\"\n\
+                    [[function]]\nname = \"x\"\ncomponent = \"y\"\n";
+        assert!(parse(text).unwrap_err().detail.contains("two functions"));
+        assert!(parse("name = \"x\"\n").unwrap_err().detail.contains("no [[function]]"));
+    }
+}

@@ -1,0 +1,169 @@
+//! What a user is told when something went wrong: what, why, what to do, and a stable code.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+use swarmer_model::{Code, Coded, Invalid};
+
+/// The longest detail that an answer carries.
+const MAX_DETAIL_CHARS: usize = 2_000;
+
+/// One failure, told the same way by API, CLI and log (RFC 9457 on the wire).
+#[derive(Debug, Clone)]
+pub(crate) struct Problem {
+    pub(crate) code: Code,
+    /// What could not be done, and why, in one or two sentences.
+    pub(crate) detail: String,
+    /// Seconds after which to try again, where that may help.
+    pub(crate) retry_after_secs: Option<u64>,
+    /// The broken rules of a resource.
+    pub(crate) violations: Vec<Value>,
+}
+
+/// A result whose error is told to a user.
+pub(crate) type Outcome<T> = Result<T, Problem>;
+
+impl Problem {
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
+        let detail: String = detail.into();
+        let detail = match detail.char_indices().nth(MAX_DETAIL_CHARS) {
+            Some((at, _)) => detail[..at].to_owned(),
+            None => detail,
+        };
+        Self { code, detail, retry_after_secs: None, violations: Vec::new() }
+    }
+
+    /// The problem that an error of another room makes, with what was being done.
+    pub(crate) fn of(error: &dyn Coded, doing: &str) -> Self {
+        Self::new(error.code(), format!("{doing}: {}", chain(error)))
+    }
+
+    /// The same problem, with what was being done said first.
+    #[must_use]
+    pub(crate) fn while_doing(mut self, doing: &str) -> Self {
+        self.detail = format!("{doing}: {}", self.detail);
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn retry_after(mut self, secs: u64) -> Self {
+        self.retry_after_secs = Some(secs);
+        self
+    }
+
+    /// As an RFC 9457 problem document.
+    pub(crate) fn document(&self, node: &str) -> Value {
+        let mut document = json!({
+            "type": format!("urn:swarmer:error:{}", self.code),
+            "title": self.code.summary,
+            "status": self.code.status,
+            "detail": self.detail,
+            "code": self.code.name,
+            "remedy": self.code.remedy,
+        });
+        if !node.is_empty() {
+            document["node"] = json!(node);
+        }
+        if !self.violations.is_empty() {
+            document["violations"] = json!(self.violations);
+        }
+        document
+    }
+
+    /// Reads a problem document back, as a client of the API does.
+    pub(crate) fn from_document(status: u16, body: &[u8]) -> Self {
+        let document: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+        let name = document["code"].as_str().unwrap_or_default();
+        let code = crate::codes::all().into_iter().find(|code| code.name == name);
+        let detail = match document["detail"].as_str() {
+            Some(detail) => detail.to_owned(),
+            None => {
+                let text: String = String::from_utf8_lossy(body).chars().take(200).collect();
+                format!("the answer was HTTP {status}: {text}")
+            }
+        };
+        Self::new(code.unwrap_or(crate::codes::FAILED), detail)
+    }
+}
+
+/// The message of an error and of all its causes, each once.
+pub(crate) fn chain<E: std::error::Error + ?Sized>(error: &E) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+impl fmt::Display for Problem {
+    /// One line what and why, one line what to do, with the code.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} {}\n  why:  {}\n  do:   {}",
+            self.code, self.code.summary, self.detail, self.code.remedy
+        )
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl Coded for Problem {
+    fn code(&self) -> Code {
+        self.code
+    }
+}
+
+impl From<Invalid> for Problem {
+    fn from(invalid: Invalid) -> Self {
+        let violations = invalid.violations.iter().filter_map(|v| serde_json::to_value(v).ok());
+        let violations = violations.collect();
+        let mut problem = Self::new(invalid.code(), invalid.to_string());
+        problem.violations = violations;
+        problem
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codes;
+
+    #[test]
+    fn a_document_reads_back_as_the_same_problem() {
+        let problem = Problem::new(codes::ROUTE_TAKEN, "/shop belongs to default/shop");
+        let document = problem.document("a");
+        assert_eq!(document["status"], 409);
+        let text = serde_json::to_vec(&document).unwrap();
+        let again = Problem::from_document(409, &text);
+        assert_eq!(again.code, problem.code);
+        assert_eq!(again.detail, problem.detail);
+        assert_eq!(again.code.exit_code(), 4);
+    }
+
+    #[test]
+    fn an_answer_that_is_no_document_is_still_told() {
+        let problem = Problem::from_document(502, b"<html>bad gateway</html>");
+        assert!(problem.detail.contains("502"), "{problem}");
+    }
+
+    #[test]
+    fn codes_are_unique_and_well_formed() {
+        let all = codes::all();
+        let mut names: Vec<&str> = all.iter().map(|code| code.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all.len(), "a code stands twice");
+        for code in all {
+            assert!(code.name.starts_with("SW-"), "{code}");
+            assert!((400..600).contains(&code.status), "{code}");
+            assert!(code.summary.ends_with('.') && code.remedy.ends_with('.'), "{code}");
+        }
+    }
+}

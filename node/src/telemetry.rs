@@ -1,0 +1,25 @@
+//! Logs of the node itself: structured events on standard error.
+
+use std::io::IsTerminal as _;
+
+use tracing_subscriber::{EnvFilter, fmt};
+
+use crate::config::LogFormat;
+
+/// What is logged unless `SWARMER_LOG` says otherwise: our own events, and warnings of libraries.
+const DEFAULT_FILTER: &str = "warn,swarmer=info,openraft=error,foca=error,quinn=error";
+
+/// Starts logging. To be called once.
+pub(crate) fn init(format: LogFormat) {
+    let filter = std::env::var("SWARMER_LOG").unwrap_or_else(|_| DEFAULT_FILTER.to_owned());
+    let filter = EnvFilter::try_new(&filter).unwrap_or_else(|error| {
+        eprintln!("warning: SWARMER_LOG is not understood ({error}); using {DEFAULT_FILTER}");
+        EnvFilter::new(DEFAULT_FILTER)
+    });
+    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let ansi = std::io::stderr().is_terminal();
+    match format {
+        LogFormat::Text => builder.with_ansi(ansi).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}

@@ -1,0 +1,159 @@
+//! Founding, joining, restarting: nodes as their operators start them.
+
+use crate::common::{Cluster, Node, get, until};
+use serde_json::Value;
+use swarmer_runtime::fixtures;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_found_one_cluster_serve_a_function_and_take_a_fourth() {
+    let mut cluster = Cluster::prepare(3);
+    // The last one first, and the first one late.
+    cluster.start(2);
+    cluster.start(1);
+    until("two founders wait for the third", || async {
+        let url = cluster.nodes[2].api_url("/readyz");
+        let answer = get(&cluster.http, &url).await.ok()?;
+        (answer.status == 503 && answer.text().contains("founder")).then_some(())
+    })
+    .await;
+    cluster.start(0);
+    cluster.all_ready().await;
+    let ids: Vec<Value> = futures::future::join_all((0..3).map(|i| cluster.status(i)))
+        .await
+        .into_iter()
+        .map(|status| status["cluster"].clone())
+        .collect();
+    assert!(ids.iter().all(|id| *id == ids[0] && id.is_string()), "{ids:?}");
+
+    let hello = cluster.component("hello", &fixtures::hello_p2());
+    cluster.nodes[1].cli_ok(&["deploy", &hello, "--name", "hello"]);
+    cluster.serves(&[0, 1, 2], "/hello").await;
+
+    // A fourth one joins and takes traffic.
+    let fourth = cluster.join("n4").await;
+    cluster.serves(&[fourth], "/hello").await;
+    until("all four are seen alive everywhere", || async {
+        for node in &cluster.nodes {
+            let answer = get(&cluster.http, &node.api_url("/v1/members")).await.ok()?.json();
+            let items = answer["items"].as_array()?.clone();
+            let alive = items.iter().filter(|member| member["state"] == "alive").count();
+            if alive != 4 {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+
+    // Restarted with its directory it is the same member, and its old token is of no use to
+    // another one.
+    let before = member_id(&cluster, "n4").await;
+    cluster.nodes[fourth].kill();
+    let seeds = cluster.seeds.clone();
+    cluster.nodes[fourth].start(&seeds, None, 1);
+    let http = cluster.http.clone();
+    cluster.nodes[fourth].ready(&http).await;
+    assert_eq!(member_id(&cluster, "n4").await, before);
+    cluster.serves(&[fourth], "/hello").await;
+}
+
+async fn member_id(cluster: &Cluster, name: &str) -> Value {
+    let url = cluster.nodes[0].api_url("/v1/members");
+    let members = get(&cluster.http, &url).await.unwrap().json();
+    let items = members["items"].as_array().unwrap();
+    items.iter().find(|member| member["name"] == name).unwrap()["id"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_admit_once_and_strangers_get_nothing() {
+    let mut cluster = Cluster::found(1).await;
+    let token = cluster.join_token(&[]);
+    let mut first = Node::new(cluster.base.path(), "first");
+    first.start(&cluster.seeds, Some(&token), 1);
+    let http = cluster.http.clone();
+    first.ready(&http).await;
+
+    // Used, wrong, expired, of another cluster, none at all: refused with a reason on both sides.
+    let other = Cluster::prepare(1);
+    let wrong = cluster.base.path().join("wrong.token");
+    let good = std::fs::read_to_string(cluster.join_token(&[])).unwrap();
+    let flipped: String = {
+        let (head, secret) = good.trim().rsplit_once('.').unwrap();
+        let other = if secret.starts_with('A') { 'B' } else { 'A' };
+        format!("{head}.{other}{}", &secret[1..])
+    };
+    std::fs::write(&wrong, flipped).unwrap();
+    let expired = cluster.join_token(&["--ttl", "1ms"]);
+    for (name, token, why) in [
+        ("used", Some(token.clone()), "used"),
+        ("wrong", Some(wrong), "no such token"),
+        ("expired", Some(expired), "expired"),
+        ("none", None, "SW-NODE-NO-TOKEN"),
+    ] {
+        let mut stranger = Node::new(cluster.base.path(), name);
+        stranger.start(&cluster.seeds, token.as_deref(), 1);
+        let status = stranger.wait();
+        assert!(!status.success(), "{name}");
+        let log = stranger.log_text();
+        assert!(log.contains(why), "{name}: {log}");
+        if name != "none" {
+            assert!(cluster.nodes[0].log_text().contains(&format!("name=\"{name}\"")), "{name}");
+        }
+    }
+    // A founding token of another cluster finds nobody to found with.
+    let mut stranger = Node::new(cluster.base.path(), "foreign");
+    stranger.start(&cluster.seeds, Some(&other.token), 3);
+    until("the foreign founder says why it gets nowhere", || async {
+        let log = stranger.log_text();
+        (log.contains("n1") || log.contains("refused") || log.contains("waiting")).then_some(())
+    })
+    .await;
+    stranger.kill();
+    let members = get(&cluster.http, &cluster.nodes[0].api_url("/v1/members")).await.unwrap();
+    assert_eq!(members.json()["items"].as_array().unwrap().len(), 2, "{}", members.text());
+    cluster.nodes[0].kill();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_cluster_comes_back_after_a_kill_and_after_a_stop() {
+    let mut cluster = Cluster::found(3).await;
+    let hello = cluster.component("hello", &fixtures::hello_p2());
+    cluster.nodes[0].cli_ok(&["deploy", &hello, "--name", "hello"]);
+    for stop in [false, true] {
+        for node in &mut cluster.nodes {
+            if stop {
+                assert!(node.stop().unwrap().success(), "{}", node.log_text());
+            } else {
+                node.kill();
+            }
+        }
+        for i in 0..3 {
+            cluster.start(i);
+        }
+        cluster.all_ready().await;
+        cluster.serves(&[0, 1, 2], "/hello").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_says_what_keeps_it_from_starting() {
+    let cluster = Cluster::found(1).await;
+    let running = &cluster.nodes[0];
+    let expect = |node: &Node, code: &str| {
+        let output = node.command(&[], Some(&cluster.token), 1).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(code), "{code}: {text}");
+    };
+    let mut port = Node::new(cluster.base.path(), "port");
+    port.http = running.http;
+    expect(&port, "SW-NODE-PORT-IN-USE");
+    let mut udp = Node::new(cluster.base.path(), "udp");
+    udp.listen = running.listen;
+    expect(&udp, "SW-NODE-PORT-IN-USE");
+    let mut locked = Node::new(cluster.base.path(), "n1");
+    locked.dir = running.dir.clone();
+    expect(&locked, "SW-NODE-DATA-DIR-LOCKED");
+    let mut config = Node::new(cluster.base.path(), "config");
+    config.extra = vec!["--region".into(), "Not A Region".into()];
+    expect(&config, "SW-NODE-CONFIG");
+}

@@ -1,0 +1,343 @@
+//! Real nodes as processes, on free loopback ports, ended with the test.
+
+#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
+#![allow(clippy::allow_attributes, reason = "an expectation would fail where all of it is used")]
+
+use std::{
+    fs::File,
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use serde_json::Value;
+
+/// How long anything may take on a busy machine in a debug build.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The binary under test.
+pub fn binary() -> &'static str {
+    env!("CARGO_BIN_EXE_swarmer")
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: http::HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
+
+pub type Http = Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>;
+
+pub fn http() -> Http {
+    Client::builder(TokioExecutor::new()).build_http()
+}
+
+pub async fn request(
+    http: &Http,
+    method: &str,
+    url: &str,
+    body: impl Into<Bytes>,
+) -> Result<Answer, String> {
+    let request = http::Request::builder()
+        .method(method)
+        .uri(url)
+        .header("content-type", "application/json")
+        .body(Full::new(body.into()))
+        .map_err(|error| error.to_string())?;
+    let answer = async {
+        let response = http.request(request).await.map_err(|error| format!("{error:?}"))?;
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.map_err(|error| format!("{error:?}"))?.to_bytes();
+        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
+    };
+    tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err("no answer".into()))
+}
+
+pub async fn get(http: &Http, url: &str) -> Result<Answer, String> {
+    request(http, "GET", url, Bytes::new()).await
+}
+
+/// Asks again until it holds. Another process can only be asked; the deadline is generous, and
+/// every use of it ends as soon as what it waits for is so.
+pub async fn until<T, F>(what: &str, mut probe: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let start = Instant::now();
+    loop {
+        if let Some(value) = probe().await {
+            return value;
+        }
+        assert!(start.elapsed() < PATIENCE, "{what}: not so after {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn free_tcp() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+}
+
+fn free_udp() -> SocketAddr {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+}
+
+/// One node.
+pub struct Node {
+    pub name: String,
+    pub dir: PathBuf,
+    pub listen: SocketAddr,
+    pub http: SocketAddr,
+    pub api: SocketAddr,
+    pub log: PathBuf,
+    pub extra: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Node {
+    pub fn new(base: &Path, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            dir: base.join(name),
+            listen: free_udp(),
+            http: free_tcp(),
+            api: free_tcp(),
+            log: base.join(format!("{name}.log")),
+            extra: Vec::new(),
+            child: None,
+        }
+    }
+
+    pub fn command(&self, seeds: &[String], token: Option<&Path>, expect: usize) -> Command {
+        let mut command = Command::new(binary());
+        command
+            .env_remove("SWARMER_LOG")
+            .arg("node")
+            .args(["--name", &self.name])
+            .arg("--data-dir")
+            .arg(&self.dir)
+            .args(["--listen", &self.listen.to_string()])
+            .args(["--http", &self.http.to_string()])
+            .args(["--api", &self.api.to_string()])
+            .args(["--bootstrap-expect", &expect.to_string()])
+            .args(["--die-with", &std::process::id().to_string()])
+            .args(&self.extra);
+        if !seeds.is_empty() {
+            command.args(["--join", &seeds.join(",")]);
+        }
+        if let Some(token) = token {
+            command.arg("--token-file").arg(token);
+        }
+        command.stdin(Stdio::null());
+        command
+    }
+
+    pub fn start(&mut self, seeds: &[String], token: Option<&Path>, expect: usize) {
+        let log = File::options().create(true).append(true).open(&self.log).unwrap();
+        let mut command = self.command(seeds, token, expect);
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        self.child = Some(command.spawn().unwrap());
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// SIGTERM; waits for the end.
+    pub fn stop(&mut self) -> Option<std::process::ExitStatus> {
+        let mut child = self.child.take()?;
+        let status = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+        assert!(status.success());
+        Some(child.wait().unwrap())
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        self.child.take().unwrap().wait().unwrap()
+    }
+
+    pub fn log_text(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.http)
+    }
+
+    pub fn api_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.api)
+    }
+
+    /// Runs the command line against this node.
+    pub fn cli(&self, arguments: &[&str]) -> Output {
+        Command::new(binary())
+            .env_remove("SWARMER_LOG")
+            .args(["--addr", &format!("http://{}", self.api)])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    /// The same, which must end well; gives standard output.
+    pub fn cli_ok(&self, arguments: &[&str]) -> String {
+        let output = self.cli(arguments);
+        assert!(
+            output.status.success(),
+            "{arguments:?} ended with {}\n{}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr),
+            self.log_text()
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    pub async fn ready(&mut self, http: &Http) {
+        let start = Instant::now();
+        loop {
+            if get(http, &self.api_url("/readyz")).await.is_ok_and(|answer| answer.status == 200) {
+                return;
+            }
+            assert!(self.is_running(), "{} ended:\n{}", self.name, self.log_text());
+            assert!(start.elapsed() < PATIENCE, "{} is not ready:\n{}", self.name, self.log_text());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Founders of one cluster, and those that joined.
+pub struct Cluster {
+    pub nodes: Vec<Node>,
+    pub seeds: Vec<String>,
+    pub token: PathBuf,
+    pub founders: usize,
+    pub http: Http,
+    pub base: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// Makes ready for `founders` nodes, without starting them.
+    pub fn prepare(founders: usize) -> Self {
+        let base = tempfile::tempdir().unwrap();
+        let output = Command::new(binary()).args(["token", "bootstrap"]).output().unwrap();
+        assert!(output.status.success());
+        let token = base.path().join("founding.token");
+        std::fs::write(&token, &output.stdout).unwrap();
+        let nodes: Vec<Node> =
+            (0..founders).map(|i| Node::new(base.path(), &format!("n{}", i + 1))).collect();
+        let seeds = nodes.iter().map(|node| node.listen.to_string()).collect();
+        Self { nodes, seeds, token, founders, http: http(), base }
+    }
+
+    pub fn start(&mut self, i: usize) {
+        let (seeds, token) = (self.seeds.clone(), self.token.clone());
+        self.nodes[i].start(&seeds, Some(&token), self.founders);
+    }
+
+    /// A running cluster of founders.
+    pub async fn found(founders: usize) -> Self {
+        let mut cluster = Self::prepare(founders);
+        for i in 0..founders {
+            cluster.start(i);
+        }
+        cluster.all_ready().await;
+        cluster
+    }
+
+    pub async fn all_ready(&mut self) {
+        let http = self.http.clone();
+        for node in &mut self.nodes {
+            node.ready(&http).await;
+        }
+    }
+
+    /// A join token, in a file.
+    pub fn join_token(&self, arguments: &[&str]) -> PathBuf {
+        let text = self.nodes[0].cli_ok(&[&["token", "create"], arguments].concat());
+        let path = self.base.path().join(format!("join-{:016x}.token", rand::random::<u64>()));
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Adds and starts a node that joins.
+    pub async fn join(&mut self, name: &str) -> usize {
+        let token = self.join_token(&[]);
+        let mut node = Node::new(self.base.path(), name);
+        node.start(&self.seeds, Some(&token), 1);
+        let http = self.http.clone();
+        node.ready(&http).await;
+        self.nodes.push(node);
+        self.nodes.len() - 1
+    }
+
+    /// Writes a component to a file.
+    pub fn component(&self, name: &str, bytes: &[u8]) -> String {
+        let path = self.base.path().join(format!("{name}.wasm"));
+        std::fs::write(&path, bytes).unwrap();
+        path.to_string_lossy().into_owned()
+    }
+
+    /// What the node at `i` says of the cluster.
+    pub async fn status(&self, i: usize) -> Value {
+        let url = self.nodes[i].api_url("/v1/status");
+        get(&self.http, &url).await.map(|answer| answer.json()).unwrap_or(Value::Null)
+    }
+
+    /// The index of the node that leads, by the word of node `i`.
+    pub async fn leader(&self, i: usize) -> usize {
+        until("a leader is known", || async {
+            let status = self.status(i).await;
+            let name = status["leader"]["name"].as_str()?.to_owned();
+            self.nodes.iter().position(|node| node.name == name)
+        })
+        .await
+    }
+
+    /// Waits until every one of these nodes answers 200 on a path.
+    pub async fn serves(&self, nodes: &[usize], path: &str) {
+        for i in nodes {
+            let url = self.nodes[*i].url(path);
+            until(&format!("{url} answers"), || async {
+                get(&self.http, &url).await.ok().filter(|answer| answer.status == 200)
+            })
+            .await;
+        }
+    }
+}

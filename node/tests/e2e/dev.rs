@@ -1,0 +1,124 @@
+//! `swarmer dev`: a cluster in one command, and nothing left of it.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Instant,
+};
+
+use crate::common::{PATIENCE, binary, get, http};
+
+struct Dev {
+    child: Child,
+    temp: tempfile::TempDir,
+    ingresses: Vec<String>,
+}
+
+impl Dev {
+    fn start(arguments: &[&str]) -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let mut child = Command::new(binary())
+            .arg("dev")
+            .args(arguments)
+            // The nodes' folder goes under this one, where it can be looked for.
+            .env("TMPDIR", temp.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = child.stderr.take().unwrap();
+        let log = std::thread::spawn(move || {
+            BufReader::new(stderr).lines().map_while(Result::ok).collect::<Vec<_>>().join("\n")
+        });
+        let mut ingresses = Vec::new();
+        let mut whole = String::new();
+        for line in BufReader::new(child.stdout.as_mut().unwrap()).lines().map_while(Result::ok) {
+            whole.push_str(&line);
+            whole.push('\n');
+            if let Some((_, rest)) = line.split_once("ingress http://") {
+                ingresses.push(rest.split_whitespace().next().unwrap().to_owned());
+            }
+            if line.contains("Ctrl-C") {
+                assert!(whole.contains("curl http://"), "{whole}");
+                return Self { child, temp, ingresses };
+            }
+        }
+        let _ = child.wait();
+        panic!("dev ended:\n{whole}\n{}", log.join().unwrap());
+    }
+
+    /// Processes of this cluster: those whose command line names its folder, and the janitor.
+    fn processes(&self) -> Vec<PathBuf> {
+        let folder = self.temp.path().to_string_lossy().into_owned();
+        std::fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| {
+                let line = std::fs::read(path.join("cmdline")).unwrap_or_default();
+                String::from_utf8_lossy(&line).contains(&folder)
+            })
+            .collect()
+    }
+
+    fn nothing_is_left(&self) {
+        let start = Instant::now();
+        loop {
+            let processes = self.processes();
+            let files: Vec<_> = std::fs::read_dir(self.temp.path()).unwrap().flatten().collect();
+            let ports = self
+                .ingresses
+                .iter()
+                .filter(|address| std::net::TcpStream::connect(address.as_str()).is_ok())
+                .count();
+            if processes.is_empty() && files.is_empty() && ports == 0 {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "left: {processes:?} {files:?} {ports} ports");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dev_serves_the_example_and_ctrl_c_leaves_nothing() {
+    let mut dev = Dev::start(&[]);
+    assert_eq!(dev.ingresses.len(), 3);
+    for address in &dev.ingresses {
+        let answer = get(&http(), &format!("http://{address}/hello")).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(answer.text().starts_with("hello"), "{}", answer.text());
+    }
+    assert!(!dev.processes().is_empty());
+    let status = Command::new("kill").args(["-INT", &dev.child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+    assert!(dev.child.wait().unwrap().success());
+    dev.nothing_is_left();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_9_of_dev_leaves_nothing() {
+    let mut dev = Dev::start(&["--nodes", "2"]);
+    assert!(!dev.processes().is_empty());
+    dev.child.kill().unwrap();
+    let _ = dev.child.wait();
+    dev.nothing_is_left();
+}
+
+#[test]
+fn dev_says_what_is_wrong_with_what_it_is_given() {
+    let output = Command::new(binary()).args(["dev", "/no/such/app"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && text.contains("/no/such/app"), "{text}");
+    let output = Command::new(binary()).args(["dev", "--nodes", "99"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
