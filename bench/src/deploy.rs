@@ -80,8 +80,11 @@ impl Deploy {
                 },
                 first_answer(other, &path, start),
             );
-            let (deployed, first) = (deployed?, first?);
-            eprintln!("deploy: {name}: answer after {first:?}, command back after {deployed:?}");
+            let (deployed, (first, before)) = (deployed?, first?);
+            eprintln!(
+                "deploy: {name}: answer after {first:?}, command back after {deployed:?}; before \
+                 that: {before}"
+            );
             answered.record(first);
             returned.record(deployed);
             cluster.check()?;
@@ -145,11 +148,16 @@ fn row(what: &str, times: &Histogram) {
     );
 }
 
-/// How long after `start` this ingress gives the right answer.
-async fn first_answer(address: SocketAddr, path: &str, start: Instant) -> Result<Duration> {
+/// How long after `start` this ingress gives the right answer, and what it said last before.
+async fn first_answer(
+    address: SocketAddr,
+    path: &str,
+    start: Instant,
+) -> Result<(Duration, String)> {
     let request = get(address, path);
     let asking = async {
         let mut connection = None;
+        let mut before = "nothing".to_owned();
         loop {
             let open = match &mut connection {
                 Some(open) => open,
@@ -157,10 +165,20 @@ async fn first_answer(address: SocketAddr, path: &str, start: Instant) -> Result
             };
             match open.exchange(&request).await {
                 Ok(answer) if answer.status == 200 && answer.body == ANSWER => {
-                    return Ok(start.elapsed());
+                    return Ok((start.elapsed(), before));
                 }
-                Ok(answer) if answer.keeps_alive() => {}
-                Ok(_) | Err(_) => connection = None,
+                Ok(answer) => {
+                    let code = answer.header("x-swarmer-error").map(String::from_utf8_lossy);
+                    let code = code.unwrap_or_default();
+                    before = format!("{} {code} after {:?}", answer.status, start.elapsed());
+                    if !answer.keeps_alive() {
+                        connection = None;
+                    }
+                }
+                Err(error) => {
+                    before = format!("{error:#} after {:?}", start.elapsed());
+                    connection = None;
+                }
             }
             tokio::time::sleep(POLL).await;
         }

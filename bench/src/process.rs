@@ -23,6 +23,8 @@ pub(crate) struct Usage {
     pub(crate) cpu: Duration,
     /// Resident memory now.
     pub(crate) rss_bytes: u64,
+    /// What of it is its own, not pages of files that others share.
+    pub(crate) anonymous_bytes: u64,
 }
 
 /// A process in a group of its own; the whole group is killed when this is dropped, and the
@@ -62,7 +64,9 @@ impl Process {
                 continue;
             };
             sum.cpu += stat.cpu;
-            sum.rss_bytes += rss_bytes(&path);
+            let status = std::fs::read_to_string(path.join("status")).unwrap_or_default();
+            sum.rss_bytes += bytes_of(&status, "VmRSS:");
+            sum.anonymous_bytes += bytes_of(&status, "RssAnon:");
         }
         sum
     }
@@ -157,9 +161,9 @@ fn ticks_per_second() -> u32 {
     u32::try_from(ticks).ok().filter(|ticks| *ticks > 0).unwrap_or(100)
 }
 
-fn rss_bytes(process: &Path) -> u64 {
-    let status = std::fs::read_to_string(process.join("status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+/// A line of /proc/PID/status.
+fn bytes_of(status: &str, name: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
     kib.unwrap_or_default() << 10
 }

@@ -40,11 +40,12 @@ impl Rest {
         let seconds = start.elapsed().as_secs_f64();
         cluster.check()?;
         println!("### Three nodes at rest, {} s\n", self.watch);
-        println!("| node | RSS MiB | CPU % of a core |");
-        println!("|---|---:|---:|");
+        println!("| node | RSS MiB | of it anonymous | CPU % of a core |");
+        println!("|---|---:|---:|---:|");
         for ((node, before), after) in cluster.nodes.iter().zip(before).zip(after) {
             let cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64() / seconds * 100.0;
-            println!("| {} | {} | {cpu:.2} |", node.name, mebibytes(after.rss_bytes));
+            let (rss, own) = (mebibytes(after.rss_bytes), mebibytes(after.anonymous_bytes));
+            println!("| {} | {rss} | {own} | {cpu:.2} |", node.name);
         }
         if let (Some(before), Some(after)) = (bytes, bytes_after) {
             let each = after.saturating_sub(before) as f64 / seconds / cluster.nodes.len() as f64;

@@ -153,6 +153,8 @@ impl Serve {
         let address = free_addresses(1)?[0];
         let mut command = Command::new(wasmtime);
         command.args(["serve", "--addr", &address.to_string()]);
+        // The hello looks for a variable that it was not given.
+        command.args(["-S", "cli"]);
         if kind == Kind::P3 {
             command.args(["-S", "p3", "-W", "component-model-async"]);
         }
