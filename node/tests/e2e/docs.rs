@@ -1,6 +1,6 @@
 //! The documents say what is so: error codes, commands, paths.
 //!
-//! `SWARMER_REWRITE_GOLDEN=1 cargo test -p swarmer --test docs` writes `docs/errors.md` anew; the
+//! `SWARMER_REWRITE_GOLDEN=1 cargo test -p swarmer --test e2e docs` writes `docs/errors.md` anew; the
 //! diff is the review.
 
 use std::{
@@ -41,7 +41,7 @@ fn errors_page() -> String {
          `swarmer explain CODE` prints one of them.\n\n\
          HTTP is the status of an answer with the code, exit the exit code of a command that ends\n\
          with it. This page is made from the binary:\n\
-         `SWARMER_REWRITE_GOLDEN=1 cargo test -p swarmer --test docs` writes it anew.\n\n\
+         `SWARMER_REWRITE_GOLDEN=1 cargo test -p swarmer --test e2e docs` writes it anew.\n\n\
          | code | HTTP | exit | what it means | what to do |\n|---|---|---|---|---|\n",
     );
     for code in codes {
@@ -62,7 +62,7 @@ fn the_page_of_errors_is_that_of_the_binary() {
     }
     assert!(
         page == read("docs/errors.md"),
-        "docs/errors.md is old: SWARMER_REWRITE_GOLDEN=1 cargo test -p swarmer --test docs"
+        "docs/errors.md is old: SWARMER_REWRITE_GOLDEN=1 cargo test -p swarmer --test e2e docs"
     );
 }
 
