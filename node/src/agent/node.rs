@@ -63,12 +63,44 @@ const TRANSFER_DEADLINE: Duration = Duration::from_secs(2);
 /// Founding links that wait to be taken.
 const FOUND_QUEUE: usize = 16;
 
+/// The threads of Raft, gossip and the connections. Dropped without waiting for what runs there:
+/// waiting is not allowed where requests are served.
+struct IoRuntime(Option<tokio::runtime::Runtime>);
+
+impl IoRuntime {
+    fn new() -> Outcome<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(IO_THREADS)
+            .thread_name("swarmer-io")
+            .enable_all()
+            .build();
+        let fail = |error: std::io::Error| Problem::new(codes::INTERNAL, error.to_string());
+        Ok(Self(Some(runtime.map_err(fail)?)))
+    }
+}
+
+impl std::ops::Deref for IoRuntime {
+    type Target = tokio::runtime::Runtime;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.as_ref().expect("taken only when it is dropped")
+    }
+}
+
+impl Drop for IoRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// A node that is starting or running.
 pub(crate) struct Agent {
     config: NodeConfig,
     dir: DataDir,
     key: NodeKey,
-    io: tokio::runtime::Runtime,
+    io: IoRuntime,
     book: PeerBook,
     slots: Arc<Slots>,
     transport: transport::Handle,
@@ -97,12 +129,7 @@ impl Agent {
         let node = dir.meta().node;
         let http = bind(config.http, "--http").await?;
         let api_listener = bind(config.api, "--api").await?;
-        let io = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(IO_THREADS)
-            .thread_name("swarmer-io")
-            .enable_all()
-            .build()
-            .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;
+        let io = IoRuntime::new()?;
         let book = PeerBook::default();
         let identity = match &grant {
             Some(grant) => {
@@ -173,7 +200,6 @@ impl Agent {
         };
         self.shutdown.cancel();
         let _ = tokio::time::timeout(Duration::from_secs(3), &mut self.transport_over).await;
-        self.io.shutdown_background();
         outcome
     }
 

@@ -1,8 +1,5 @@
 //! Real nodes as processes, on free loopback ports, ended with the test.
 
-#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
-#![allow(clippy::allow_attributes, reason = "an expectation would fail where all of it is used")]
-
 use std::{
     fs::File,
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
@@ -17,42 +14,42 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::Value;
 
 /// How long anything may take on a busy machine in a debug build.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The binary under test.
-pub fn binary() -> &'static str {
+pub(crate) fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_swarmer")
 }
 
 /// An answer, read whole.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: http::HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
 
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 }
 
-pub type Http = Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>;
+pub(crate) type Http = Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>;
 
-pub fn http() -> Http {
+pub(crate) fn http() -> Http {
     Client::builder(TokioExecutor::new()).build_http()
 }
 
-pub async fn request(
+pub(crate) async fn request(
     http: &Http,
     method: &str,
     url: &str,
@@ -73,13 +70,13 @@ pub async fn request(
     tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err("no answer".into()))
 }
 
-pub async fn get(http: &Http, url: &str) -> Result<Answer, String> {
+pub(crate) async fn get(http: &Http, url: &str) -> Result<Answer, String> {
     request(http, "GET", url, Bytes::new()).await
 }
 
 /// Asks again until it holds. Another process can only be asked; the deadline is generous, and
 /// every use of it ends as soon as what it waits for is so.
-pub async fn until<T, F>(what: &str, mut probe: impl FnMut() -> F) -> T
+pub(crate) async fn until<T, F>(what: &str, mut probe: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
@@ -102,19 +99,19 @@ fn free_udp() -> SocketAddr {
 }
 
 /// One node.
-pub struct Node {
-    pub name: String,
-    pub dir: PathBuf,
-    pub listen: SocketAddr,
-    pub http: SocketAddr,
-    pub api: SocketAddr,
-    pub log: PathBuf,
-    pub extra: Vec<String>,
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) dir: PathBuf,
+    pub(crate) listen: SocketAddr,
+    pub(crate) http: SocketAddr,
+    pub(crate) api: SocketAddr,
+    pub(crate) log: PathBuf,
+    pub(crate) extra: Vec<String>,
     child: Option<Child>,
 }
 
 impl Node {
-    pub fn new(base: &Path, name: &str) -> Self {
+    pub(crate) fn new(base: &Path, name: &str) -> Self {
         Self {
             name: name.to_owned(),
             dir: base.join(name),
@@ -127,7 +124,7 @@ impl Node {
         }
     }
 
-    pub fn command(&self, seeds: &[String], token: Option<&Path>, expect: usize) -> Command {
+    pub(crate) fn command(&self, seeds: &[String], token: Option<&Path>, expect: usize) -> Command {
         let mut command = Command::new(binary());
         command
             .env_remove("SWARMER_LOG")
@@ -151,23 +148,28 @@ impl Node {
         command
     }
 
-    pub fn start(&mut self, seeds: &[String], token: Option<&Path>, expect: usize) {
+    pub(crate) fn start(&mut self, seeds: &[String], token: Option<&Path>, expect: usize) {
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         let mut command = self.command(seeds, token, expect);
         command.stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
+    /// SIGSTOP or SIGCONT.
+    pub(crate) fn signal(&self, name: &str) {
+        if let Some(child) = &self.child {
+            let id = child.id().to_string();
+            let status = Command::new("kill").args([name, &id]).status().unwrap();
+            assert!(status.success());
+        }
     }
 
-    pub fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 
     /// kill -9.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -175,7 +177,7 @@ impl Node {
     }
 
     /// SIGTERM; waits for the end.
-    pub fn stop(&mut self) -> Option<std::process::ExitStatus> {
+    pub(crate) fn stop(&mut self) -> Option<std::process::ExitStatus> {
         let mut child = self.child.take()?;
         let status = Command::new("kill").arg(child.id().to_string()).status().unwrap();
         assert!(status.success());
@@ -183,24 +185,24 @@ impl Node {
     }
 
     /// Waits until it ends by itself.
-    pub fn wait(&mut self) -> std::process::ExitStatus {
+    pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
         self.child.take().unwrap().wait().unwrap()
     }
 
-    pub fn log_text(&self) -> String {
+    pub(crate) fn log_text(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.http)
     }
 
-    pub fn api_url(&self, path: &str) -> String {
+    pub(crate) fn api_url(&self, path: &str) -> String {
         format!("http://{}{path}", self.api)
     }
 
     /// Runs the command line against this node.
-    pub fn cli(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn cli(&self, arguments: &[&str]) -> Output {
         Command::new(binary())
             .env_remove("SWARMER_LOG")
             .args(["--addr", &format!("http://{}", self.api)])
@@ -211,7 +213,7 @@ impl Node {
     }
 
     /// The same, which must end well; gives standard output.
-    pub fn cli_ok(&self, arguments: &[&str]) -> String {
+    pub(crate) fn cli_ok(&self, arguments: &[&str]) -> String {
         let output = self.cli(arguments);
         assert!(
             output.status.success(),
@@ -223,7 +225,7 @@ impl Node {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    pub async fn ready(&mut self, http: &Http) {
+    pub(crate) async fn ready(&mut self, http: &Http) {
         let start = Instant::now();
         loop {
             if get(http, &self.api_url("/readyz")).await.is_ok_and(|answer| answer.status == 200) {
@@ -243,18 +245,18 @@ impl Drop for Node {
 }
 
 /// Founders of one cluster, and those that joined.
-pub struct Cluster {
-    pub nodes: Vec<Node>,
-    pub seeds: Vec<String>,
-    pub token: PathBuf,
-    pub founders: usize,
-    pub http: Http,
-    pub base: tempfile::TempDir,
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) seeds: Vec<String>,
+    pub(crate) token: PathBuf,
+    pub(crate) founders: usize,
+    pub(crate) http: Http,
+    pub(crate) base: tempfile::TempDir,
 }
 
 impl Cluster {
     /// Makes ready for `founders` nodes, without starting them.
-    pub fn prepare(founders: usize) -> Self {
+    pub(crate) fn prepare(founders: usize) -> Self {
         let base = tempfile::tempdir().unwrap();
         let output = Command::new(binary()).args(["token", "bootstrap"]).output().unwrap();
         assert!(output.status.success());
@@ -266,13 +268,13 @@ impl Cluster {
         Self { nodes, seeds, token, founders, http: http(), base }
     }
 
-    pub fn start(&mut self, i: usize) {
+    pub(crate) fn start(&mut self, i: usize) {
         let (seeds, token) = (self.seeds.clone(), self.token.clone());
         self.nodes[i].start(&seeds, Some(&token), self.founders);
     }
 
     /// A running cluster of founders.
-    pub async fn found(founders: usize) -> Self {
+    pub(crate) async fn found(founders: usize) -> Self {
         let mut cluster = Self::prepare(founders);
         for i in 0..founders {
             cluster.start(i);
@@ -281,7 +283,7 @@ impl Cluster {
         cluster
     }
 
-    pub async fn all_ready(&mut self) {
+    pub(crate) async fn all_ready(&mut self) {
         let http = self.http.clone();
         for node in &mut self.nodes {
             node.ready(&http).await;
@@ -289,7 +291,7 @@ impl Cluster {
     }
 
     /// A join token, in a file.
-    pub fn join_token(&self, arguments: &[&str]) -> PathBuf {
+    pub(crate) fn join_token(&self, arguments: &[&str]) -> PathBuf {
         let text = self.nodes[0].cli_ok(&[&["token", "create"], arguments].concat());
         let path = self.base.path().join(format!("join-{:016x}.token", rand::random::<u64>()));
         std::fs::write(&path, text).unwrap();
@@ -297,7 +299,7 @@ impl Cluster {
     }
 
     /// Adds and starts a node that joins.
-    pub async fn join(&mut self, name: &str) -> usize {
+    pub(crate) async fn join(&mut self, name: &str) -> usize {
         let token = self.join_token(&[]);
         let mut node = Node::new(self.base.path(), name);
         node.start(&self.seeds, Some(&token), 1);
@@ -308,20 +310,20 @@ impl Cluster {
     }
 
     /// Writes a component to a file.
-    pub fn component(&self, name: &str, bytes: &[u8]) -> String {
+    pub(crate) fn component(&self, name: &str, bytes: &[u8]) -> String {
         let path = self.base.path().join(format!("{name}.wasm"));
         std::fs::write(&path, bytes).unwrap();
         path.to_string_lossy().into_owned()
     }
 
     /// What the node at `i` says of the cluster.
-    pub async fn status(&self, i: usize) -> Value {
+    pub(crate) async fn status(&self, i: usize) -> Value {
         let url = self.nodes[i].api_url("/v1/status");
         get(&self.http, &url).await.map(|answer| answer.json()).unwrap_or(Value::Null)
     }
 
     /// The index of the node that leads, by the word of node `i`.
-    pub async fn leader(&self, i: usize) -> usize {
+    pub(crate) async fn leader(&self, i: usize) -> usize {
         until("a leader is known", || async {
             let status = self.status(i).await;
             let name = status["leader"]["name"].as_str()?.to_owned();
@@ -331,7 +333,7 @@ impl Cluster {
     }
 
     /// Waits until every one of these nodes answers 200 on a path.
-    pub async fn serves(&self, nodes: &[usize], path: &str) {
+    pub(crate) async fn serves(&self, nodes: &[usize], path: &str) {
         for i in nodes {
             let url = self.nodes[*i].url(path);
             until(&format!("{url} answers"), || async {

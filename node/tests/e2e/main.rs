@@ -7,5 +7,6 @@ mod cluster;
 mod common;
 mod dev;
 mod docs;
+mod foundings;
 mod functions;
 mod kill;

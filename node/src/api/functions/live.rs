@@ -127,7 +127,7 @@ mod tests {
             ..Placement::default()
         };
         let shape = |function: &Function| {
-            super::shape(function, &placement, |v| v as usize, |node| format!("n{}", node.0))
+            shape(function, &placement, |v| v as usize, |node| format!("n{}", node.0))
         };
         let live = shape(&function);
         assert_eq!(live["version"], 2);
