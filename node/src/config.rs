@@ -214,11 +214,28 @@ impl NodeConfig {
         if !bound.ip().is_unspecified() {
             return bound;
         }
-        let seeds = self.join.iter().filter_map(|seed| seed.to_socket_addrs().ok()).flatten();
-        let toward = seeds.into_iter().find_map(source_address);
-        SocketAddr::new(toward.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), bound.port())
+        let seeds: Vec<SocketAddr> =
+            self.join.iter().filter_map(|seed| seed.to_socket_addrs().ok()).flatten().collect();
+        // Where other machines are named, an address that only this one reaches is of no use: a
+        // machine's own name often stands for a loopback address on itself.
+        let mut sources = seeds.iter().filter_map(|seed| source_address(*seed));
+        let only_local = !seeds.is_empty() && seeds.iter().all(|seed| seed.ip().is_loopback());
+        let found = if only_local {
+            sources.next()
+        } else {
+            sources.find(|address| !address.is_loopback()).or_else(|| source_address(ANYWHERE))
+        };
+        let found = found.unwrap_or_else(|| {
+            tracing::warn!(target: "swarmer::node", "no network is reached from here: other \
+                machines will not find this node; give --advertise");
+            IpAddr::V4(Ipv4Addr::LOCALHOST)
+        });
+        SocketAddr::new(found, bound.port())
     }
 }
+
+/// An address outside (RFC 5737, documentation): the way to it is the way to other machines.
+const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
 
 /// The local address from which `target` would be reached; nothing is sent.
 fn source_address(target: SocketAddr) -> Option<IpAddr> {

@@ -6,8 +6,9 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::config::LogFormat;
 
-/// What is logged unless `SWARMER_LOG` says otherwise: our own events, and warnings of libraries.
-const DEFAULT_FILTER: &str = "warn,swarmer=info,openraft=error,foca=error,quinn=error";
+/// What is logged unless `SWARMER_LOG` says otherwise: our own events, and warnings of libraries;
+/// not the Raft engine's, which calls a clean stop an error: what is fatal there we say ourselves.
+const DEFAULT_FILTER: &str = "warn,swarmer=info,openraft=off,foca=error,quinn=error";
 
 /// Starts logging. To be called once.
 pub(crate) fn init(format: LogFormat) {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use swarmer_model::{NodeId, Revision};
 use tokio::{sync::watch, time::Instant};
 
@@ -166,8 +167,8 @@ impl Handle {
 /// Ends when the engine does; all receivers see its last status.
 async fn watch_status(engine: Arc<Engine>, sender: watch::Sender<Status>) {
     let mut progress = engine.shared().progress();
+    let mut changes = engine.changes();
     loop {
-        let changes = engine.changes();
         let status = engine.status();
         sender.send_if_modified(|current| {
             let changed = *current != status;
@@ -180,8 +181,8 @@ async fn watch_status(engine: Arc<Engine>, sender: watch::Sender<Status>) {
             return;
         }
         tokio::select! {
-            going_on = changes => {
-                if !going_on {
+            change = changes.next() => {
+                if change.is_none() {
                     return;
                 }
             }

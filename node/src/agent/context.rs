@@ -24,6 +24,8 @@ pub(crate) struct Context {
     pub(crate) cluster: ClusterId,
     /// Where the other nodes reach this one.
     pub(crate) advertise: SocketAddr,
+    /// The labels that this node was given.
+    pub(crate) labels: swarmer_model::Labels,
     /// Desired state: reads, writes, status.
     pub(crate) control: Control,
     pub(crate) desired: DesiredStore,

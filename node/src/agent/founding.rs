@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use swarmer_mesh::{
     founding::{
         Founder, Founding, FoundingConfig, FoundingRecord, Input, LinkId, MAX_MESSAGE_BYTES,
-        Output, Side,
+        Output, RESEND_EVERY, Side,
     },
     identity::{Authority, CERTIFICATE_VALIDITY},
     stream::{read_frame, write_frame},
@@ -163,7 +163,7 @@ impl FoundingDriver {
     pub(crate) async fn serve(mut self, shutdown: CancellationToken) {
         self.dials = false;
         self.input(Input::Tick);
-        let mut ticks = tokio::time::interval(TICK);
+        let mut ticks = tokio::time::interval(RESEND_EVERY);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -426,11 +426,17 @@ async fn dial(transport: &Handle, seed: &str) -> Result<FoundStream, String> {
     let name = seed.to_owned();
     let resolving = tokio::task::spawn_blocking(move || name.to_socket_addrs());
     let addresses = tokio::time::timeout_at(deadline, resolving).await;
-    let Ok(Ok(Ok(mut addresses))) = addresses else {
+    let Ok(Ok(Ok(addresses))) = addresses else {
         return Err("the name does not resolve".to_owned());
     };
-    let address = addresses.next().ok_or("the name has no address")?;
-    transport.dial_found(address, deadline).await.map_err(|error| chain(&error))
+    let mut last = "the name has no address".to_owned();
+    for address in addresses {
+        match transport.dial_found(address, deadline).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = chain(&error),
+        }
+    }
+    Err(last)
 }
 
 /// The config of the core for this node.

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::Path};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use swarmer_gossip::{Key, Keyring};
 use swarmer_mesh::identity::{Identity, Membership, NodeCertificate, NodeKey, TrustBundle};
@@ -15,6 +16,8 @@ use crate::{
 
 /// Name of the file in the data directory.
 const FILE: &str = "identity.json";
+/// Characters in a line of PEM (RFC 7468).
+const PEM_LINE: usize = 64;
 
 /// A member that a new one is told of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +84,16 @@ impl Grant {
     /// Makes it durable.
     pub(crate) fn save(&self, dir: &Path) -> Outcome<()> {
         write_json(&dir.join(FILE), self)
+    }
+
+    /// The authority's certificate as PEM: what clients of an API with TLS trust.
+    pub(crate) fn ca_pem(&self) -> String {
+        let text = STANDARD.encode(&self.ca);
+        let lines: Vec<&str> = (0..text.len())
+            .step_by(PEM_LINE)
+            .map(|at| &text[at..text.len().min(at + PEM_LINE)])
+            .collect();
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
     }
 
     /// Whether `node` votes.

@@ -155,12 +155,20 @@ async fn ask(
         Ok(Ok(Err(error))) => return Err(format!("the name does not resolve: {error}")),
         _ => return Err("the name does not resolve in time".to_owned()),
     };
-    let address = *addresses.first().ok_or("the name has no address")?;
     let pin = Fingerprint(token.ca_fingerprint);
-    let mut stream = transport
-        .dial_join(address, pin, deadline)
-        .await
-        .map_err(|error| crate::problem::chain(&error))?;
+    let mut last = "the name has no address".to_owned();
+    let mut dialled = None;
+    // A name may stand for addresses of which only some are reached from here.
+    for address in addresses {
+        match transport.dial_join(address, pin, deadline).await {
+            Ok(stream) => {
+                dialled = Some(stream);
+                break;
+            }
+            Err(error) => last = crate::problem::chain(&error),
+        }
+    }
+    let Some(mut stream) = dialled else { return Err(last) };
     if stream.cluster != token.cluster {
         return Err(format!(
             "belongs to cluster {}, the token is for {}",

@@ -31,7 +31,7 @@ use crate::{
         authority::NodeAuthority,
         bootstrap::bootstrap,
         control::unchanged,
-        data_dir::DataDir,
+        data_dir::{DataDir, write_bytes},
         founding::{FoundingDriver, config_of},
         gossip,
         identity::{Grant, identity_problem},
@@ -308,6 +308,7 @@ impl Agent {
         stop: &mut (impl Future<Output = ()> + Unpin),
     ) -> Outcome<()> {
         self.api.set_stage("starting as a member".to_owned());
+        write_bytes(&self.dir.path().join("ca.pem"), grant.ca_pem().as_bytes())?;
         let node = self.dir.meta().node;
         let control = self.open_control(&grant).await?;
         let desired = DesiredStore::follow(&control.view(), self.shutdown.clone());
@@ -339,8 +340,6 @@ impl Agent {
         let dispatcher = Dispatcher::new(crate::dispatch::Deps {
             node,
             name: self.config.name.clone(),
-            region: self.config.region.clone(),
-            zone: self.config.zone.clone(),
             desired: desired.clone(),
             catalog: catalog.clone(),
             functions: functions.clone(),
@@ -352,6 +351,7 @@ impl Agent {
             name: self.config.name.clone(),
             cluster: grant.cluster,
             advertise: self.advertise,
+            labels: self.config.labels.clone(),
             control: control.clone(),
             desired: desired.clone(),
             gossip: gossip.clone(),
@@ -664,10 +664,15 @@ async fn correct_address(context: &Context) -> Outcome<()> {
     let Some(entry) = context.control.view().get(key.as_str()) else { return Ok(()) };
     let mut node: Node = serde_json::from_slice(&entry.value)
         .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;
-    if node.spec.address == context.advertise {
+    // A founder's labels could not be told while there was no cluster; who holds the founding
+    // secret may say them, once.
+    let founder = node.spec.token.is_none() && entry.revision == entry.created;
+    let labels = if founder { context.labels.clone() } else { node.spec.labels.clone() };
+    if node.spec.address == context.advertise && node.spec.labels == labels {
         return Ok(());
     }
     node.spec.address = context.advertise;
+    node.spec.labels = labels;
     let value = serde_json::to_vec(&node)
         .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;
     let txn = swarmer_raft::Txn::new()

@@ -41,7 +41,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Answer {
     let value = json!({
         "cluster": context.cluster,
         "node": { "name": context.name, "id": context.node, "role": status.role },
-        "leader": status.leader.map(named),
+        "leader": status.leader.filter(|_| status.quorum_ok).map(named),
         "term": status.term,
         "revision": status.revision,
         "quorum": status.quorum_ok,

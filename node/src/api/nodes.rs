@@ -93,12 +93,10 @@ pub(super) async fn delete(
             return Err(problem.into());
         }
     };
-    let alive =
-        context.gossip.members().iter().any(|m| m.node == node.spec.id && m.state.is_active());
-    if alive && context.control.status().voters.contains(&node.spec.id) {
-        // Shut out while it votes, it would take a vote away that the majority may need.
+    if context.control.status().voters.contains(&node.spec.id) {
+        // Shut out, it would still count in the majority and could never come back.
         let detail = format!(
-            "node {} votes and is alive; stop it first, then delete it",
+            "node {} is a voter; voters are founders and cannot be removed by this version",
             node.metadata.name
         );
         return Err(Problem::new(codes::CONFLICT, detail).into());

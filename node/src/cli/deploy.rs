@@ -25,6 +25,8 @@ use crate::{
 
 /// How long a new version may take until it serves.
 const ROLLOUT_DEADLINE: Duration = Duration::from_secs(120);
+/// A conflict that stands for so long is not of the placement before.
+const CONFLICT_AFTER: Duration = Duration::from_secs(2);
 /// How often the rollout is looked at.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -249,6 +251,11 @@ async fn until_ready(client: &Client, path: &str, name: &str) -> Outcome<Value> 
         let live = &function["live"];
         if live["ready"].as_u64().unwrap_or(0) > 0 || live["switchedOff"] == true {
             return Ok(function);
+        }
+        let conflict = live["conflict"].as_str().filter(|_| start.elapsed() > CONFLICT_AFTER);
+        if let Some(conflict) = conflict {
+            let why = format!("{name} is accepted, but no node may serve it: {conflict}");
+            return Err(Problem::new(codes::ROLLOUT_FAILED, why));
         }
         if let Some(error) = live["error"].as_str() {
             return Err(Problem::new(codes::ROLLOUT_FAILED, format!("{name}: {error}")));

@@ -19,6 +19,9 @@ pub(crate) struct FunctionEntry {
     pub(crate) placement: Placement,
     /// Version and weight, weights above zero.
     pub(crate) weights: Vec<(u32, u32)>,
+    /// The revision at which function or placement changed last: who is asked to serve it must
+    /// have seen that much.
+    pub(crate) changed: Revision,
 }
 
 /// All of it at one revision. Parts that did not change are shared with the state before.
@@ -91,6 +94,7 @@ impl Desired {
             function,
             placement,
             weights,
+            changed: self.revision,
         };
         self.functions.insert(Arc::clone(&entry.id), Arc::new(entry));
     }
@@ -98,7 +102,9 @@ impl Desired {
     fn set_placement(&mut self, id: &str, placement: Option<Placement>) {
         let placement = placement.unwrap_or_default();
         if let Some(entry) = self.functions.get_mut(id) {
-            Arc::make_mut(entry).placement = placement.clone();
+            let entry = Arc::make_mut(entry);
+            entry.placement = placement.clone();
+            entry.changed = self.revision;
         }
         self.placements.insert(id.into(), placement);
     }
@@ -182,6 +188,7 @@ mod tests {
         let placement = serde_json::to_vec(&placement).unwrap();
         let two = one.apply(6, [("placements/default/hello", Some(placement.as_slice()))]);
         assert_eq!(two.function("default", "hello").unwrap().placement.nodes, [NodeId(7)]);
+        assert_eq!(two.function("default", "hello").unwrap().changed, 6);
         let again = two.apply(7, [("functions/default/hello", Some(value.as_slice()))]);
         assert_eq!(again.function("default", "hello").unwrap().placement.nodes, [NodeId(7)]);
         let gone = again.apply(8, [("functions/default/hello", None)]);

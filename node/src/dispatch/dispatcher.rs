@@ -31,6 +31,8 @@ use crate::{
     problem::{Outcome, Problem},
 };
 
+/// How long a call waits for a function that was deployed a moment ago to be placed.
+const PLACEMENT_WAIT: Duration = Duration::from_secs(2);
 /// How long a stream may take to be opened before another node is tried.
 const OPEN_DEADLINE: Duration = Duration::from_secs(3);
 /// The most nodes that one call is sent to.
@@ -55,8 +57,6 @@ pub(crate) struct Call {
 pub(crate) struct Deps {
     pub(crate) node: NodeId,
     pub(crate) name: String,
-    pub(crate) region: String,
-    pub(crate) zone: String,
     pub(crate) desired: DesiredStore,
     pub(crate) catalog: Catalog,
     pub(crate) functions: FunctionManager,
@@ -161,13 +161,32 @@ impl Dispatcher {
             // The common case first, without the machinery of retries: the function is ready here.
             self.try_local_then_others(entry, version, function, parts, body, &call).await?
         } else {
-            self.anywhere(entry, version, parts, ReplayableBody::new(body), &call, Vec::new())
-                .await?
+            let placed = self.placed(entry, call.deadline).await;
+            let entry = placed.as_deref().unwrap_or(entry);
+            let body = ReplayableBody::new(body);
+            self.anywhere(entry, version, parts, body, &call, Vec::new()).await?
         };
         if let Ok(label) = HeaderValue::from_str(&label) {
             response.headers_mut().insert("x-swarmer-version", label);
         }
         Ok(response)
+    }
+
+    /// The function once it is placed, if it is not placed yet: between a deploy and its placement
+    /// lie some milliseconds, and a request that comes in them is no error.
+    async fn placed(&self, entry: &FunctionEntry, deadline: Instant) -> Option<Arc<FunctionEntry>> {
+        let is_placed = |entry: &FunctionEntry| {
+            !entry.placement.nodes.is_empty() || !entry.placement.candidates.is_empty()
+        };
+        if is_placed(entry) {
+            return None;
+        }
+        let desired = &self.inner.deps.desired;
+        let seen =
+            desired.wait_until(|state| state.functions.get(&entry.id).is_none_or(|e| is_placed(e)));
+        let left = deadline.saturating_duration_since(Instant::now()).min(PLACEMENT_WAIT);
+        let state = tokio::time::timeout(left, seen).await.ok().flatten()?;
+        state.functions.get(&entry.id).cloned()
     }
 
     fn local(&self, entry: &FunctionEntry, version: u32) -> Option<swarmer_runtime::Function> {
@@ -307,10 +326,12 @@ impl Dispatcher {
                 candidates.push(*node);
             }
         }
+        let desired = deps.desired.current();
+        let own = desired.nodes.get(&deps.node).map(|node| &node.spec);
         let choice = Choice {
             own: deps.node,
-            region: &deps.region,
-            zone: &deps.zone,
+            region: own.map_or("", |spec| &spec.region),
+            zone: own.map_or("", |spec| &spec.zone),
             ready: &ready,
             candidates: &candidates,
             exclude: tried,
@@ -391,7 +412,7 @@ impl Dispatcher {
         let mut head = CallHead::from_parts(parts, destination);
         head.source.clone_from(&call.source);
         head.hop = call.hop;
-        head.revision = entry_revision(entry, deps);
+        head.revision = entry.changed;
         head.trace.traceparent = call.traceparent.to_string();
         let failed = |error: CallError| {
             let detail =
@@ -431,12 +452,6 @@ impl Dispatcher {
 /// A stream is opened at once on a living connection; a dial must leave time to go elsewhere.
 fn open_deadline(deadline: Instant) -> tokio::time::Instant {
     deadline.min(Instant::now() + OPEN_DEADLINE).into()
-}
-
-/// The revision that the receiver must have seen to know this version.
-fn entry_revision(entry: &FunctionEntry, deps: &Deps) -> u64 {
-    let newest = entry.function.newest().map_or(0, |version| version.since_revision + 1);
-    newest.min(deps.desired.current().revision)
 }
 
 fn local_failure(error: &swarmer_runtime::CallError) -> Failed {

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{StreamExt as _, stream::BoxStream};
 use openraft::{
     EmptyNode, ReadPolicy, ServerState,
     async_runtime::watch::WatchReceiver,
@@ -319,10 +320,14 @@ impl Engine {
         }
     }
 
-    /// Waits for the next change of what [`Engine::status`] says. False when there are no more.
-    pub(crate) fn changes(&self) -> impl Future<Output = bool> + Send + use<> {
-        let mut metrics = self.core.metrics();
-        async move { metrics.changed().await.is_ok() }
+    /// An item for each change of what [`Engine::status`] says; ends with the engine. Keep it: a
+    /// new one takes the present state for a change.
+    pub(crate) fn changes(&self) -> BoxStream<'static, ()> {
+        let metrics = self.core.metrics();
+        futures::stream::unfold(metrics, |mut metrics| async move {
+            metrics.changed().await.is_ok().then_some(((), metrics))
+        })
+        .boxed()
     }
 
     /// Waits until what the engine says of itself fulfils a condition.

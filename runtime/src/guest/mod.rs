@@ -24,7 +24,9 @@ use crate::{
 };
 
 /// Resources (bodies, streams, headers …) that one instance may hold on the host's side.
-const TABLE_CAPACITY: usize = 10_000;
+/// JavaScript engines hold two for each chunk of a body until the request ends: this is enough
+/// for bodies of some gigabytes, and some tens of megabytes at most on the host.
+const TABLE_CAPACITY: usize = 500_000;
 /// Handles inside the component model that one instance may hold.
 const COMPONENT_HANDLES: usize = 20_000;
 /// Bytes that a guest may hand to the host in one call.

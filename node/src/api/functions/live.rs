@@ -30,7 +30,8 @@ pub(super) async fn live(
     let ready = |version: u32| {
         let nodes: BTreeSet<NodeId> =
             index.ready(&id, version).into_iter().map(|endpoint| endpoint.node).collect();
-        nodes.len()
+        let nodes = nodes.into_iter().filter(|node| placement.nodes.contains(node));
+        nodes.count()
     };
     let mut live = shape(function, placement, ready, |node| context.node_name(node));
     let unready = live["ready"] == 0 && live["switchedOff"] == false;
@@ -78,6 +79,9 @@ fn shape(
             None => json!({ "text": reason.text }),
         })
         .collect();
+    // What keeps it from being placed at all, if something does.
+    let conflict = placement.reasons.iter().find(|reason| reason.node.is_none());
+    let conflict = conflict.filter(|_| placement.nodes.is_empty()).map(|reason| &reason.text);
     let nodes: Vec<String> = placement.nodes.iter().map(|node| name(*node)).collect();
     json!({
         "version": serving.map(|version| version.number),
@@ -87,6 +91,7 @@ fn shape(
         "versions": versions,
         "nodes": nodes,
         "reasons": reasons,
+        "conflict": conflict,
     })
 }
 
