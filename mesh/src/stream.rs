@@ -351,12 +351,24 @@ pub async fn read_frame_or_end(
 /// Writes one frame of at most [`MAX_FRAME`] bytes. Has no deadline of its own and is not
 /// cancel-safe.
 pub async fn write_frame(send: &mut SendStream, frame: Bytes) -> Result<(), FrameError> {
+    write_frame_after(send, Bytes::new(), frame).await
+}
+
+/// As [`write_frame`], with `prefix`, the header of a fresh stream, before it in the same write.
+///
+/// # Errors
+/// As [`write_frame`].
+pub async fn write_frame_after(
+    send: &mut SendStream,
+    prefix: Bytes,
+    frame: Bytes,
+) -> Result<(), FrameError> {
     let length = match u32::try_from(frame.len()) {
         Ok(length) if frame.len() <= MAX_FRAME => length,
         _ => return Err(FrameError::TooLarge { length: frame.len(), max: MAX_FRAME }),
     };
     let head = Bytes::copy_from_slice(&length.to_be_bytes());
-    send.write_all_chunks(&mut [head, frame]).await?;
+    send.write_all_chunks(&mut [prefix, head, frame]).await?;
     Ok(())
 }
 

@@ -52,8 +52,9 @@ use crate::{
     problem::{Outcome, Problem, chain},
 };
 
-/// Threads for Raft, gossip and the connections between nodes: they never wait behind a guest.
-const IO_THREADS: usize = 2;
+/// Cores for each thread of Raft, gossip and the connections between nodes. Few threads, since
+/// every packet that goes from one to another costs a wake-up; never those that guests run on.
+const CORES_PER_IO_THREAD: usize = 4;
 /// How long others get to notice that this node drains, before it stops taking requests.
 const DRAIN_NOTICE: Duration = Duration::from_millis(300);
 /// How long functions may take to finish what they have.
@@ -69,8 +70,9 @@ struct IoRuntime(Option<tokio::runtime::Runtime>);
 
 impl IoRuntime {
     fn new() -> Outcome<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(IO_THREADS)
+            .worker_threads(cores.div_ceil(CORES_PER_IO_THREAD))
             .thread_name("swarmer-io")
             .enable_all()
             .build();

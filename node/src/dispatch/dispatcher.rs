@@ -424,12 +424,17 @@ impl Dispatcher {
             Failed { error, problem, node_fault }
         };
         let deadline = tokio::time::Instant::from_std(call.deadline);
-        let (send, recv) = deps
+        let (send, recv, prefix) = deps
             .transport
-            .open(node, transport::Class::Data, StreamKind::Call, open_deadline(call.deadline))
+            .open_with_prefix(
+                node,
+                transport::Class::Data,
+                StreamKind::Call,
+                open_deadline(call.deadline),
+            )
             .await
             .map_err(|error| failed(CallError::unreachable(error)))?;
-        let sent = call::send_call(send, recv, head, body, deadline);
+        let sent = call::send_call_with_prefix(send, recv, prefix, head, body, deadline);
         let mut response = tokio::select! {
             biased;
             () = call.cancel.cancelled() => return Err(failed(CallError::Cancelled)),

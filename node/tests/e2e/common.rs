@@ -16,9 +16,9 @@ use serde_json::Value;
 /// How long anything may take on a busy machine in a debug build.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The binary under test.
-pub(crate) fn binary() -> &'static str {
-    env!("CARGO_BIN_EXE_swarmer")
+/// The binary under test; `SWARMER_BIN` names another one, a release build for example.
+pub(crate) fn binary() -> String {
+    std::env::var("SWARMER_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_swarmer").to_owned())
 }
 
 /// An answer, read whole.
@@ -128,6 +128,7 @@ impl Node {
         let mut command = Command::new(binary());
         command
             .env_remove("SWARMER_LOG")
+            .env_remove("SWARMER_BIN")
             .arg("node")
             .args(["--name", &self.name])
             .arg("--data-dir")
@@ -205,6 +206,7 @@ impl Node {
     pub(crate) fn cli(&self, arguments: &[&str]) -> Output {
         Command::new(binary())
             .env_remove("SWARMER_LOG")
+            .env_remove("SWARMER_BIN")
             .args(["--addr", &format!("http://{}", self.api)])
             .args(arguments)
             .stdin(Stdio::null())
