@@ -13,7 +13,7 @@ use swarmer_mesh::{
     identity::{Identity, NodeKey, SystemClock},
     transport::{self, Dependencies, GossipSocket, Transport},
 };
-use swarmer_model::{Coded as _, Key, Node, NodeId};
+use swarmer_model::Coded as _;
 use swarmer_raft::{Follower, Raft, RaftError, disk::RealDisk};
 use swarmer_runtime::Runtime;
 use tokio::{
@@ -25,18 +25,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::{
-        Context, Control, Replicator, TxnExt as _,
+        Context, Control, Replicator,
         admission::PeerBook,
         api_tls::ApiCertificate,
         authority::NodeAuthority,
         bootstrap::bootstrap,
-        control::unchanged,
         data_dir::{DataDir, write_bytes},
         founding::{FoundingDriver, config_of},
         gossip,
         identity::{Grant, identity_problem},
+        io_runtime::IoRuntime,
         join::{self, JoinRequest},
-        placement,
+        members, placement,
         raft_transport::RaftTransport,
         renew,
         streams::{Slots, Strangers, Streams, follow},
@@ -52,9 +52,6 @@ use crate::{
     problem::{Outcome, Problem, chain},
 };
 
-/// Cores for each thread of Raft, gossip and the connections between nodes. Few threads, since
-/// every packet that goes from one to another costs a wake-up; never those that guests run on.
-const CORES_PER_IO_THREAD: usize = 4;
 /// How long others get to notice that this node drains, before it stops taking requests.
 const DRAIN_NOTICE: Duration = Duration::from_millis(300);
 /// How long functions may take to finish what they have.
@@ -63,39 +60,6 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(2);
 /// Founding links that wait to be taken.
 const FOUND_QUEUE: usize = 16;
-
-/// The threads of Raft, gossip and the connections. Dropped without waiting for what runs there:
-/// waiting is not allowed where requests are served.
-struct IoRuntime(Option<tokio::runtime::Runtime>);
-
-impl IoRuntime {
-    fn new() -> Outcome<Self> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(cores.div_ceil(CORES_PER_IO_THREAD))
-            .thread_name("swarmer-io")
-            .enable_all()
-            .build();
-        let fail = |error: std::io::Error| Problem::new(codes::INTERNAL, error.to_string());
-        Ok(Self(Some(runtime.map_err(fail)?)))
-    }
-}
-
-impl std::ops::Deref for IoRuntime {
-    type Target = tokio::runtime::Runtime;
-
-    fn deref(&self) -> &Self::Target {
-        self.0.as_ref().expect("taken only when it is dropped")
-    }
-}
-
-impl Drop for IoRuntime {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
 
 /// A node that is starting or running.
 pub(crate) struct Agent {
@@ -383,7 +347,7 @@ impl Agent {
         if matches!(control, Control::Voter(_)) {
             tokio::spawn(placement::run(Arc::clone(&context), self.shutdown.clone()));
         }
-        tokio::spawn(watch_members(Arc::clone(&context), self.book.clone(), self.shutdown.clone()));
+        tokio::spawn(members::run(Arc::clone(&context), self.book.clone(), self.shutdown.clone()));
         let taking = self.shutdown.child_token();
         let ingress = Ingress {
             listener: take_listener(&mut self.http).await?,
@@ -632,53 +596,4 @@ fn stop_signal() -> Outcome<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> 
             _ = interrupt.recv() => {}
         }
     }))
-}
-
-/// Keeps the committed list of members and the network in step: who was removed is cut off, and
-/// this node's own address is corrected when it moved.
-async fn watch_members(context: Arc<Context>, book: PeerBook, shutdown: CancellationToken) {
-    let mut states = context.desired.subscribe();
-    let mut known: std::collections::BTreeSet<NodeId> = std::collections::BTreeSet::new();
-    loop {
-        let now: std::collections::BTreeSet<NodeId> =
-            states.borrow_and_update().nodes.keys().copied().collect();
-        for gone in known.difference(&now) {
-            book.revoke(*gone);
-            context.transport.disconnect(*gone, "the node was removed from the cluster");
-            tracing::info!(target: "swarmer::node", node = %gone, "a member was removed");
-        }
-        if known != now {
-            let _ = context.gossip.admission_changed().await;
-        }
-        known = now;
-        if let Err(problem) = correct_address(&context).await {
-            tracing::debug!(target: "swarmer::node", detail = %problem.detail, "address not corrected");
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            changed = states.changed() => if changed.is_err() { return },
-        }
-    }
-}
-
-async fn correct_address(context: &Context) -> Outcome<()> {
-    let key = Key::node(context.node);
-    let Some(entry) = context.control.view().get(key.as_str()) else { return Ok(()) };
-    let mut node: Node = serde_json::from_slice(&entry.value)
-        .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;
-    // A founder's labels could not be told while there was no cluster; who holds the founding
-    // secret may say them, once.
-    let founder = node.spec.token.is_none() && entry.revision == entry.created;
-    let labels = if founder { context.labels.clone() } else { node.spec.labels.clone() };
-    if node.spec.address == context.advertise && node.spec.labels == labels {
-        return Ok(());
-    }
-    node.spec.address = context.advertise;
-    node.spec.labels = labels;
-    let value = serde_json::to_vec(&node)
-        .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;
-    let txn = swarmer_raft::Txn::new()
-        .check(key.as_str(), unchanged(Some(&entry)))
-        .put(key.as_str(), value);
-    context.control.write(txn).await?.committed("correcting the address").map(|_| ())
 }

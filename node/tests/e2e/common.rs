@@ -1,6 +1,7 @@
 //! Real nodes as processes, on free loopback ports, ended with the test.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
@@ -90,12 +91,19 @@ where
     }
 }
 
-fn free_tcp() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
-}
-
-fn free_udp() -> SocketAddr {
-    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+/// A port of loopback that nothing listens on, given to nobody else in this process. Below the
+/// range from which the system takes ports for outgoing connections: there, one that is free now
+/// may be taken by the time a node binds it.
+fn free() -> SocketAddr {
+    static GIVEN: parking_lot::Mutex<BTreeSet<u16>> = parking_lot::Mutex::new(BTreeSet::new());
+    loop {
+        let port = rand::random_range(10_000..32_000);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let unused = TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok();
+        if unused && GIVEN.lock().insert(port) {
+            return address;
+        }
+    }
 }
 
 /// One node.
@@ -115,9 +123,9 @@ impl Node {
         Self {
             name: name.to_owned(),
             dir: base.join(name),
-            listen: free_udp(),
-            http: free_tcp(),
-            api: free_tcp(),
+            listen: free(),
+            http: free(),
+            api: free(),
             log: base.join(format!("{name}.log")),
             extra: Vec::new(),
             child: None,
@@ -287,8 +295,12 @@ impl Cluster {
 
     pub(crate) async fn all_ready(&mut self) {
         let http = self.http.clone();
-        for node in &mut self.nodes {
-            node.ready(&http).await;
+        for i in 0..self.nodes.len() {
+            // One that ended is the reason why the others wait.
+            for node in &mut self.nodes {
+                assert!(node.is_running(), "{} ended:\n{}", node.name, node.log_text());
+            }
+            self.nodes[i].ready(&http).await;
         }
     }
 

@@ -4,6 +4,7 @@ mod nodes;
 mod watch;
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
@@ -148,8 +149,9 @@ impl Dev {
         let secret = swarmer_mesh::founding::FoundingToken::generate();
         let token = folder.join("founding.token");
         crate::agent::data_dir::write_bytes(&token, secret.text().as_bytes())?;
+        let mut taken = BTreeSet::new();
         let ports: Vec<Ports> = (0..self.nodes)
-            .map(|i| Ports::choose(i, self.http_port, self.api_port))
+            .map(|i| Ports::choose(i, self.http_port, self.api_port, &mut taken))
             .collect::<Outcome<_>>()?;
         let seeds: Vec<String> =
             ports.iter().take(founders).map(|ports| ports.listen.to_string()).collect();

@@ -1,6 +1,7 @@
 //! The processes of a local cluster.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::Write as _,
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
@@ -19,6 +20,10 @@ use crate::{
 
 /// How long a node may take to stop by itself before it is killed.
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
+/// Where free ports are looked for.
+const FREE_PORTS: std::ops::Range<u16> = 10_000..32_000;
+/// How many ports are tried; if so many are taken, something else is wrong.
+const PORT_TRIES: usize = 1_000;
 /// How many of a node's last log lines are shown when it failed.
 const LAST_LINES: usize = 12;
 
@@ -31,33 +36,51 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// The ports of node `i`, free ones where none is given.
-    pub(super) fn choose(i: u32, http: Option<u16>, api: Option<u16>) -> Outcome<Self> {
-        let fail = |error: std::io::Error| {
-            Problem::new(codes::PORT_IN_USE, format!("no free port to be had: {error}"))
+    /// The ports of node `i`, free ones where none is given; `taken` are those of other nodes.
+    pub(super) fn choose(
+        i: u32,
+        http: Option<u16>,
+        api: Option<u16>,
+        taken: &mut BTreeSet<u16>,
+    ) -> Outcome<Self> {
+        let mut port = |flag: &str, first: Option<u16>| match first {
+            Some(first) => given(flag, first, i),
+            None => free(taken),
         };
-        let local = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let free = || TcpListener::bind(local(0)).and_then(|listener| listener.local_addr());
-        let given = |flag: &str, first: u16| {
-            let port =
-                u16::try_from(i).ok().and_then(|i| first.checked_add(i)).ok_or_else(|| {
-                    Problem::new(
-                        codes::USAGE,
-                        format!("{flag} {first} leaves no ports for all nodes"),
-                    )
-                })?;
-            TcpListener::bind(local(port)).map_err(|error| {
-                Problem::new(codes::PORT_IN_USE, format!("{flag}: port {port}: {error}"))
-            })?;
-            Ok(local(port))
-        };
-        let udp = UdpSocket::bind(local(0)).and_then(|socket| socket.local_addr()).map_err(fail)?;
         Ok(Self {
-            listen: udp,
-            http: http.map_or_else(|| free().map_err(fail), |port| given("--http-port", port))?,
-            api: api.map_or_else(|| free().map_err(fail), |port| given("--api-port", port))?,
+            listen: port("", None)?,
+            http: port("--http-port", http)?,
+            api: port("--api-port", api)?,
         })
     }
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// The `i`th port from `first` on, if nobody has it.
+fn given(flag: &str, first: u16, i: u32) -> Outcome<SocketAddr> {
+    let port = u16::try_from(i).ok().and_then(|i| first.checked_add(i)).ok_or_else(|| {
+        Problem::new(codes::USAGE, format!("{flag} {first} leaves no ports for all nodes"))
+    })?;
+    TcpListener::bind(local(port)).map_err(|error| {
+        Problem::new(codes::PORT_IN_USE, format!("{flag}: port {port}: {error}"))
+    })?;
+    Ok(local(port))
+}
+
+/// A port that nobody has. Below the range from which the system takes ports for outgoing
+/// connections: one of those may be taken again before the node binds it.
+fn free(taken: &mut BTreeSet<u16>) -> Outcome<SocketAddr> {
+    for _ in 0..PORT_TRIES {
+        let address = local(rand::random_range(FREE_PORTS));
+        let unused = TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok();
+        if unused && taken.insert(address.port()) {
+            return Ok(address);
+        }
+    }
+    Err(Problem::new(codes::PORT_IN_USE, "no free port was found on the loopback address"))
 }
 
 /// One node of the local cluster.
