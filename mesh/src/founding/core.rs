@@ -543,8 +543,13 @@ impl Founding {
         }
         // A node without any consent that meets a standing cluster is surplus, or has lost its
         // disk. One that did consent is answered by the founder that it consented to.
+        // A founder's hello may be older than its consent, if the two came by different links.
         let visible = self.visible();
-        if unconsented && (visible.granted || visible.grants.is_some()) {
+        let surplus = match &visible.grants {
+            Some(grants) => !grants.iter().any(|(node, _)| *node == peer),
+            None => visible.granted,
+        };
+        if unconsented && surplus {
             let hint = self.hint();
             self.send(id, &Message::AlreadyFounded { hint }, out);
         }

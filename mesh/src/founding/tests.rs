@@ -109,6 +109,12 @@ fn two_founders_make_a_cluster_and_a_third_is_told_to_join() {
     let [_, of_b] = talk([&mut a, &mut b], 2, SAME, [1, 2], now + RESEND_EVERY);
     assert!(of_b.contains(&Output::Granted { grant: vec![2] }), "{of_b:?}");
 
+    // A hello that is older than its sender's consent (it came by another link) says nothing:
+    // its sender is one of the founders.
+    let mut early = start(config(2, 5, 1));
+    let [of_early, _] = talk([&mut early, &mut a], 4, SAME, [2, 1], now);
+    assert_eq!(of_early, [Output::Granted { grant: vec![2] }]);
+
     let mut c = start(config(3, 5, 1));
     let [of_c, _] = talk([&mut c, &mut a], 3, SAME, [3, 1], now);
     assert!(of_c.contains(&Output::JoinInstead { hint: "n1:7400".into() }), "{of_c:?}");
