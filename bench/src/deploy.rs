@@ -13,7 +13,7 @@ use http_body_util::BodyExt as _;
 use swarmer_model::Digest;
 use swarmer_runtime::{
     Artifact, CallContext, Config, FunctionConfig, FunctionKey, NoEgress, Runtime, TracingSink,
-    empty,
+    WorkThreads, empty,
 };
 
 use crate::{
@@ -95,11 +95,12 @@ impl Deploy {
     }
 
     async fn start(&self, kind: Kind) -> Result<()> {
+        let threads = WorkThreads::start()?;
         let folder = tempfile::tempdir()?;
         eprintln!("start: compiling {} {} components", self.starts, kind.name());
         let mut artifacts = Vec::new();
         {
-            let runtime = runtime(folder.path())?;
+            let runtime = runtime(folder.path(), &threads)?;
             for number in 0..self.starts {
                 let bytes = padded(kind.hello(), COMPONENT_BYTES, number.into())?;
                 let path = folder.path().join(format!("{number}.wasm"));
@@ -109,7 +110,7 @@ impl Deploy {
                 artifacts.push(artifact);
             }
         }
-        let runtime = runtime(folder.path())?;
+        let runtime = runtime(folder.path(), &threads)?;
         let (mut loaded, mut answered) = (Histogram::default(), Histogram::default());
         for (number, artifact) in artifacts.iter().enumerate() {
             ensure!(runtime.handle().is_cached(&artifact.digest), "the image is not cached");
@@ -133,9 +134,10 @@ impl Deploy {
     }
 }
 
-fn runtime(folder: &Path) -> Result<Runtime> {
+fn runtime(folder: &Path, threads: &WorkThreads) -> Result<Runtime> {
     let config = Config::new(folder.join("images"));
-    Ok(Runtime::build(config, Arc::new(NoEgress), Arc::new(TracingSink))?)
+    let guests = threads.handle().clone();
+    Ok(Runtime::build(config, guests, Arc::new(NoEgress), Arc::new(TracingSink))?)
 }
 
 fn row(what: &str, times: &Histogram) {

@@ -25,8 +25,6 @@ pub struct Config {
     pub cache_dir: PathBuf,
     /// Most instances at a time. Halved until it fits into the address space of the process.
     pub pool_instances: u32,
-    /// Threads that run guests; 0 means one per core.
-    pub guest_threads: usize,
     /// The command that compiles a component in a process of its own: usually this binary and a
     /// hidden sub-command that calls [`crate::compile_child_main`]. `None` compiles in this
     /// process, without limits: for tests.
@@ -41,7 +39,6 @@ impl Config {
         Self {
             cache_dir: cache_dir.into(),
             pool_instances: DEFAULT_POOL_INSTANCES,
-            guest_threads: 0,
             compile_command: None,
             compile: CompileLimits::default(),
         }

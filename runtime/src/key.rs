@@ -2,8 +2,6 @@
 
 use std::{fmt, sync::Arc, time::Instant};
 
-use tokio_util::sync::CancellationToken;
-
 /// One version of one function.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FunctionKey {
@@ -35,17 +33,15 @@ pub struct CallContext {
     pub deadline: Instant,
     /// The W3C `traceparent` of the span that makes this call, if it is traced.
     pub traceparent: Option<Arc<str>>,
-    /// Cancelled when the caller goes away: the guest is stopped at once.
-    pub cancel: CancellationToken,
     /// How many functions and nodes the call has passed; handed on to what the guest sends, so
     /// that a circle is noticed.
     pub hop: u8,
 }
 
 impl CallContext {
-    /// A call that nobody traces or cancels.
+    /// A call that nobody traces.
     pub fn until(deadline: Instant) -> Self {
-        Self { deadline, traceparent: None, cancel: CancellationToken::new(), hop: 0 }
+        Self { deadline, traceparent: None, hop: 0 }
     }
 
     /// The same call, traced.

@@ -1,6 +1,6 @@
 //! Functions: WebAssembly components that answer HTTP requests, on wasmtime.
 //!
-//! [`Runtime::build`] starts threads for guests and gives a [`Handle`]. [`Handle::load`] turns
+//! [`Runtime::build`] takes the threads for guests ([`WorkThreads`]) and gives a [`Handle`]. [`Handle::load`] turns
 //! the file of a component into a [`Function`]; [`Function::call`] calls it. What the room needs
 //! of the others it asks for by two traits: [`Egress`] sends the requests of guests, [`LogSink`]
 //! takes their log lines.
@@ -27,6 +27,7 @@ mod key;
 mod log;
 mod outgoing;
 mod runtime;
+mod threads;
 mod usage;
 
 pub use body::{Body, empty, from_http, full};
@@ -43,4 +44,5 @@ pub use key::{CallContext, FunctionKey};
 pub use log::{LINE_BYTES, LogLine, LogSink, LogStream, TracingSink};
 pub use outgoing::{InvalidDestination, Outgoing, is_internal};
 pub use runtime::{Handle, PoolStatus, Runtime};
+pub use threads::WorkThreads;
 pub use usage::Usage;

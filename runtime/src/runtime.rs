@@ -28,10 +28,6 @@ use crate::{
 const IDLE_AGE: Duration = Duration::from_secs(30);
 /// How often that is looked at.
 const IDLE_CHECK: Duration = Duration::from_secs(5);
-/// Polls of tasks between two looks at timers and sockets, and at what other threads sent. A
-/// guest that loops takes a tick for each poll; with tokio's default of 61 a busy thread would
-/// see a new request only after 61 of them.
-const LOOK_AROUND: u32 = 8;
 
 /// What all functions of a node share.
 pub(crate) struct Node {
@@ -52,10 +48,9 @@ struct Shared {
     stop: CancellationToken,
 }
 
-/// Owns the threads that run guests. When it is dropped they stop, whatever they do.
+/// Owns what is loaded. When it is dropped the guests stop at their next tick.
 pub struct Runtime {
     handle: Handle,
-    guests: Option<tokio::runtime::Runtime>,
 }
 
 /// The only way to the runtime. Cheap to clone.
@@ -76,11 +71,12 @@ pub struct PoolStatus {
 }
 
 impl Runtime {
-    /// Starts the engine, its pool, and threads for guests.
+    /// Starts the engine and its pool; guests run on these threads, see [`crate::WorkThreads`].
     ///
-    /// Call it inside a tokio runtime: outgoing requests run there, apart from the guests.
+    /// Call it inside another tokio runtime: outgoing requests run there, apart from the guests.
     pub fn build(
         config: Config,
+        guests: tokio::runtime::Handle,
         egress: Arc<dyn Egress>,
         sink: Arc<dyn LogSink>,
     ) -> Result<Self, RuntimeError> {
@@ -88,26 +84,14 @@ impl Runtime {
         let linker = guest::linker(&engine)
             .map_err(|error| RuntimeError::Engine(format!("host interfaces: {error:#}")))?;
         let components = Components::open(&engine, linker, &config)?;
-        let threads = match config.guest_threads {
-            0 => std::thread::available_parallelism().map_or(2, usize::from),
-            threads => threads,
-        };
-        let guests = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(threads)
-            .thread_name("guest")
-            .event_interval(LOOK_AROUND)
-            .global_queue_interval(LOOK_AROUND)
-            .enable_all()
-            .build()
-            .map_err(|error| RuntimeError::Threads(error.to_string()))?;
-        let io = tokio::runtime::Handle::try_current().unwrap_or_else(|_| guests.handle().clone());
+        let io = tokio::runtime::Handle::try_current().unwrap_or_else(|_| guests.clone());
         let node = Arc::new(Node {
             ticker: Ticker::start(engine.clone())?,
             engine,
             // As many may wait as fit: each one that waits holds a slot of its function's queue
             // already, so this bound is never the one that is hit in practice.
             pool: Gate::new(slots as usize, slots as usize),
-            guests: guests.handle().clone(),
+            guests: guests.clone(),
             io,
             egress,
             sink,
@@ -120,7 +104,7 @@ impl Runtime {
             stop: CancellationToken::new(),
         });
         guests.spawn(expire_idle(Arc::downgrade(&shared), shared.stop.clone()));
-        Ok(Self { handle: Handle(shared), guests: Some(guests) })
+        Ok(Self { handle: Handle(shared) })
     }
 
     /// A handle.
@@ -140,10 +124,7 @@ impl Drop for Runtime {
         self.handle.0.stop.cancel();
         for function in self.handle.0.functions.read().values() {
             function.retire();
-        }
-        if let Some(guests) = self.guests.take() {
-            // Not waiting: a guest that loops is stopped by its deadline at the latest.
-            guests.shutdown_background();
+            function.stop();
         }
     }
 }

@@ -71,6 +71,9 @@ impl ReplayableBody {
         if let Some(waker) = shared.waker.take() {
             waker.wake();
         }
+        if shared.ended && shared.kept.is_empty() && shared.trailers.is_none() {
+            return Some(super::empty());
+        }
         let attempt = Replay {
             shared: Arc::clone(&self.shared),
             attempt: shared.attempt,

@@ -15,7 +15,7 @@ use swarmer_mesh::{
 };
 use swarmer_model::Coded as _;
 use swarmer_raft::{Follower, Raft, RaftError, disk::RealDisk};
-use swarmer_runtime::Runtime;
+use swarmer_runtime::{Runtime, WorkThreads};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -67,12 +67,14 @@ pub(crate) struct Agent {
     dir: DataDir,
     key: NodeKey,
     io: IoRuntime,
+    work: WorkThreads,
     book: PeerBook,
     slots: Arc<Slots>,
     transport: transport::Handle,
     gossip_socket: GossipSocket,
     advertise: SocketAddr,
-    http: TcpListener,
+    /// The ingress' listener until it serves.
+    http: Option<std::net::TcpListener>,
     api: Arc<OnceContext>,
     /// The API's listener until it serves, where it needs TLS.
     api_listener: Option<TcpListener>,
@@ -93,9 +95,10 @@ impl Agent {
             dir.update(|meta| meta.cluster = Some(cluster))?;
         }
         let node = dir.meta().node;
-        let http = bind(config.http, "--http").await?;
+        let http = Some(bind(config.http, "--http").await?.into_std().map_err(internal)?);
         let api_listener = bind(config.api, "--api").await?;
         let io = IoRuntime::new()?;
+        let work = WorkThreads::start().map_err(|error| Problem::of(&error, "starting threads"))?;
         let book = PeerBook::default();
         let identity = match &grant {
             Some(grant) => {
@@ -105,7 +108,7 @@ impl Agent {
             None => Identity::founding(node, key.clone()),
         };
         let mut transport_config = transport::Config::new(config.listen, io.handle().clone());
-        transport_config.data = tokio::runtime::Handle::current();
+        transport_config.data = work.handle().clone();
         let dependencies = Dependencies {
             admission: Arc::new(book.clone()),
             addresses: Arc::new(book.clone()),
@@ -138,6 +141,7 @@ impl Agent {
             dir,
             key,
             io,
+            work,
             book,
             slots,
             transport: handle,
@@ -290,6 +294,7 @@ impl Agent {
         let logs = LogBook::default();
         let runtime = Runtime::build(
             runtime_config(self.dir.path(), &self.config)?,
+            self.work.handle().clone(),
             Arc::clone(&egress) as Arc<dyn swarmer_runtime::Egress>,
             Arc::new(logs.clone()),
         )
@@ -349,12 +354,14 @@ impl Agent {
         }
         tokio::spawn(members::run(Arc::clone(&context), self.book.clone(), self.shutdown.clone()));
         let taking = self.shutdown.child_token();
-        let ingress = Ingress {
-            listener: take_listener(&mut self.http).await?,
-            dispatcher,
-            node: self.config.name.as_str().into(),
+        let listener = self.http.take().ok_or_else(|| internal("the ingress serves already"))?;
+        let listener = {
+            // Its sockets belong to the threads that serve the requests.
+            let _work = self.work.handle().enter();
+            TcpListener::from_std(listener).map_err(internal)?
         };
-        let ingress = tokio::spawn(ingress.run(taking.clone()));
+        let ingress = Ingress { listener, dispatcher, node: self.config.name.as_str().into() };
+        let ingress = self.work.handle().spawn(ingress.run(taking.clone()));
         self.api.set(Arc::clone(&context));
         tracing::info!(target: "swarmer::node", cluster = %grant.cluster, "the node is a member");
 
@@ -531,6 +538,10 @@ impl Agent {
     }
 }
 
+fn internal(error: impl ToString) -> Problem {
+    Problem::new(codes::INTERNAL, error.to_string())
+}
+
 fn joined<T>(outcome: Result<T, tokio::task::JoinError>) -> Outcome<T> {
     outcome.map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))
 }
@@ -576,13 +587,6 @@ fn bind_problem(error: &transport::TransportError, address: SocketAddr) -> Probl
         return Problem::new(codes::PORT_IN_USE, format!("--listen {address}: {text}"));
     }
     Problem::new(error.code(), text)
-}
-
-/// The listener that was bound at the start; it can be taken once.
-async fn take_listener(listener: &mut TcpListener) -> Outcome<TcpListener> {
-    let fail = |error: std::io::Error| Problem::new(codes::INTERNAL, error.to_string());
-    let spare = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.map_err(fail)?;
-    Ok(std::mem::replace(listener, spare))
 }
 
 /// SIGTERM or Ctrl-C.

@@ -5,8 +5,9 @@ use std::{
     sync::Arc,
 };
 
+use http::HeaderValue;
 use swarmer_mesh::routing::{RouteRule, RouteTable, RouteTarget};
-use swarmer_model::{Function, Kind, Node, NodeId, Placement, Revision};
+use swarmer_model::{Function, Kind, Node, NodeId, Placement, Revision, Version};
 
 /// A function with everything that serving it needs.
 #[derive(Debug, Clone)]
@@ -19,9 +20,18 @@ pub(crate) struct FunctionEntry {
     pub(crate) placement: Placement,
     /// Version and weight, weights above zero.
     pub(crate) weights: Vec<(u32, u32)>,
+    /// What an answer of each version is marked with.
+    labels: Vec<(u32, HeaderValue)>,
     /// The revision at which function or placement changed last: who is asked to serve it must
     /// have seen that much.
     pub(crate) changed: Revision,
+}
+
+impl FunctionEntry {
+    /// What an answer of this version is marked with.
+    pub(crate) fn label(&self, version: u32) -> Option<&HeaderValue> {
+        self.labels.iter().find(|(number, _)| *number == version).map(|(_, label)| label)
+    }
 }
 
 /// All of it at one revision. Parts that did not change are shared with the state before.
@@ -87,6 +97,8 @@ impl Desired {
         };
         let placement = self.placements.get(id).cloned().unwrap_or_default();
         let weights = function.weights().iter().map(|t| (t.version, t.weight)).collect();
+        let label = |v: &Version| HeaderValue::from_str(&v.label()).map(|l| (v.number, l));
+        let labels = function.status.versions.iter().filter_map(|v| label(v).ok()).collect();
         let entry = FunctionEntry {
             namespace: function.metadata.namespace.as_str().into(),
             name: function.metadata.name.as_str().into(),
@@ -94,6 +106,7 @@ impl Desired {
             function,
             placement,
             weights,
+            labels,
             changed: self.revision,
         };
         self.functions.insert(Arc::clone(&entry.id), Arc::new(entry));

@@ -1,12 +1,16 @@
 //! Bodies of the mesh and of the runtime are the same frames under two error types.
 
 use bytes::Bytes;
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use swarmer_mesh::call::{Body as MeshBody, CallError};
 use swarmer_runtime::{Body as RuntimeBody, BodyError};
 
 /// What the mesh carries, as the runtime takes it.
 pub(crate) fn to_runtime(body: MeshBody) -> RuntimeBody {
+    if body.is_end_stream() {
+        return swarmer_runtime::empty();
+    }
     body.map_err(BodyError::source_error).boxed_unsync()
 }
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response};
 use parking_lot::Mutex;
 use swarmer_mesh::{
     call::{
@@ -18,7 +18,6 @@ use swarmer_mesh::{
 };
 use swarmer_model::NodeId;
 use swarmer_runtime::CallContext;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     codes,
@@ -38,7 +37,12 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(3);
 /// The most nodes that one call is sent to.
 const MAX_NODES_TRIED: usize = 8;
 
-/// What travels with a request besides itself.
+/// Tells which version answered.
+const VERSION_HEADER: HeaderName = HeaderName::from_static("x-swarmer-version");
+/// Tells which node answered.
+const NODE_HEADER: HeaderName = HeaderName::from_static("x-swarmer-node");
+
+/// What travels with a request besides itself. Dropping the call's future ends the work.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     /// When the caller stops waiting.
@@ -49,8 +53,6 @@ pub(crate) struct Call {
     pub(crate) hop: u8,
     /// The W3C `traceparent`.
     pub(crate) traceparent: Arc<str>,
-    /// Ends the work when the caller goes away.
-    pub(crate) cancel: CancellationToken,
 }
 
 /// What the dispatcher is made from.
@@ -155,7 +157,6 @@ impl Dispatcher {
             ));
         }
         call.deadline = call.deadline.min(Instant::now() + limits.timeout.duration());
-        let label = known.label();
         let (parts, body) = request.into_parts();
         let mut response = if let Some(function) = self.local(entry, version) {
             // The common case first, without the machinery of retries: the function is ready here.
@@ -166,8 +167,8 @@ impl Dispatcher {
             let body = ReplayableBody::new(body);
             self.anywhere(entry, version, parts, body, &call, Vec::new()).await?
         };
-        if let Ok(label) = HeaderValue::from_str(&label) {
-            response.headers_mut().insert("x-swarmer-version", label);
+        if let Some(label) = entry.label(version) {
+            response.headers_mut().insert(VERSION_HEADER, label.clone());
         }
         Ok(response)
     }
@@ -380,14 +381,13 @@ impl Dispatcher {
         let context = CallContext {
             deadline: call.deadline,
             traceparent: Some(Arc::clone(&call.traceparent)),
-            cancel: call.cancel.clone(),
             hop: call.hop,
         };
         let request = Request::from_parts(parts, to_runtime(body));
         match function.call(request, context).await {
             Ok(response) => {
                 let mut response = response.map(to_mesh);
-                response.headers_mut().insert("x-swarmer-node", self.inner.name_header.clone());
+                response.headers_mut().insert(NODE_HEADER, self.inner.name_header.clone());
                 Ok(response)
             }
             Err(error) => Err(local_failure(&error)),
@@ -435,14 +435,10 @@ impl Dispatcher {
             .await
             .map_err(|error| failed(CallError::unreachable(error)))?;
         let sent = call::send_call_with_prefix(send, recv, prefix, head, body, deadline);
-        let mut response = tokio::select! {
-            biased;
-            () = call.cancel.cancelled() => return Err(failed(CallError::Cancelled)),
-            response = sent => response.map_err(failed)?,
-        };
+        let mut response = sent.await.map_err(failed)?;
         let served = response.extensions().get::<Served>().map_or(node, |served| served.node);
         if let Ok(name) = HeaderValue::from_str(&self.node_name(served)) {
-            response.headers_mut().insert("x-swarmer-node", name);
+            response.headers_mut().insert(NODE_HEADER, name);
         }
         Ok(response)
     }

@@ -16,7 +16,6 @@ use hyper_util::{
 use swarmer_mesh::call::Body as MeshBody;
 use swarmer_model::ClusterId;
 use swarmer_runtime::{Body, Egress, EgressContext, EgressError, EgressOptions, FunctionKey};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     codes,
@@ -82,9 +81,6 @@ impl MeshEgress {
             return Err(EgressError::NotFound(format!("there is no function {namespace}/{name}")));
         };
         drop(desired);
-        let cancel = CancellationToken::new();
-        // The guest's side drops this future when it is stopped; what it started ends with it.
-        let guard = cancel.clone().drop_guard();
         let source =
             format!("spiffe://{}.swarmer/ns/{}/fn/{}", self.cluster, from.namespace, from.name);
         let traceparent = request.headers().get("traceparent").and_then(|t| t.to_str().ok());
@@ -97,7 +93,6 @@ impl MeshEgress {
             source: Some(source),
             hop: context.hop + 1,
             traceparent,
-            cancel,
         };
         let outcome = dispatcher.call(&entry, request, call).await;
         let response = outcome.map_err(|problem| {
@@ -110,7 +105,6 @@ impl MeshEgress {
                 _ => EgressError::Terminated(text),
             }
         })?;
-        let _ = guard.disarm();
         Ok(response.map(to_runtime))
     }
 

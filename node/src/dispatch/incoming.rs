@@ -11,7 +11,6 @@ use swarmer_mesh::{
     transport::Peer,
 };
 use swarmer_runtime::CallContext;
-use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::{
     Dispatcher,
@@ -83,18 +82,14 @@ impl Dispatcher {
             new_traceparent().into()
         };
         let hop = call.head.hop;
-        let cancel = CancellationToken::new();
         let gone = call.responder.cancelled();
         let (request, _, responder) = call.into_request()?;
-        let context =
-            CallContext { deadline, traceparent: Some(traceparent), cancel: cancel.clone(), hop };
+        let context = CallContext { deadline, traceparent: Some(traceparent), hop };
         let running = function.call(request.map(to_runtime), context);
         let outcome = tokio::select! {
             biased;
-            () = gone => {
-                cancel.cancel();
-                return Err(CallError::Cancelled);
-            }
+            // Dropping the call stops the guest.
+            () = gone => return Err(CallError::Cancelled),
             outcome = running => outcome,
         };
         match outcome {

@@ -108,13 +108,9 @@ async fn serve(
         Some(traceparent) => traceparent.into(),
         None => new_traceparent().into(),
     };
-    let cancel = CancellationToken::new();
-    // hyper drops this future when the client goes away.
-    let guard = cancel.clone().drop_guard();
-    let call =
-        Call { deadline: Instant::now() + MAX_REQUEST, source: None, hop: 0, traceparent, cancel };
+    // hyper drops this future, and then the answer's body, when the client goes away.
+    let call = Call { deadline: Instant::now() + MAX_REQUEST, source: None, hop: 0, traceparent };
     let outcome = dispatcher.route(request.map(from_hyper), call).await;
-    let _ = guard.disarm();
     outcome.unwrap_or_else(|problem| error_response(&problem, &node))
 }
 

@@ -100,7 +100,7 @@ impl Drop for AnswerBody {
             return;
         }
         if !self.bodyless && !self.inner.is_end_stream() {
-            self.call.cancel.cancel();
+            self.call.cancel();
         }
         self.call.body_gone.notify_one();
     }

@@ -1,9 +1,7 @@
 //! The CPU time of a call: what its thread spends while it is polled.
 
 use std::{
-    pin::Pin,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -32,24 +30,14 @@ impl CpuClock {
     }
 }
 
-/// A future whose polls are counted as CPU time of a call.
-pub(crate) struct Metered<'a, F> {
-    pub(crate) inner: F,
-    pub(crate) call: &'a Call,
-}
-
-impl<F: Future + Unpin> Future for Metered<'_, F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let clock = &self.call.cpu;
-        let start = thread_cpu_ns();
-        clock.since.store(start, Relaxed);
-        let result = Pin::new(&mut self.inner).poll(cx);
-        let clock = &self.call.cpu;
-        clock.done.fetch_add(thread_cpu_ns().saturating_sub(start), Relaxed);
-        result
-    }
+/// Polls, and counts what that takes as CPU time of the call.
+pub(crate) fn metered<T>(call: &Call, poll: impl FnOnce() -> T) -> T {
+    let clock = &call.cpu;
+    let start = thread_cpu_ns();
+    clock.since.store(start, Relaxed);
+    let result = poll();
+    clock.done.fetch_add(thread_cpu_ns().saturating_sub(start), Relaxed);
+    result
 }
 
 /// CPU time of the calling thread in nanoseconds.

@@ -9,7 +9,6 @@ use std::{
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
 
 /// Why there is no slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,8 +17,6 @@ pub(crate) enum Refused {
     Full,
     /// None became free in time.
     Late,
-    /// Nobody waits any more.
-    Cancelled,
 }
 
 /// So many may run, so many more may wait, first come first served.
@@ -53,19 +50,15 @@ impl Gate {
     }
 
     /// Waits for a slot. Whoever stops waiting, for whatever reason, leaves the queue.
-    pub(crate) async fn enter(
-        &self,
-        until: Instant,
-        cancel: &CancellationToken,
-    ) -> Result<OwnedSemaphorePermit, Refused> {
+    pub(crate) async fn enter(&self, until: Instant) -> Result<OwnedSemaphorePermit, Refused> {
         if let Ok(permit) = self.slots.clone().try_acquire_owned() {
             return Ok(permit);
         }
         let _place = Place::take(&self.waiting, self.queue).ok_or(Refused::Full)?;
-        tokio::select! {
-            permit = self.slots.clone().acquire_owned() => permit.map_err(|_| Refused::Cancelled),
-            () = cancel.cancelled() => Err(Refused::Cancelled),
-            () = tokio::time::sleep_until(until.into()) => Err(Refused::Late),
+        let permit = self.slots.clone().acquire_owned();
+        match tokio::time::timeout_at(until.into(), permit).await {
+            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
+            Err(_) => Err(Refused::Late),
         }
     }
 
@@ -101,25 +94,22 @@ mod tests {
     #[tokio::test]
     async fn the_queue_is_bounded_and_nobody_waits_for_ever() {
         let gate = Arc::new(Gate::new(1, 1));
-        let cancel = CancellationToken::new();
         let until = Instant::now() + Duration::from_secs(60);
-        let inside = gate.enter(until, &cancel).await.unwrap();
+        let inside = gate.enter(until).await.unwrap();
         let waits = tokio::spawn({
-            let (gate, cancel) = (gate.clone(), cancel.clone());
-            async move { gate.enter(until, &cancel).await.map(|_| ()) }
+            let gate = gate.clone();
+            async move { gate.enter(until).await.map(|_| ()) }
         });
         while gate.waiting() == 0 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(gate.enter(until, &cancel).await.unwrap_err(), Refused::Full);
+        assert_eq!(gate.enter(until).await.unwrap_err(), Refused::Full);
         assert_eq!(gate.waiting(), 1, "a refused one leaves no trace");
         waits.abort();
         assert!(waits.await.is_err());
         assert_eq!(gate.waiting(), 0, "who leaves makes room");
         let soon = Instant::now() + Duration::from_millis(10);
-        assert_eq!(gate.enter(soon, &cancel).await.unwrap_err(), Refused::Late);
-        cancel.cancel();
-        assert_eq!(gate.enter(until, &cancel).await.unwrap_err(), Refused::Cancelled);
+        assert_eq!(gate.enter(soon).await.unwrap_err(), Refused::Late);
         drop(inside);
         gate.idle().await;
         assert_eq!(gate.taken(), 0);

@@ -2,8 +2,11 @@
 
 mod answer;
 mod cpu;
+mod fresh;
 mod gate;
-mod run;
+mod job;
+mod verdict;
+mod worker;
 
 use std::{
     sync::{
@@ -22,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use wasmtime_wasi_config::WasiConfigVariables;
 
 pub(crate) use self::gate::Gate;
-use self::{answer::AnswerBody, cpu::CpuClock, gate::Refused, run::Idle};
+use self::{answer::AnswerBody, cpu::CpuClock, gate::Refused, job::Job, worker::Idle};
 use crate::{
     body::Body,
     config::FunctionConfig,
@@ -51,7 +54,10 @@ pub(crate) struct Call {
     /// Outgoing requests that are open.
     pub(crate) open: AtomicU64,
     accepted: Instant,
-    cancel: CancellationToken,
+    /// The caller went away.
+    cancelled: AtomicBool,
+    /// The task that runs the guest, to be woken when the caller goes away.
+    runner: AtomicWaker,
     /// Why the call failed. Set before the instance is dropped, so that whoever sees a stream
     /// of it end can tell a whole one from a broken one.
     verdict: OnceLock<CallError>,
@@ -71,7 +77,8 @@ impl Call {
             cpu_limit: config.cpu,
             open: AtomicU64::new(0),
             accepted,
-            cancel: context.cancel.child_token(),
+            cancelled: AtomicBool::new(false),
+            runner: AtomicWaker::new(),
             verdict: OnceLock::new(),
             answered: AtomicBool::new(false),
             body_gone: Notify::new(),
@@ -83,6 +90,18 @@ impl Call {
     pub(crate) fn conclude(&self, error: CallError) {
         let _ = self.verdict.set(error);
         self.reader.wake();
+    }
+
+    /// The caller went away: the guest is stopped.
+    fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+        self.runner.wake();
+    }
+
+    /// Whether the caller went away; if not, the task is woken when it does.
+    fn poll_cancelled(&self, cx: &std::task::Context<'_>) -> bool {
+        self.runner.register(cx.waker());
+        self.cancelled.load(Ordering::Acquire)
     }
 
     /// Why it failed, if it did.
@@ -109,13 +128,13 @@ pub(crate) struct Inner {
 
 /// The permits that a call holds while it runs, and the instance it found waiting.
 struct Slots {
-    _function: OwnedSemaphorePermit,
+    function: OwnedSemaphorePermit,
     instance: Instance,
 }
 
 enum Instance {
     Fresh(OwnedSemaphorePermit),
-    Idle(Box<Idle>),
+    Idle(Idle),
 }
 
 /// A function that is ready to be called. Cheap to clone.
@@ -185,8 +204,8 @@ impl Function {
     ///
     /// Gives the answer's head as soon as the guest has given it; the body streams, with its
     /// trailers, and ends with an error if the guest dies, hangs beyond its deadline or uses up
-    /// its limits before it has finished. Dropping this future, dropping the body before its end
-    /// and cancelling the context's token each stop the guest at once.
+    /// its limits before it has finished. Dropping this future, and dropping the body before its
+    /// end, each stop the guest at once.
     ///
     /// The request needs an absolute URI or a `host` header.
     pub async fn call(
@@ -202,10 +221,23 @@ impl Function {
         };
         let slots = admitted.inspect_err(|_| add(&inner.meter.refused, 1))?;
         let head = request.method() == http::Method::HEAD;
-        let stop_guest = call.cancel.clone().drop_guard();
         let (answer, answered) = oneshot::channel();
-        let job = run::run(inner.clone(), call.clone(), slots, request, answer);
-        inner.node.guests.spawn(job);
+        let stop_guest = StopGuest(Some(&call));
+        let job = Job::new(inner, call.clone(), slots.function, request, answer);
+        let guests = &inner.node.guests;
+        match (slots.instance, &*inner.prepared) {
+            (Instance::Idle(idle), _) => {
+                if !idle.give(job) {
+                    return Err(CallError::Draining);
+                }
+            }
+            (Instance::Fresh(slot), Prepared::Wasi02(pre)) => {
+                guests.spawn(fresh::run(inner.clone(), pre.clone(), job, slot));
+            }
+            (Instance::Fresh(slot), Prepared::Wasi03(pre)) => {
+                guests.spawn(worker::run(inner.clone(), pre.clone(), job, slot));
+            }
+        }
         let response = match answered.await {
             Ok(answer) => answer?,
             // The instance is gone, and has left word why.
@@ -228,12 +260,17 @@ impl Function {
         self.0.drop_idle(|_| false);
     }
 
+    /// Ends the calls that run.
+    pub(crate) fn stop(&self) {
+        self.0.stop.cancel();
+    }
+
     /// Refuses new calls from now on, waits for those that run, at most this long, then stops
     /// what is left.
     pub(crate) async fn drain(&self, patience: Duration) {
         self.retire();
         if tokio::time::timeout(patience, self.0.gate.idle()).await.is_err() {
-            self.0.stop.cancel();
+            self.stop();
         }
     }
 
@@ -251,9 +288,8 @@ impl Inner {
         if self.draining.load(Ordering::Acquire) {
             return Err(CallError::Draining);
         }
-        let function = self.gate.enter(call.deadline, &call.cancel).await;
+        let function = self.gate.enter(call.deadline).await;
         let function = function.map_err(|refused| match refused {
-            Refused::Cancelled => CallError::Cancelled,
             Refused::Full | Refused::Late => CallError::Busy {
                 running: self.config.concurrency as usize,
                 waiting: self.gate.waiting(),
@@ -267,35 +303,36 @@ impl Inner {
         let instance = match idle {
             Some(idle) => {
                 self.node.idle_instances.fetch_sub(1, Ordering::Relaxed);
-                Instance::Idle(Box::new(idle))
+                Instance::Idle(idle)
             }
             None => {
                 let until = call.deadline.min(Instant::now() + SLOT_WAIT);
-                let slot = self.node.pool.enter(until, &call.cancel).await;
+                let slot = self.node.pool.enter(until).await;
                 Instance::Fresh(slot.map_err(|refused| match refused {
-                    Refused::Cancelled => CallError::Cancelled,
                     Refused::Full | Refused::Late => {
                         CallError::NodeBusy { retry_after: RETRY_AFTER }
                     }
                 })?)
             }
         };
-        Ok(Slots { _function: function, instance })
+        Ok(Slots { function, instance })
     }
 
-    /// Keeps an instance for the next request, unless that would starve other functions.
-    fn keep(&self, idle: Idle) {
+    /// Keeps an instance for the next request, unless that would starve other functions; false
+    /// if it is not kept.
+    fn keep(&self, idle: Idle) -> bool {
         let most = self.node.pool.limit() / 2;
         // Under the lock: whoever retires the function sees either this instance or none.
         let mut waiting = self.idle.lock();
         if self.draining.load(Ordering::Acquire) {
-            return;
+            return false;
         }
         if self.node.idle_instances.fetch_add(1, Ordering::Relaxed) >= most {
             self.node.idle_instances.fetch_sub(1, Ordering::Relaxed);
-            return;
+            return false;
         }
         waiting.push(idle);
+        true
     }
 
     fn drop_idle(&self, keep: impl Fn(&Idle) -> bool) {
@@ -312,6 +349,23 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.drop_idle(|_| false);
+    }
+}
+
+/// Stops the guest if the call's future is dropped before there is an answer.
+struct StopGuest<'a>(Option<&'a Call>);
+
+impl StopGuest<'_> {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for StopGuest<'_> {
+    fn drop(&mut self) {
+        if let Some(call) = self.0 {
+            call.cancel();
+        }
     }
 }
 

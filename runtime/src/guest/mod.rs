@@ -21,6 +21,7 @@ use crate::{
     call::{Call, Inner},
     error::CallError,
     log::{CallLog, GuestOutput, LogStream},
+    usage::add,
 };
 
 /// Resources (bodies, streams, headers …) that one instance may hold on the host's side.
@@ -72,7 +73,7 @@ impl Guest {
     }
 }
 
-/// A store for a fresh instance, with all its limits.
+/// A store for a fresh instance, with all its limits, that serves this call first.
 pub(crate) fn store(inner: &Arc<Inner>, call: &Arc<Call>) -> Store<Guest> {
     let log = Arc::new(CallLog::new(
         inner.key.clone(),
@@ -121,6 +122,8 @@ pub(crate) fn store(inner: &Arc<Inner>, call: &Arc<Call>) -> Store<Guest> {
         }
         Ok(UpdateDeadline::Yield(1))
     });
+    add(&inner.meter.instances, 1);
+    store.data_mut().begin(call);
     store
 }
 

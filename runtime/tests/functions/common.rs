@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use swarmer_model::Digest;
 use swarmer_runtime::{
     Artifact, Body, BodyError, CallContext, Config, Egress, Function, FunctionConfig, FunctionKey,
-    Handle, LogLine, LogSink, NoEgress, Runtime, empty,
+    Handle, LogLine, LogSink, NoEgress, Runtime, WorkThreads, empty,
 };
 
 #[derive(Default)]
@@ -36,6 +36,7 @@ pub(crate) struct Bench {
     pub(crate) handle: Handle,
     pub(crate) lines: Arc<Lines>,
     _runtime: Runtime,
+    _threads: WorkThreads,
     next: AtomicU32,
 }
 
@@ -48,12 +49,13 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let mut config = Config::new(dir.path().join("images"));
         config.pool_instances = 64;
-        config.guest_threads = 2;
         change(&mut config);
         let lines = Arc::new(Lines::default());
-        let runtime = Runtime::build(config, egress, lines.clone()).unwrap();
+        let threads = WorkThreads::with(2).unwrap();
+        let guests = threads.handle().clone();
+        let runtime = Runtime::build(config, guests, egress, lines.clone()).unwrap();
         let handle = runtime.handle();
-        Self { dir, handle, lines, _runtime: runtime, next: AtomicU32::new(1) }
+        Self { dir, handle, lines, _runtime: runtime, _threads: threads, next: AtomicU32::new(1) }
     }
 
     pub(crate) fn artifact(&self, component: &[u8]) -> Artifact {

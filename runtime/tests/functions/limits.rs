@@ -31,7 +31,12 @@ async fn each_misdeed_has_its_code_in_time() {
         Behaviour::NeverAnswer,
         Behaviour::Silent,
     ] {
-        let function = bench.load(&behaviour_p2(behaviour), short()).await;
+        let mut config = short();
+        if behaviour == Behaviour::Loop {
+            // On a busy machine it takes long to use up even a little CPU time.
+            config.timeout = TIME;
+        }
+        let function = bench.load(&behaviour_p2(behaviour), config).await;
         let start = Instant::now();
         let error = function.call(get("/"), bench.context(TIME)).await.unwrap_err();
         assert!(start.elapsed() < Duration::from_secs(3), "{behaviour:?}: {:?}", start.elapsed());
@@ -128,25 +133,24 @@ async fn overload_is_shed_and_heals() {
     let function = bench.load(&behaviour_p2(Behaviour::NeverAnswer), config).await;
     let call = |time| {
         let (function, context) = (function.clone(), bench.context(time));
-        let cancel = context.cancel.clone();
-        (tokio::spawn(async move { function.call(get("/"), context).await.map(|_| ()) }), cancel)
+        tokio::spawn(async move { function.call(get("/"), context).await.map(|_| ()) })
     };
-    let (runs, stop) = call(TIME);
+    let runs = call(TIME);
     until("the start", || function.usage().running == 1).await;
-    let (waits, leave) = call(TIME);
+    let waits = call(TIME);
     until("the queue", || function.usage().waiting == 1).await;
-    let error = call(TIME).0.await.unwrap().unwrap_err();
+    let error = call(TIME).await.unwrap().unwrap_err();
     assert!(matches!(error, CallError::Busy { .. }) && error.not_started(), "{error:?}");
     assert!(error.retry_after().is_some());
-    leave.cancel();
-    assert_eq!(waits.await.unwrap(), Err(CallError::Cancelled));
-    let error = call(Duration::from_millis(30)).0.await.unwrap().unwrap_err();
+    waits.abort();
+    assert!(waits.await.unwrap_err().is_cancelled());
+    let error = call(Duration::from_millis(30)).await.unwrap().unwrap_err();
     assert!(matches!(error, CallError::Busy { .. }), "late in the queue: {error:?}");
-    stop.cancel();
-    assert_eq!(runs.await.unwrap(), Err(CallError::Cancelled));
+    runs.abort();
+    assert!(runs.await.unwrap_err().is_cancelled());
     until("the stop", || function.usage().running == 0).await;
     let usage = function.usage();
-    assert_eq!((usage.requests, usage.cancelled, usage.refused), (1, 1, 3));
+    assert_eq!((usage.requests, usage.cancelled, usage.refused), (1, 1, 2));
 
     let off = FunctionConfig { concurrency: 0, ..FunctionConfig::default() };
     let off = bench.load(&fixtures::hello_p2(), off).await;

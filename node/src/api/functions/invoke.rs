@@ -12,7 +12,6 @@ use axum::{
 use http::{HeaderValue, Uri, header};
 use http_body_util::BodyExt as _;
 use swarmer_mesh::call::{self, CallError};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{Api, auth::TOKEN_PREFIX, functions::resource, reply::Answer},
@@ -47,21 +46,11 @@ pub(in crate::api) async fn invoke(State(api): State<Arc<Api>>, request: Request
         Some(given) => given.into(),
         None => new_traceparent().into(),
     };
-    let cancel = CancellationToken::new();
-    // hyper drops this future, and then the answer's body, when the client goes away.
-    let guard = cancel.clone().drop_guard();
-    let call =
-        Call { deadline: Instant::now() + MAX_CALL, source: None, hop: 0, traceparent, cancel };
+    let call = Call { deadline: Instant::now() + MAX_CALL, source: None, hop: 0, traceparent };
     let body = body.map_err(CallError::body_source).boxed_unsync();
     let request = http::Request::from_parts(parts, body);
     let response = context.dispatcher.call(&entry, request, call).await?;
-    let response = response.map(|body| {
-        Body::new(body.map_frame(move |frame| {
-            let _ends_with_the_body = &guard;
-            frame
-        }))
-    });
-    Ok(response)
+    Ok(response.map(Body::new))
 }
 
 /// Namespace, name and what stands behind `/invoke`, all as they stand in the path.
