@@ -2,7 +2,7 @@
 
 use swarmer_model::{Code, Coded, NodeId, Revision};
 
-use crate::codes;
+use crate::{codes, wal::WalError};
 
 /// An error of the replicated state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +66,14 @@ pub enum RaftError {
     /// Disk failure or damage: fatal.
     #[error("storage: {0}")]
     Storage(String),
+    /// The log failed or is damaged: fatal.
+    #[error("{reason}")]
+    Log {
+        /// The log's own code: a full disk and a damaged one want different things of a user.
+        code: Code,
+        /// What it said.
+        reason: String,
+    },
     /// A message that cannot be understood.
     #[error("bad message: {0}")]
     BadMessage(String),
@@ -89,7 +97,13 @@ fn shown(leader: Option<NodeId>) -> String {
 impl RaftError {
     /// Whether the node must stop: it can no longer promise anything.
     pub fn is_fatal(&self) -> bool {
-        matches!(self, Self::Storage(_))
+        matches!(self, Self::Storage(_) | Self::Log { .. })
+    }
+}
+
+impl From<WalError> for RaftError {
+    fn from(error: WalError) -> Self {
+        Self::Log { code: error.code(), reason: error.to_string() }
     }
 }
 
@@ -106,6 +120,7 @@ impl Coded for RaftError {
             Self::NotLeader { .. } => codes::NOT_LEADER,
             Self::Membership(_) => codes::MEMBERSHIP,
             Self::Storage(_) => codes::STORAGE,
+            Self::Log { code, .. } => *code,
             Self::BadMessage(_) | Self::WrongNode { .. } => codes::BAD_MESSAGE,
             Self::ShutDown => codes::SHUT_DOWN,
         }

@@ -91,7 +91,7 @@ impl Raft {
     /// until it is named by [`Handle::initialize`], here or elsewhere.
     ///
     /// # Errors
-    /// [`RaftError::Storage`] if the disk fails or what it holds is damaged.
+    /// [`RaftError::Storage`] or [`RaftError::Log`] if the disk fails or what it holds is damaged.
     pub async fn open(
         config: Config,
         disk: Arc<dyn Disk>,

@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use common::{Cluster, SOON};
 use swarmer_model::{Coded, NodeId};
-use swarmer_raft::{Client, FeedError, Follower, Outcome, Txn, codes, disk::RealDisk};
+use swarmer_raft::{
+    Client, FeedError, Follower, Outcome, Txn, codes,
+    disk::{DiskOp, RealDisk, SimDisk},
+};
 
 async fn open(cluster: &Cluster) -> Follower {
     let disk = Arc::new(RealDisk);
@@ -92,4 +95,32 @@ async fn a_follower_equals_a_voter_restarts_writes_and_refuses_forgeries() {
     assert_eq!(follower.view().position(), cluster.handle(1).view().position());
     follower.shutdown().await.unwrap();
     cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_can_keep_nothing_more_says_so() {
+    let cluster = Cluster::start(3).await;
+    let disk = Arc::new(SimDisk::new());
+    let dir = std::path::Path::new("/follower");
+    let follower = Follower::open(NodeId(9), dir, disk.clone()).await.unwrap();
+    cluster.put(1, "k", "1").await;
+    cluster.settle(1).await;
+    feed(&cluster, &follower, 1).await;
+    disk.fail(DiskOp::Sync, 0, libc::ENOSPC);
+    cluster.put(1, "k", "2").await;
+    cluster.settle(2).await;
+    let mut feed = cluster.handle(2).feed(follower.position());
+    let eat = async {
+        loop {
+            // What comes after the failure is refused, or was taken before it was known.
+            let _ = follower.consume(feed.next().await.unwrap()).await;
+        }
+    };
+    let error = tokio::select! {
+        error = follower.fatal() => error,
+        () = eat => unreachable!(),
+        () = tokio::time::sleep(SOON) => panic!("a full disk is not told"),
+    };
+    assert_eq!(error.code().name, "SW-RAFT-DISK-FULL", "{error}");
+    assert!(error.is_fatal());
 }

@@ -422,7 +422,7 @@ impl Engine {
         let mut metrics = self.core.metrics();
         loop {
             if let Some(error) = log.borrow_and_update().clone() {
-                return RaftError::Storage(error.to_string());
+                return error.into();
             }
             let running = metrics.borrow_and_update().running_state.clone();
             match running {

@@ -40,8 +40,7 @@ pub(super) fn open_disk(config: &Config, disk: Arc<dyn Disk>) -> Result<Opened, 
     let failed = |error: io::Error| RaftError::Storage(error.to_string());
     disk.create_dir(&config.dir).map_err(failed)?;
     let store = SnapshotStore::open(disk.clone(), config.dir.join("snapshots")).map_err(failed)?;
-    let (wal, recovered) = Wal::open(disk, WalConfig::new(config.dir.join("log")))
-        .map_err(|error| RaftError::Storage(error.to_string()))?;
+    let (wal, recovered) = Wal::open(disk, WalConfig::new(config.dir.join("log")))?;
     let mut state = State::default();
     let mut position = Position::default();
     let mut applied = None;
@@ -83,9 +82,7 @@ pub(super) fn open_disk(config: &Config, disk: Arc<dyn Disk>) -> Result<Opened, 
     let mut log_bytes = 0;
     let mut next = snapshot_index.map_or(recovered.first, |index| recovered.first.max(index + 1));
     while recovered.last.is_some_and(|last| next <= last) {
-        let entries = wal
-            .read(next..u64::MAX, SCAN_BYTES)
-            .map_err(|error| RaftError::Storage(error.to_string()))?;
+        let entries = wal.read(next..u64::MAX, SCAN_BYTES)?;
         let Some((last, _)) = entries.last() else { break };
         next = last + 1;
         log_bytes += entries.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();

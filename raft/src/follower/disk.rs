@@ -3,6 +3,7 @@
 use std::{io, path::Path, sync::Arc};
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::feed::Known;
 use crate::{
@@ -41,7 +42,7 @@ impl Kept {
     pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<(Self, State, Known), RaftError> {
         disk.create_dir(dir).map_err(failed)?;
         let store = SnapshotStore::open(disk.clone(), dir.join("snapshots")).map_err(failed)?;
-        let (wal, recovered) = Wal::open(disk, WalConfig::new(dir.join("log"))).map_err(failed)?;
+        let (wal, recovered) = Wal::open(disk, WalConfig::new(dir.join("log")))?;
         let mut state = match store.current() {
             Some(snapshot) => snapshot.load().map_err(failed)?,
             None => State::default(),
@@ -55,7 +56,7 @@ impl Kept {
     fn replay(&mut self, state: &mut State, last: Option<u64>) -> Result<(), RaftError> {
         let mut next = state.revision() + 1;
         while last.is_some_and(|last| next <= last) {
-            let entries = self.wal.read(next..u64::MAX, READ_BYTES).map_err(failed)?;
+            let entries = self.wal.read(next..u64::MAX, READ_BYTES)?;
             if entries.is_empty() {
                 break;
             }
@@ -91,7 +92,12 @@ impl Kept {
     }
 
     fn check(&self) -> Result<(), RaftError> {
-        self.wal.fatal().borrow().as_ref().map_or(Ok(()), |error| Err(failed(error)))
+        self.wal.fatal().borrow().clone().map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// The first failure of the log, after which nothing is kept any more.
+    pub(super) fn fatal(&self) -> watch::Receiver<Option<WalError>> {
+        self.wal.fatal()
     }
 
     /// Keeps a batch; synced soon, as what is lost is fetched again.
@@ -127,6 +133,6 @@ impl Kept {
     pub(super) async fn close(&self) -> Result<(), RaftError> {
         let wal = self.wal.clone();
         let closed = tokio::task::spawn_blocking(move || wal.close()).await;
-        closed.map_err(failed)?.map_err(failed)
+        Ok(closed.map_err(failed)??)
     }
 }

@@ -20,6 +20,7 @@ use crate::{
     keyspace::{ChainHash, HISTORY_MAX_BYTES, Shared},
     status::{Role, Status},
     view::View,
+    wal::WalError,
 };
 
 /// A sender that was silent for so long (three heartbeats) no longer counts as heard.
@@ -39,6 +40,7 @@ struct Inner {
     shared: Arc<Shared>,
     intake: tokio::sync::Mutex<Intake>,
     heard: Mutex<Heard>,
+    log: watch::Receiver<Option<WalError>>,
     status: watch::Sender<Status>,
 }
 
@@ -52,7 +54,7 @@ impl Follower {
     /// Opens what this node last knew from `dir`, on the current tokio runtime.
     ///
     /// # Errors
-    /// [`RaftError::Storage`] if the disk fails or what it holds is damaged.
+    /// [`RaftError::Storage`] or [`RaftError::Log`] if the disk fails or what it holds is damaged.
     pub async fn open(node: NodeId, dir: &Path, disk: Arc<dyn Disk>) -> Result<Self, RaftError> {
         let dir = dir.to_owned();
         let opened = tokio::task::spawn_blocking(move || disk::Kept::open(disk, &dir)).await;
@@ -62,6 +64,7 @@ impl Follower {
         let (status, _) = watch::channel(Status::initial(node, Role::Follower));
         let inner = Arc::new(Inner {
             node,
+            log: kept.fatal(),
             intake: tokio::sync::Mutex::new(Intake::new(kept, shared.clone())),
             shared,
             heard: Mutex::new(Heard { known, at: None }),
@@ -126,6 +129,17 @@ impl Follower {
     /// A feed of what this node knows, for a further follower.
     pub fn feed(&self, from: Option<(Revision, ChainHash)>) -> Feed {
         Feed::new(self.inner.shared.clone(), self.subscribe_status(), from)
+    }
+
+    /// Waits for the first fatal error of the disk. The node must exit then: it would show what the
+    /// next start does not know.
+    pub async fn fatal(&self) -> RaftError {
+        let mut log = self.inner.log.clone();
+        match log.wait_for(Option::is_some).await.map(|error| error.clone()) {
+            Ok(Some(error)) => error.into(),
+            // The log was closed in good order.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
     }
 
     /// Writes out what is still on its way to the disk and stops.
