@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -10,6 +11,7 @@ use swarmer_model::{
     ByteSize, Digest, Function, Labels, Metadata, Millis, PlacementRule, Resource as _, Route,
     nearest,
 };
+use toml::Spanned;
 
 use crate::{
     codes,
@@ -31,7 +33,7 @@ pub(crate) struct Manifest {
     #[serde(default)]
     pub(crate) namespace: Option<String>,
     #[serde(default, rename = "function")]
-    pub(crate) functions: Vec<FunctionEntry>,
+    functions: Vec<Spanned<FunctionEntry>>,
 }
 
 /// One function of an app.
@@ -87,24 +89,33 @@ impl Manifest {
     fn parse(path: &Path, text: &str) -> Outcome<Self> {
         let manifest: Self = toml::from_str(text)
             .map_err(|error| Problem::new(codes::MANIFEST, toml_error(path, text, &error)))?;
-        let fail =
-            |why: String| Err(Problem::new(codes::MANIFEST, format!("{}: {why}", path.display())));
+        let fail = |at: Option<Range<usize>>, why: String| {
+            let place = at.map_or_else(String::new, |span| place(text, span.start));
+            let why = format!("{}{place}: {why}", path.display());
+            Err(Problem::new(codes::MANIFEST, why))
+        };
         if manifest.functions.is_empty() {
-            return fail("there is no [[function]]".to_owned());
+            return fail(None, "there is no [[function]]".to_owned());
         }
-        if manifest.functions.len() > MAX_FUNCTIONS {
-            return fail(format!("more than {MAX_FUNCTIONS} functions"));
+        if let Some(over) = manifest.functions.get(MAX_FUNCTIONS) {
+            return fail(Some(over.span()), format!("more than {MAX_FUNCTIONS} functions"));
         }
-        for (i, entry) in manifest.functions.iter().enumerate() {
-            if manifest.functions[..i].iter().any(|other| other.name == entry.name) {
-                return fail(format!("two functions are named {:?}", entry.name));
+        for (i, spanned) in manifest.functions.iter().enumerate() {
+            let (span, entry) = (Some(spanned.span()), spanned.get_ref());
+            if manifest.functions().take(i).any(|other| other.name == entry.name) {
+                return fail(span, format!("two functions are named {:?}", entry.name));
             }
             let function = manifest.function(entry, Digest([0; 32]), None);
             if let Err(invalid) = function.validate() {
-                return fail(format!("function {:?}: {invalid}", entry.name));
+                return fail(span, format!("function {:?}: {invalid}", entry.name));
             }
         }
         Ok(manifest)
+    }
+
+    /// The functions, in the order of the file.
+    pub(crate) fn functions(&self) -> impl Iterator<Item = &FunctionEntry> {
+        self.functions.iter().map(Spanned::get_ref)
     }
 
     /// The resource of one entry, once its component's digest is known.
@@ -145,13 +156,16 @@ impl Manifest {
 
 /// What is wrong with a TOML file: file, line, column, and the name that was probably meant.
 pub(crate) fn toml_error(path: &Path, text: &str, error: &toml::de::Error) -> String {
-    let place = error.span().map_or_else(String::new, |span| {
-        let before = &text[..span.start.min(text.len())];
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        format!(":{line}:{column}")
-    });
+    let place = error.span().map_or_else(String::new, |span| place(text, span.start));
     format!("{}{place}: {}", path.display(), with_nearest(error.message()))
+}
+
+/// Line and column of a byte, as editors take them behind a file's name.
+fn place(text: &str, at: usize) -> String {
+    let before = &text[..at.min(text.len())];
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!(":{line}:{column}")
 }
 
 /// Adds the nearest known name to serde's message of an unknown field.
@@ -182,7 +196,8 @@ mod tests {
              [function.env]\nGREETING = \"hi\"\n",
         )
         .unwrap();
-        let function = manifest.function(&manifest.functions[0], Digest::of(b""), None);
+        let function =
+            manifest.function(manifest.functions().next().unwrap(), Digest::of(b""), None);
         assert_eq!(function.spec.routes[0].path, "/hello");
         assert_eq!(function.spec.template.limits.timeout, Millis::secs(5));
         assert_eq!(function.spec.template.env["GREETING"], "hi");

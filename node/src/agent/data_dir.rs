@@ -1,6 +1,7 @@
 //! The node's own directory: who it is, locked to one process, written durably.
 
 use std::{
+    ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
@@ -61,7 +62,9 @@ impl DataDir {
             None => {
                 // A directory with other files is most likely a typing error in the path.
                 let others = fs::read_dir(&path).map_err(|error| fail("cannot read", &error))?;
-                let foreign = others.flatten().map(|entry| entry.file_name()).find(|n| n != "lock");
+                // A first start that met a full disk, or was killed, left these two.
+                let ours = |name: &OsString| name == "lock" || name == "node.new";
+                let foreign = others.flatten().map(|entry| entry.file_name()).find(|n| !ours(n));
                 if let Some(foreign) = foreign {
                     return Err(Problem::new(
                         codes::DATA_DIR_FOREIGN,
@@ -213,6 +216,9 @@ mod tests {
         write_json(&temp.path().join("node.json"), &newer).unwrap();
         let newer = DataDir::open(temp.path(), "a").unwrap_err();
         assert!(newer.detail.contains("newer version"), "{newer}");
+        let unfinished = tempfile::tempdir().unwrap();
+        fs::write(unfinished.path().join("node.new"), b"{\"form").unwrap();
+        DataDir::open(unfinished.path(), "a").unwrap();
         let photos = tempfile::tempdir().unwrap();
         fs::write(photos.path().join("cat.jpg"), b"meow").unwrap();
         let wrong = DataDir::open(photos.path(), "a").unwrap_err();

@@ -5,11 +5,14 @@ use std::{net::SocketAddr, path::Path};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use swarmer_gossip::{Key, Keyring};
-use swarmer_mesh::identity::{Identity, Membership, NodeCertificate, NodeKey, TrustBundle};
+use swarmer_mesh::{
+    founding::{FoundingToken, JoinToken},
+    identity::{Identity, Membership, NodeCertificate, NodeKey, TrustBundle},
+};
 use swarmer_model::{ClusterId, Coded as _, NodeId};
 
 use crate::{
-    agent::data_dir::{read_json, write_json},
+    agent::data_dir::{DataDir, read_json, write_json},
     codes,
     problem::{Outcome, Problem},
 };
@@ -79,6 +82,55 @@ impl Grant {
     /// The membership that was kept, if there is one.
     pub(crate) fn load(dir: &Path) -> Outcome<Option<Self>> {
         read_json(&dir.join(FILE))
+    }
+
+    /// Refuses the membership of another node or cluster: files of two data directories in one.
+    pub(crate) fn check_owner(&self, dir: &DataDir, key: &NodeKey) -> Outcome<()> {
+        let meta = dir.meta();
+        let foreign = |why: String| {
+            let why = format!("{}: {why}", dir.path().display());
+            Err(Problem::new(codes::DATA_DIR_FOREIGN, why))
+        };
+        if let Some(cluster) = meta.cluster
+            && cluster != self.cluster
+        {
+            return foreign(format!(
+                "node.json is of cluster {cluster}, {FILE} of cluster {}",
+                self.cluster
+            ));
+        }
+        let certificate = NodeCertificate::from_der(self.certificate.clone())
+            .map_err(|error| identity_problem(&error))?;
+        if certificate.node() != meta.node {
+            return foreign(format!(
+                "node.json is of node {}, {FILE} of node {}",
+                meta.node,
+                certificate.node()
+            ));
+        }
+        if certificate.spki() != key.spki() {
+            return foreign(format!("node.key is not the key that {FILE} speaks of"));
+        }
+        Ok(())
+    }
+
+    /// Refuses a token of another cluster: this directory would not get into it.
+    pub(crate) fn check_token(&self, dir: &Path, token: &str) -> Outcome<()> {
+        let cluster = match (token.parse::<FoundingToken>(), token.parse::<JoinToken>()) {
+            (Ok(token), _) => token.cluster,
+            (_, Ok(token)) => token.cluster,
+            // A member needs none, so what stands there does not matter.
+            (Err(_), Err(_)) => return Ok(()),
+        };
+        if cluster == self.cluster {
+            return Ok(());
+        }
+        let why = format!(
+            "{} is of a member of cluster {}, the token is of cluster {cluster}",
+            dir.display(),
+            self.cluster
+        );
+        Err(Problem::new(codes::DATA_DIR_FOREIGN, why))
     }
 
     /// Makes it durable.

@@ -90,6 +90,9 @@ impl Agent {
         let key = NodeKey::load_or_generate(&dir.path().join("node.key"))
             .map_err(|error| identity_problem(&error))?;
         let grant = Grant::load(dir.path())?;
+        if let Some(grant) = &grant {
+            grant.check_owner(&dir, &key)?;
+        }
         if let (Some(grant), None) = (&grant, dir.meta().cluster) {
             let cluster = grant.cluster;
             dir.update(|meta| meta.cluster = Some(cluster))?;
@@ -178,6 +181,9 @@ impl Agent {
         let node = self.dir.meta().node;
         let token = self.token_text()?;
         if let Some(grant) = Grant::load(self.dir.path())? {
+            if let Some(token) = &token {
+                grant.check_token(self.dir.path(), token)?;
+            }
             // A maker goes on answering founders that were away; a join token is of no use here.
             if grant.maker
                 && let Some(Ok(token)) = token.as_deref().map(str::parse::<FoundingToken>)
@@ -546,11 +552,11 @@ fn joined<T>(outcome: Result<T, tokio::task::JoinError>) -> Outcome<T> {
     outcome.map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))
 }
 
-/// Ends when the control state can no longer be kept; never for a node that follows.
+/// Ends when the control state can no longer be kept.
 async fn fatal(control: &Control) -> RaftError {
     match control {
         Control::Voter(handle) => handle.fatal().await,
-        Control::Follower { .. } => std::future::pending().await,
+        Control::Follower { follower, .. } => follower.fatal().await,
     }
 }
 

@@ -31,11 +31,11 @@ const IDLE_DEADLINE: Duration = Duration::from_secs(30);
 const UPLOAD_DEADLINE: Duration = Duration::from_secs(900);
 /// How long compiling and copying may take.
 const PREPARE_DEADLINE: Duration = Duration::from_secs(230);
-/// How much of a refused upload is still read, so that its sender sees the answer instead of a
-/// connection that breaks while it writes.
-const LINGER_BYTES: u64 = 4 << 20;
+/// How much of an upload that is not wanted is still read beside its answer: many clients look for
+/// the answer only when they have sent all, and a connection that is closed before breaks.
+const LINGER_BYTES: u64 = 256 << 20;
 /// How long that may take.
-const LINGER: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(10);
 /// The bytes that tell a component from everything else.
 const HEADER_BYTES: usize = 8;
 
@@ -67,9 +67,7 @@ pub(super) async fn put(
     };
     if (held || taken.is_err()) && !headers.contains_key(header::EXPECT) {
         // A client that waits for `100 Continue` has sent nothing yet and need not.
-        let bytes = if held { context.artifacts.max().0 } else { LINGER_BYTES };
-        let patience = if held { IDLE_DEADLINE } else { LINGER };
-        let _ = tokio::time::timeout(patience, drain(&mut body, bytes)).await;
+        tokio::spawn(tokio::time::timeout(LINGER, drain(body)));
     }
     taken?;
     let work = tokio::time::timeout(PREPARE_DEADLINE, settle(&context, digest, held)).await;
@@ -164,11 +162,11 @@ impl Head {
 }
 
 /// Reads on without keeping anything.
-async fn drain(body: &mut Body, most: u64) {
+async fn drain(mut body: Body) {
     let mut read: u64 = 0;
     while let Some(Ok(frame)) = body.frame().await {
         read += frame.data_ref().map_or(0, |data| data.len() as u64);
-        if read > most {
+        if read > LINGER_BYTES {
             return;
         }
     }

@@ -75,11 +75,6 @@ impl ArtifactStore {
         fs::try_exists(self.path(digest)).await.unwrap_or(false)
     }
 
-    /// How large an artifact may be.
-    pub(crate) fn max(&self) -> ByteSize {
-        self.max
-    }
-
     /// The artifact's bytes, verified: damage on disk is told and the file set aside, so that a
     /// whole copy can be fetched from another node.
     pub(crate) async fn read(&self, digest: &Digest) -> Outcome<Option<Vec<u8>>> {

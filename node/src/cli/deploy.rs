@@ -25,8 +25,9 @@ use crate::{
 
 /// How long a new version may take until it serves.
 const ROLLOUT_DEADLINE: Duration = Duration::from_secs(120);
-/// A conflict that stands for so long is not of the placement before.
-const CONFLICT_AFTER: Duration = Duration::from_secs(2);
+/// What stands in the way for so long is neither of the placement before, nor the trouble of one
+/// node while another is about to serve.
+const TROUBLE_AFTER: Duration = Duration::from_secs(2);
 /// How often the rollout is looked at.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -153,7 +154,7 @@ impl Deploy {
         let manifest = Manifest::read(path)?;
         let base = path.parent().unwrap_or(Path::new("."));
         let mut functions = Vec::new();
-        for entry in &manifest.functions {
+        for entry in manifest.functions() {
             if self.name.as_ref().is_some_and(|name| *name != entry.name) {
                 continue;
             }
@@ -252,12 +253,12 @@ async fn until_ready(client: &Client, path: &str, name: &str) -> Outcome<Value> 
         if live["ready"].as_u64().unwrap_or(0) > 0 || live["switchedOff"] == true {
             return Ok(function);
         }
-        let conflict = live["conflict"].as_str().filter(|_| start.elapsed() > CONFLICT_AFTER);
-        if let Some(conflict) = conflict {
+        let lasts = start.elapsed() > TROUBLE_AFTER;
+        if let Some(conflict) = live["conflict"].as_str().filter(|_| lasts) {
             let why = format!("{name} is accepted, but no node may serve it: {conflict}");
             return Err(Problem::new(codes::ROLLOUT_FAILED, why));
         }
-        if let Some(error) = live["error"].as_str() {
+        if let Some(error) = live["error"].as_str().filter(|_| lasts) {
             return Err(Problem::new(codes::ROLLOUT_FAILED, format!("{name}: {error}")));
         }
         if start.elapsed() > ROLLOUT_DEADLINE {

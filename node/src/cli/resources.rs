@@ -86,7 +86,9 @@ impl Apply {
         } else {
             text = std::fs::read_to_string(&self.file).map_err(|error| fail(error.to_string()))?;
         }
-        let documents: Vec<Value> = serde_saphyr::from_multiple(&text)
+        // As YAML 1.2 has it: a name such as `y` or `no` is a name.
+        let options = serde_saphyr::options! { strict_booleans: true };
+        let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(&text, options)
             .map_err(|error| fail(with_nearest(&error.to_string())))?;
         let mut resources = Vec::new();
         for document in documents {
