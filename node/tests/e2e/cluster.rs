@@ -134,26 +134,3 @@ async fn a_whole_cluster_comes_back_after_a_kill_and_after_a_stop() {
         cluster.serves(&[0, 1, 2], "/hello").await;
     }
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_says_what_keeps_it_from_starting() {
-    let cluster = Cluster::found(1).await;
-    let running = &cluster.nodes[0];
-    let expect = |node: &Node, code: &str| {
-        let output = node.command(&[], Some(&cluster.token), 1).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && text.contains(code), "{code}: {text}");
-    };
-    let mut port = Node::new(cluster.base.path(), "port");
-    port.http = running.http;
-    expect(&port, "SW-NODE-PORT-IN-USE");
-    let mut udp = Node::new(cluster.base.path(), "udp");
-    udp.listen = running.listen;
-    expect(&udp, "SW-NODE-PORT-IN-USE");
-    let mut locked = Node::new(cluster.base.path(), "n1");
-    locked.dir = running.dir.clone();
-    expect(&locked, "SW-NODE-DATA-DIR-LOCKED");
-    let mut config = Node::new(cluster.base.path(), "config");
-    config.extra = vec!["--region".into(), "Not A Region".into()];
-    expect(&config, "SW-NODE-CONFIG");
-}

@@ -115,6 +115,8 @@ pub(crate) struct Node {
     pub(crate) api: SocketAddr,
     pub(crate) log: PathBuf,
     pub(crate) extra: Vec<String>,
+    /// What the node is started by, if not by itself: a program that becomes the node.
+    pub(crate) wrap: Vec<String>,
     child: Option<Child>,
 }
 
@@ -128,13 +130,17 @@ impl Node {
             api: free(),
             log: base.join(format!("{name}.log")),
             extra: Vec::new(),
+            wrap: Vec::new(),
             child: None,
         }
     }
 
     pub(crate) fn command(&self, seeds: &[String], token: Option<&Path>, expect: usize) -> Command {
-        let mut command = Command::new(binary());
+        let binary = binary();
+        let mut words = self.wrap.iter().chain([&binary]);
+        let mut command = Command::new(words.next().unwrap());
         command
+            .args(words)
             .env_remove("SWARMER_LOG")
             .env_remove("SWARMER_BIN")
             .arg("node")
@@ -162,6 +168,29 @@ impl Node {
         let mut command = self.command(seeds, token, expect);
         command.stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());
+    }
+
+    /// Starts it, which must fail within `limit`; gives what it said.
+    pub(crate) fn fails(
+        &self,
+        seeds: &[String],
+        token: Option<&Path>,
+        expect: usize,
+        limit: Duration,
+    ) -> Output {
+        let start = Instant::now();
+        let mut command = self.command(seeds, token, expect);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        while child.try_wait().unwrap().is_none() && start.elapsed() < limit {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let late = child.try_wait().unwrap().is_none();
+        if late {
+            child.kill().unwrap();
+        }
+        let output = child.wait_with_output().unwrap();
+        assert!(!late, "{} runs on: {}", self.name, String::from_utf8_lossy(&output.stderr));
+        output
     }
 
     /// SIGSTOP or SIGCONT.

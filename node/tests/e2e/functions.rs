@@ -1,9 +1,10 @@
-//! Functions as their authors deploy them: apps, versions, bad components, misbehaving guests.
+//! Functions as their authors deploy them: apps, versions, routes.
 
-use std::time::{Duration, Instant};
-
-use crate::common::{Cluster, get, request, until};
-use swarmer_runtime::fixtures::{self, Behaviour};
+use crate::{
+    bad_input::refused,
+    common::{Cluster, get, until},
+};
+use swarmer_runtime::fixtures;
 
 fn app(cluster: &Cluster) -> std::path::PathBuf {
     let dir = cluster.base.path().join("app");
@@ -63,122 +64,10 @@ async fn answers(cluster: &Cluster, path: &str, text: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_good_component_is_refused_with_its_reason() {
-    let cluster = Cluster::found(1).await;
-    let node = &cluster.nodes[0];
-    let refuse = |name: &str, bytes: &[u8], words: &[&str]| {
-        let path = cluster.component(name, bytes);
-        let output = node.cli(&["deploy", &path]);
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success(), "{name} was taken");
-        for word in words {
-            assert!(text.contains(word), "{name}: {word} is not in: {text}");
-        }
-        text
-    };
-    refuse("text", b"hello", &["not WebAssembly"]);
-    refuse("core", &fixtures::core_module(), &["component"]);
-    refuse("strange", &fixtures::unknown_imports(), &["acme"]);
-    let good = fixtures::hello_p2();
-    refuse("cut", &good[..good.len() / 2], &["SW-"]);
-    let http = &cluster.http;
-    // Bytes that are not the digest's, and a digest that is none.
-    let digest = swarmer_model::Digest::of(&good);
-    let wrong = node.api_url(&format!("/v1/artifacts/{digest}"));
-    let answer = request(http, "PUT", &wrong, fixtures::hello_p3()).await.unwrap();
-    assert_eq!((answer.status, answer.json()["code"].as_str()), (422, Some("SW-ARTIFACT-DIGEST")));
-    let answer = request(http, "PUT", &node.api_url("/v1/artifacts/banana"), "x").await.unwrap();
-    assert_eq!(answer.status / 100, 4, "{}", answer.text());
-    // A function whose bytes nobody has; a field that does not exist; rules.
-    let url = node.api_url("/v1/namespaces/default/functions/ghost");
-    let ghost = |spec: &str| {
-        format!(
-            r#"{{"apiVersion":"swarmer/v1","kind":"Function","metadata":{{"name":"ghost"}},"spec":{spec}}}"#
-        )
-    };
-    let missing = ghost(&format!(r#"{{"component":"{digest}"}}"#));
-    let answer = request(http, "PUT", &url, missing).await.unwrap();
-    assert_eq!(answer.json()["code"], "SW-ARTIFACT-MISSING", "{}", answer.text());
-    let unknown = ghost(&format!(r#"{{"component":"{digest}","limtis":{{}}}}"#));
-    let answer = request(http, "PUT", &url, unknown).await.unwrap();
-    assert!(answer.text().contains("limtis"), "{}", answer.text());
-    let rule = ghost(&format!(r#"{{"component":"{digest}","limits":{{"memory":"9999GiB"}}}}"#));
-    let answer = request(http, "PUT", &url, rule).await.unwrap();
-    assert!(answer.text().contains("spec.limits.memory"), "{}", answer.text());
-    let answer = request(http, "PUT", &url, "{").await.unwrap();
-    assert_eq!(answer.status, 400, "{}", answer.text());
-    let answer = get(http, &node.url("/nowhere")).await.unwrap();
-    assert_eq!(answer.status, 404);
-    assert_eq!(answer.header("x-swarmer-error"), "SW-MESH-NO-ROUTE");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_route_belongs_to_one_function_and_a_name_to_the_last_writer() {
+async fn a_route_belongs_to_one_function() {
     let cluster = Cluster::found(3).await;
     let hello = cluster.component("hello", &fixtures::hello_p2());
     cluster.nodes[0].cli_ok(&["deploy", &hello, "--name", "a", "--route", "/shop"]);
     let output = cluster.nodes[1].cli(&["deploy", &hello, "--name", "b", "--route", "/shop"]);
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(text.contains("SW-API-ROUTE-TAKEN") && text.contains("default/a"), "{text}");
-    assert_eq!(output.status.code(), Some(4));
-    // One name from two nodes at once: both are taken, one after the other, and all agree.
-    let (one, two) = (&cluster.nodes[1], &cluster.nodes[2]);
-    let (left, right) = std::thread::scope(|scope| {
-        let left =
-            scope.spawn(|| one.cli(&["deploy", &hello, "--name", "c", "--env", "GREETING=1"]));
-        let right =
-            scope.spawn(|| two.cli(&["deploy", &hello, "--name", "c", "--env", "GREETING=2"]));
-        (left.join().unwrap(), right.join().unwrap())
-    });
-    assert!(left.status.success() && right.status.success(), "{left:?} {right:?}");
-    let url = cluster.nodes[0].api_url("/v1/namespaces/default/functions/c");
-    let function = get(&cluster.http, &url).await.unwrap().json();
-    let last = function["spec"]["env"]["GREETING"].as_str().unwrap().to_owned();
-    answers(&cluster, "/c", &format!("{last}\n")).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_misbehaving_function_gets_its_own_error_and_harms_no_other() {
-    let cluster = Cluster::found(1).await;
-    let node = &cluster.nodes[0];
-    let hello = cluster.component("hello", &fixtures::hello_p2());
-    node.cli_ok(&["deploy", &hello, "--name", "hello"]);
-    for (name, behaviour) in [
-        ("trap", Behaviour::Trap),
-        ("loop", Behaviour::Loop),
-        ("allocate", Behaviour::Allocate),
-        ("flood", Behaviour::Flood),
-        ("never", Behaviour::NeverAnswer),
-        ("silent", Behaviour::Silent),
-        ("hang", Behaviour::HeadersThenHang),
-    ] {
-        let path = cluster.component(name, &fixtures::behaviour_p2(behaviour));
-        node.cli_ok(&["deploy", &path, "--name", name, "--timeout", "1s", "--memory", "16MiB"]);
-    }
-    let calls = ["trap", "loop", "allocate", "flood", "never", "silent", "hang"].map(|name| {
-        let (http, url) = (cluster.http.clone(), node.url(&format!("/{name}")));
-        tokio::spawn(async move { (name, get(&http, &url).await) })
-    });
-    let start = Instant::now();
-    let mut answered = 0;
-    while start.elapsed() < Duration::from_secs(2) {
-        let answer = get(&cluster.http, &node.url("/hello")).await.unwrap();
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        answered += 1;
-    }
-    assert!(answered > 5, "hello was answered {answered} times in 2 s");
-    for call in calls {
-        let (name, answer) = call.await.unwrap();
-        if name == "hang" {
-            // Its head was sent: the answer must be seen to break off.
-            assert!(answer.is_err(), "hang ended as if it were whole: {answer:?}");
-            continue;
-        }
-        let answer = answer.unwrap();
-        assert!(answer.status >= 500, "{name}: {} {}", answer.status, answer.text());
-        assert!(answer.header("x-swarmer-error").starts_with("SW-RUNTIME-"), "{name}: {answer:?}");
-    }
-    // What it wrote can be read.
-    let logs = node.cli_ok(&["logs", "flood"]);
-    assert!(!logs.is_empty());
+    refused(&output, 4, "SW-API-ROUTE-TAKEN", &["/shop", "default/a"]);
 }

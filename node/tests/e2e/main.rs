@@ -3,6 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a harness that cannot go on must stop the test")]
 
+mod bad_input;
+mod bad_input_disk;
+mod bad_input_gossip;
+mod bad_input_guest;
+mod bad_input_start;
 mod cluster;
 mod common;
 mod dev;
