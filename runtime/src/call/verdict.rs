@@ -71,7 +71,10 @@ pub(super) fn first_line(error: &wasmtime::Error) -> String {
 /// What must happen however a call ends: its log is flushed, its memory noted.
 pub(super) fn finish(inner: &Inner, call: &Call, guest: &Guest) {
     inner.meter.memory_peak_bytes.fetch_max(guest.memory.peak, Relaxed);
-    if let Some(error @ (CallError::Timeout { .. } | CallError::CpuLimit { .. })) = call.verdict() {
+    if let Some(
+        error @ (CallError::Timeout { .. } | CallError::CpuLimit { .. } | CallError::NoAnswer),
+    ) = call.verdict()
+    {
         guest.log.note(&format!("{}: {error}", swarmer_model::Coded::code(&error)));
     }
     guest.log.end();

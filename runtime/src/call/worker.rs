@@ -54,9 +54,16 @@ impl Idle {
 #[derive(Default)]
 struct Desk {
     /// The next call, put there just before the inside is polled.
-    next: Mutex<Option<(Arc<Call>, http::Request<WasiBody>, Answer)>>,
+    next: Mutex<Option<Task>>,
     /// The call is done, to its last byte.
     done: AtomicBool,
+}
+
+/// What the inside needs of a call.
+struct Task {
+    call: Arc<Call>,
+    request: http::Request<WasiBody>,
+    answer: Answer,
 }
 
 /// Starts an instance for this call, and serves with it until it is used up, fails, or is no
@@ -86,13 +93,14 @@ pub(super) async fn run(
         }
     };
 
-    let desk = Desk { next: Mutex::new(Some((call, request, answer))), ..Desk::default() };
+    let desk = Desk { next: Mutex::new(Some(Task { call, request, answer })), ..Desk::default() };
     let failed = {
         let inside = pin!(store.run_concurrent(async |accessor| {
             loop {
                 let next = poll_fn(|_| desk.next.lock().take().map_or(Poll::Pending, Poll::Ready));
-                let (call, request, answer) = next.await;
-                serve(accessor, &proxy, &call, request, answer).await?;
+                let task = next.await;
+                let call = task.call.clone();
+                serve(accessor, &proxy, task).await?;
                 accessor.with(|mut store| verdict::finish(&inner, &call, store.data_mut()));
                 desk.done.store(true, Relaxed);
             }
@@ -156,7 +164,8 @@ where
                     };
                     let Job { entered, request, answer } = job;
                     self.limits.begin(&entered.call);
-                    *self.desk.next.lock() = Some((entered.call.clone(), request, answer));
+                    let call = entered.call.clone();
+                    *self.desk.next.lock() = Some(Task { call, request, answer });
                     self.state = State::Serving(entered);
                 }
                 State::Serving(entered) => {
@@ -196,13 +205,11 @@ where
 async fn serve(
     accessor: &Accessor<Guest>,
     proxy: &Proxy,
-    call: &Arc<Call>,
-    request: http::Request<WasiBody>,
-    answer: Answer,
+    Task { call, request, answer }: Task,
 ) -> wasmtime::Result<()> {
     let (head, mut given) = futures::channel::oneshot::channel();
     let prepared = accessor.with(|mut store| {
-        store.data_mut().begin(call);
+        store.data_mut().begin(&call);
         Prepared::new(store.as_context_mut(), proxy, request, Guest::http, head)
     })?;
     // Deadlines are kept outside, where they also stop a guest that never yields.

@@ -28,8 +28,8 @@ use crate::{
 /// JavaScript engines hold two for each chunk of a body until the request ends: this is enough
 /// for bodies of some gigabytes, and some tens of megabytes at most on the host.
 const TABLE_CAPACITY: usize = 500_000;
-/// Handles inside the component model that one instance may hold.
-const COMPONENT_HANDLES: usize = 20_000;
+/// Handles inside the component model that one instance may hold: as many, for the same reason.
+const COMPONENT_HANDLES: usize = 500_000;
 /// Bytes that a guest may hand to the host in one call.
 const HOSTCALL_BYTES: usize = 16 << 20;
 /// Size of one set of header fields as it stands in memory.
