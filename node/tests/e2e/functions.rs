@@ -138,6 +138,53 @@ async fn a_route_belongs_to_one_function_and_a_name_to_the_last_writer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redeploy_that_no_node_may_serve_fails_with_its_reason_and_ends_nothing() {
+    let cluster = Cluster::found(3).await;
+    let hello = cluster.component("hello", &fixtures::hello_p2());
+    let deploy = |node: usize, arguments: &[&str]| {
+        let start = Instant::now();
+        let fixed: &[&str] = &["deploy", &hello, "--name", "hello"];
+        let output = cluster.nodes[node].cli(&[fixed, arguments].concat());
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+            start.elapsed(),
+        )
+    };
+    assert_eq!(deploy(0, &["--env", "GREETING=one"]).0, Some(0));
+    answers(&cluster, "/hello", "one\n").await;
+    for node in 0..3 {
+        let greeting = format!("GREETING=two{node}");
+        let arguments = ["--env", greeting.as_str(), "--label", "disk=gold"];
+        let (code, text, took) = deploy(node, &arguments);
+        assert_eq!(code, Some(1), "{text}");
+        for word in ["SW-ROLLOUT-FAILED", "SW-SCHEDULER-SHORT", "disk=gold", "version 1 goes on"] {
+            assert!(text.contains(word), "{word} is not in: {text}");
+        }
+        assert!(took < Duration::from_secs(30), "{took:?}");
+        // Every node has the placement by now, or gets it: none may turn away from version 1.
+        for node in &cluster.nodes {
+            for _ in 0..20 {
+                let answer = get(&cluster.http, &node.url("/hello")).await.unwrap();
+                assert_eq!((answer.status, answer.text().as_str()), (200, "one\n"));
+            }
+        }
+    }
+    let status = cluster.nodes[1].cli_ok(&["-o", "json", "get", "function", "hello"]);
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["live"]["version"], 1, "{status}");
+    assert_eq!(status["live"]["upToDate"], false, "{status}");
+    let (code, text, _) = deploy(2, &["--env", "GREETING=three"]);
+    assert_eq!(code, Some(0), "{text}");
+    answers(&cluster, "/hello", "three\n").await;
+    // A new one that fits nowhere: there is nothing that could go on.
+    let output = cluster.nodes[1].cli(&["deploy", &hello, "--name", "new", "--label", "disk=gold"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("disk=gold") && !text.contains("goes on"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_misbehaving_function_gets_its_own_error_and_harms_no_other() {
     let cluster = Cluster::found(1).await;
     let node = &cluster.nodes[0];
