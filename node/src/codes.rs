@@ -37,6 +37,9 @@ codes! {
     JOIN_REFUSED = "SW-NODE-JOIN-REFUSED", 403,
         "The cluster does not admit this node.",
         "Look at the reason; in most cases a new token of `swarmer token create` helps.";
+    CLAIM = "SW-NODE-CLAIM", 403,
+        "The node claims a region, zone or label that its token does not admit.",
+        "Start it without the claim, or make a token for it: `swarmer token create --region R --zone Z --label k=v`.";
     NAME_TAKEN = "SW-NODE-NAME-TAKEN", 409,
         "Another member has this name.",
         "Give another --name, or remove the old member with `swarmer delete node NAME`.";

@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use swarmer_gossip::{Key, Keyring};
 use swarmer_mesh::identity::{Identity, Membership, NodeCertificate, NodeKey, TrustBundle};
-use swarmer_model::{ClusterId, Coded as _, NodeId};
+use swarmer_model::{ClusterId, Coded as _, Labels, NodeId};
 
 use crate::{
     agent::data_dir::{read_json, write_json},
@@ -29,6 +29,7 @@ pub(crate) struct PeerInfo {
     pub(crate) address: SocketAddr,
     pub(crate) region: String,
     pub(crate) zone: String,
+    pub(crate) labels: Labels,
 }
 
 /// One key of the gossip keyring.

@@ -1,6 +1,8 @@
 //! Founding, joining, restarting: nodes as their operators start them.
 
 use crate::common::{Cluster, Node, get, until};
+use std::path::Path;
+
 use serde_json::Value;
 use swarmer_runtime::fixtures;
 
@@ -112,6 +114,70 @@ async fn tokens_admit_once_and_strangers_get_nothing() {
     let members = get(&cluster.http, &cluster.nodes[0].api_url("/v1/members")).await.unwrap();
     assert_eq!(members.json()["items"].as_array().unwrap().len(), 2, "{}", members.text());
     cluster.nodes[0].kill();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_stands_where_its_token_says_and_not_where_it_claims() {
+    let mut cluster = Cluster::prepare(1);
+    let flags = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    // A founder holds the founding secret: it says where it stands.
+    cluster.nodes[0].extra = flags("--region us-1 --zone z9 --label disk=nvme");
+    cluster.start(0);
+    cluster.all_ready().await;
+    let http = cluster.http.clone();
+    let place = async |name: &str| {
+        let url = cluster.nodes[0].api_url(&format!("/v1/nodes/{name}"));
+        let spec = get(&http, &url).await.unwrap().json()["spec"].clone();
+        (spec["region"].clone(), spec["zone"].clone(), spec["labels"].clone())
+    };
+    let founder = ("us-1".into(), "z9".into(), serde_json::json!({ "disk": "nvme" }));
+    assert_eq!(place("n1").await, founder);
+
+    let flagged = cluster
+        .join_token(&["--region", "eu-1", "--zone", "z1", "--label", "disk=ssd", "--uses", "2"]);
+    let plain = cluster.join_token(&[]);
+    let refused = |name: &str, token: &Path, claim: &str, words: &[&str]| {
+        let mut node = Node::new(cluster.base.path(), name);
+        node.extra = flags(claim);
+        node.start(&cluster.seeds, Some(token), 1);
+        assert_eq!(node.wait().code(), Some(5), "{}", node.log_text());
+        let (own, member) = (node.log_text(), cluster.nodes[0].log_text());
+        for word in [&["SW-NODE-CLAIM", "swarmer token create"], words].concat() {
+            assert!(own.contains(word), "{name}: {word} is not in: {own}");
+            assert!(member.contains(word), "{name}: {word} is not in the member's log: {member}");
+        }
+    };
+    refused("region", &flagged, "--region eu-2", &["claims region eu-2", "admits region eu-1"]);
+    refused("zone", &flagged, "--region eu-1 --zone z2", &["claims zone z2"]);
+    refused("label", &flagged, "--label disk=ssd --label gpu=yes", &["claims label gpu=yes"]);
+    refused("default", &flagged, "--region local", &["claims region local"]);
+    refused("plain", &plain, "--region eu-1", &["admits no region, zone or label"]);
+
+    // No use was taken for these. One claims nothing, one repeats what its token says.
+    let given = ("eu-1".into(), "z1".into(), serde_json::json!({ "disk": "ssd" }));
+    let mut silent = Node::new(cluster.base.path(), "silent");
+    silent.start(&cluster.seeds, Some(&flagged), 1);
+    silent.ready(&http).await;
+    assert_eq!(place("silent").await, given);
+    let mut honest = Node::new(cluster.base.path(), "honest");
+    honest.extra = flags("--region eu-1 --zone z1");
+    honest.start(&cluster.seeds, Some(&flagged), 1);
+    honest.ready(&http).await;
+    assert_eq!(place("honest").await, given);
+    assert!(!honest.log_text().contains("committed when it was admitted holds"));
+
+    // Told something else later on, it says so, and stands where it stood.
+    honest.kill();
+    honest.extra = flags("--region us-1 --label gpu=yes");
+    honest.start(&cluster.seeds, None, 1);
+    honest.ready(&http).await;
+    until("the node says that the committed place holds", || async {
+        let log = honest.log_text();
+        let told = log.contains("committed when it was admitted holds");
+        (told && log.contains("region us-1, label gpu=yes")).then_some(())
+    })
+    .await;
+    assert_eq!(place("honest").await, given);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
