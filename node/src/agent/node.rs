@@ -293,7 +293,7 @@ impl Agent {
         let replicator = Replicator::new(node, artifacts.clone(), self.transport.clone());
         replicator.set_members(gossip.subscribe());
         let egress = MeshEgress::new(grant.cluster)?;
-        let logs = LogBook::default();
+        let logs = LogBook::new(self.dir.meta().boot);
         let runtime = Runtime::build(
             runtime_config(self.dir.path(), &self.config)?,
             self.work.handle().clone(),

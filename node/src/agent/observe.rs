@@ -8,7 +8,10 @@ use swarmer_mesh::stream::StreamKind;
 use swarmer_model::NodeId;
 use tokio::time::Instant;
 
-use crate::{agent::Context, functions::LogEntry};
+use crate::{
+    agent::Context,
+    functions::{LogPage, LogPosition},
+};
 
 /// How long one node may take; those that take longer are left out of the answer.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -21,15 +24,15 @@ pub(crate) struct LogQuery {
     /// `namespace/name`.
     pub(crate) function: String,
     pub(crate) tail: usize,
-    /// The next line wanted of each node, by its name.
-    pub(crate) after: BTreeMap<String, u64>,
+    /// From where on, for each node that was asked before.
+    pub(crate) from: BTreeMap<NodeId, LogPosition>,
 }
 
 /// The lines of one node.
 #[derive(Debug, Clone)]
 pub(crate) struct NodeLogs {
     pub(crate) node: NodeId,
-    pub(crate) lines: Vec<LogEntry>,
+    pub(crate) page: LogPage,
 }
 
 /// How one version of a function stands on one node.
@@ -43,13 +46,13 @@ pub(crate) struct FunctionReport {
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Question {
-    Logs { function: String, after: u64, tail: usize },
+    Logs { function: String, from: Option<LogPosition>, tail: usize },
     Report { function: String },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Answer {
-    Logs(Vec<LogEntry>),
+    Logs(LogPage),
     Report(Vec<FunctionReport>),
 }
 
@@ -57,12 +60,12 @@ impl Context {
     /// The lines of a function from all living members.
     pub(crate) async fn collect_logs(&self, query: LogQuery) -> Vec<NodeLogs> {
         let asked = self.living().into_iter().map(|node| {
-            let after = query.after.get(&self.node_name(node)).copied().unwrap_or(0);
+            let from = query.from.get(&node).copied();
             let function = query.function.clone();
-            let question = Question::Logs { function, after, tail: query.tail.min(MAX_LINES) };
+            let question = Question::Logs { function, from, tail: query.tail.min(MAX_LINES) };
             async move {
                 match self.ask(node, question).await {
-                    Some(Answer::Logs(lines)) => Some(NodeLogs { node, lines }),
+                    Some(Answer::Logs(page)) => Some(NodeLogs { node, page }),
                     _ => None,
                 }
             }
@@ -101,8 +104,8 @@ impl Context {
 
     fn answer(&self, question: Question) -> Answer {
         match question {
-            Question::Logs { function, after, tail } => {
-                Answer::Logs(self.logs.read(&function, after, tail.min(MAX_LINES)))
+            Question::Logs { function, from, tail } => {
+                Answer::Logs(self.logs.read(&function, from, tail.min(MAX_LINES)))
             }
             Question::Report { function } => {
                 let all = self.functions.status().into_iter().filter(|s| s.function == function);

@@ -224,7 +224,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         )
         .query(&[
             ("tail", "how many lines of each node, at most 10000; 100 by default"),
-            ("after", "node:sequence,…: the next line wanted of each node"),
+            ("after", "`next` of the answer before: only what was written since then"),
         ]),
         Endpoint::any(
             "/v1/namespaces/{namespace}/functions/{name}/invoke",
