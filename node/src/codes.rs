@@ -121,6 +121,9 @@ codes! {
     FAILED = "SW-CLI-FAILED", 500,
         "The command did not reach its end.",
         "The message says what happened.";
+    UNHEALTHY = "SW-CLI-UNHEALTHY", 500,
+        "`swarmer doctor` found something broken.",
+        "Each of the things that it lists says what to do.";
     ROLLOUT_FAILED = "SW-ROLLOUT-FAILED", 500,
         "The new version does not serve.",
         "The message says what stopped it; `swarmer rollout undo NAME` goes back.";

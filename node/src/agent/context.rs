@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -26,6 +27,9 @@ pub(crate) struct Context {
     pub(crate) advertise: SocketAddr,
     /// Where this node was told that it stands: a claim.
     pub(crate) claim: Place,
+    /// What it was given to find the cluster by.
+    pub(crate) seeds: Vec<String>,
+    pub(crate) data_dir: PathBuf,
     /// Desired state: reads, writes, status.
     pub(crate) control: Control,
     pub(crate) desired: DesiredStore,

@@ -325,6 +325,8 @@ impl Agent {
             cluster: grant.cluster,
             advertise: self.advertise,
             claim: self.config.place.clone(),
+            seeds: self.config.join.clone(),
+            data_dir: self.dir.path().to_owned(),
             control: control.clone(),
             desired: desired.clone(),
             gossip: gossip.clone(),

@@ -1,4 +1,4 @@
-//! What an operator asks of all nodes: log lines, and how a function stands on each.
+//! What an operator asks of all nodes: log lines, how a function stands on each, how they are.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use swarmer_model::NodeId;
 use tokio::time::Instant;
 
 use crate::{
-    agent::Context,
+    agent::{Context, HealthReport},
     functions::{LogPage, LogPosition},
 };
 
@@ -48,12 +48,14 @@ pub(crate) struct FunctionReport {
 enum Question {
     Logs { function: String, from: Option<LogPosition>, tail: usize },
     Report { function: String },
+    Health,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Answer {
     Logs(LogPage),
     Report(Vec<FunctionReport>),
+    Health(Box<HealthReport>),
 }
 
 impl Context {
@@ -87,6 +89,14 @@ impl Context {
         futures::future::join_all(asked).await.into_iter().flatten().collect()
     }
 
+    /// What a node finds when it looks at itself; none if it does not answer.
+    pub(crate) async fn ask_health(&self, node: NodeId) -> Option<HealthReport> {
+        match self.ask(node, Question::Health).await {
+            Some(Answer::Health(report)) => Some(*report),
+            _ => None,
+        }
+    }
+
     fn living(&self) -> Vec<NodeId> {
         let members = self.gossip.members();
         members.iter().filter(|member| member.state.is_active()).map(|m| m.node).collect()
@@ -94,7 +104,7 @@ impl Context {
 
     async fn ask(&self, node: NodeId, question: Question) -> Option<Answer> {
         if node == self.node {
-            return Some(self.answer(question));
+            return Some(self.answer(question).await);
         }
         let body = serde_json::to_vec(&question).ok()?;
         let deadline = Instant::now() + DEADLINE;
@@ -102,8 +112,9 @@ impl Context {
         serde_json::from_slice(&asked.await.ok()?).ok()
     }
 
-    fn answer(&self, question: Question) -> Answer {
+    async fn answer(&self, question: Question) -> Answer {
         match question {
+            Question::Health => Answer::Health(Box::new(self.health().await)),
             Question::Logs { function, from, tail } => {
                 Answer::Logs(self.logs.read(&function, from, tail.min(MAX_LINES)))
             }
@@ -120,8 +131,8 @@ impl Context {
     }
 
     /// Answers another node.
-    pub(crate) fn observe(self: &Arc<Self>, question: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) async fn observe(self: &Arc<Self>, question: &[u8]) -> Option<Vec<u8>> {
         let question: Question = serde_json::from_slice(question).ok()?;
-        serde_json::to_vec(&self.answer(question)).ok()
+        serde_json::to_vec(&self.answer(question).await).ok()
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     api::{
         Api, artifacts,
         auth::{self, Access, Grant, SharedGrant},
-        functions, members, metrics, nodes, openapi,
+        doctor, functions, members, metrics, nodes, openapi,
         reply::{Answer, Failure, finish},
         tokens, watch,
     },
@@ -152,6 +152,12 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             Look,
             "All members and why they are thought so",
             members::members,
+        ),
+        Endpoint::get(
+            "/v1/doctor",
+            Govern,
+            "What is wrong with the cluster, and what to do about it",
+            doctor::doctor,
         ),
         Endpoint::get("/v1/nodes", Look, "All admitted nodes", nodes::list),
         Endpoint::get("/v1/nodes/{node}", Look, "One node, by name or id", nodes::get)

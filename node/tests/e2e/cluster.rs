@@ -202,6 +202,33 @@ async fn a_whole_cluster_comes_back_after_a_kill_and_after_a_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_finds_nothing_in_a_healthy_cluster_and_names_what_is_broken() {
+    let mut cluster = Cluster::found(3).await;
+    let node = &cluster.nodes[0];
+    let healthy: Value = until("everybody sees everybody", || async {
+        let output = node.cli(&["-o", "json", "doctor"]);
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+    })
+    .await;
+    let items = healthy["items"].as_array().unwrap();
+    for check in ["reachable", "clock", "certificate", "data directory", "seeds", "view"] {
+        let of = items.iter().filter(|item| item["check"] == check);
+        assert_eq!(of.count(), 3, "{check}: {healthy}");
+    }
+    assert_eq!(healthy["healthy"], true, "{healthy}");
+    cluster.nodes[2].kill();
+    let node = &cluster.nodes[0];
+    let output = node.cli(&["doctor"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let address = cluster.nodes[2].listen.to_string();
+    for word in ["fail  reachable of n3", &address, "of the voters n3 cannot be reached"] {
+        assert!(text.contains(word), "{word} is not in: {text}");
+    }
+    assert!(String::from_utf8_lossy(&output.stderr).contains("SW-CLI-UNHEALTHY"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_says_what_keeps_it_from_starting() {
     let cluster = Cluster::found(1).await;
     let running = &cluster.nodes[0];
