@@ -126,7 +126,7 @@ codes! {
         "Each of the things that it lists says what to do.";
     ROLLOUT_FAILED = "SW-ROLLOUT-FAILED", 500,
         "The new version does not serve.",
-        "The message says what stopped it; `swarmer rollout undo NAME` goes back.";
+        "The message says what stopped it: correct that and deploy again. What served before goes on.";
     INTERNAL = "SW-NODE-INTERNAL", 500,
         "The node met a state that it should never meet.",
         "Please report it with the node's log.";
