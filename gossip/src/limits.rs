@@ -11,7 +11,7 @@ pub const MAX_MEMBERS: usize = 4096;
 pub const MAX_ENDPOINTS: usize = 1024;
 /// Addresses in one record: two families on a few interfaces.
 pub const MAX_ADDRESSES: usize = 8;
-/// Bytes of a name, region, zone or function in a record: the model's names are at most this long.
+/// Bytes of a name or function in a record: the model's names are at most this long.
 pub const MAX_TEXT_BYTES: usize = 140;
 /// Bytes of one record: the largest that the other bounds allow fits.
 pub const MAX_RECORD_BYTES: usize = 192 * 1024;

@@ -51,18 +51,14 @@ pub struct Load {
     pub memory_bytes: u64,
 }
 
-/// All that a node says about itself. Claims, not authority: region and zone that count come
-/// from the committed state.
+/// All that a node says about itself. Claims, not authority: region, zone and labels are not among
+/// them, they come from the committed state.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Facts {
     /// Its name.
     pub name: String,
     /// Where its UDP port can be reached, best first; at most [`MAX_ADDRESSES`].
     pub addresses: Vec<SocketAddr>,
-    /// Its region.
-    pub region: String,
-    /// Its zone.
-    pub zone: String,
     /// Oldest version of the protocols between nodes that it speaks.
     pub wire_min: u16,
     /// Newest version that it speaks.
@@ -86,11 +82,9 @@ impl Facts {
     /// [`GossipError::Record`] with the first field that is over.
     pub fn check(&self) -> Result<(), GossipError> {
         let over = |field, problem| Err(GossipError::Record { field, problem });
-        for (field, text) in [("name", &self.name), ("region", &self.region), ("zone", &self.zone)]
-        {
-            if text.len() > MAX_TEXT_BYTES {
-                return over(field, format!("has {} bytes, at most {MAX_TEXT_BYTES}", text.len()));
-            }
+        if self.name.len() > MAX_TEXT_BYTES {
+            let problem = format!("has {} bytes, at most {MAX_TEXT_BYTES}", self.name.len());
+            return over("name", problem);
         }
         if self.addresses.len() > MAX_ADDRESSES {
             return over(

@@ -238,8 +238,10 @@ impl Function {
     }
 
     /// Fills in what `previous` knew: versions and, without a route, the default one; makes a new
-    /// version if the template is new. Call it once on what a user sent, before it is committed.
-    pub fn succeed(&mut self, previous: Option<&Self>, revision: Revision) {
+    /// version if the template is new. `serving` are the versions that are served right now: they
+    /// are kept, whatever the new weights say. Call it once on what a user sent, before it is
+    /// committed.
+    pub fn succeed(&mut self, previous: Option<&Self>, serving: &[u32], revision: Revision) {
         self.status = previous.map(|p| p.status.clone()).unwrap_or_default();
         if self.spec.routes.is_empty() {
             let path = format!("/{}", self.metadata.name);
@@ -262,15 +264,14 @@ impl Function {
                     since_revision: revision,
                     template,
                 });
-                let weighted: Vec<u32> = self.weights().iter().map(|t| t.version).collect();
+                let weights = self.weights();
+                let weighted = |number| weights.iter().any(|target| target.version == number);
                 while self.status.versions.len() > MAX_VERSIONS || self.too_large() {
                     // The newest two stay: the one just made and the one to go back to.
                     let kept = self.status.versions.len().saturating_sub(2);
                     let old = self.status.versions[..kept].iter();
-                    let Some(at) = old.map(|v| v.number).position(|n| !weighted.contains(&n))
-                    else {
-                        break;
-                    };
+                    let dispensable = |n: u32| !weighted(n) && !serving.contains(&n);
+                    let Some(at) = old.map(|v| v.number).position(dispensable) else { break };
                     self.status.versions.remove(at);
                 }
             }
@@ -486,11 +487,11 @@ mod tests {
     #[test]
     fn a_new_template_is_a_new_version_and_undo_goes_back() {
         let mut v1 = function(b"1");
-        v1.succeed(None, 10);
+        v1.succeed(None, &[], 10);
         assert_eq!(v1.spec.routes[0].path, "/hello");
         assert_eq!(v1.weights(), [TrafficTarget { version: 1, weight: 1 }]);
         let mut v2 = function(b"2");
-        v2.succeed(Some(&v1), 11);
+        v2.succeed(Some(&v1), &[], 11);
         assert_eq!(v2.weights(), [TrafficTarget { version: 2, weight: 1 }]);
         assert_eq!(v2.undo(), Ok(1));
         assert_eq!(v2.weights(), [TrafficTarget { version: 1, weight: 1 }]);
@@ -498,22 +499,22 @@ mod tests {
         assert!(v2.clone().undo().is_err());
         // The same bytes again are version 2 again, not a third one.
         let mut again = function(b"2");
-        again.succeed(Some(&v2), 12);
+        again.succeed(Some(&v2), &[], 12);
         assert_eq!(again.status.versions.len(), 2);
         assert_eq!(again.weights(), [TrafficTarget { version: 2, weight: 1 }]);
         let mut first = function(b"1");
-        first.succeed(Some(&again), 13);
+        first.succeed(Some(&again), &[], 13);
         assert_eq!(first.weights(), [TrafficTarget { version: 1, weight: 1 }]);
     }
 
     #[test]
     fn versions_are_bounded_and_a_version_with_traffic_is_kept() {
         let mut now = function(b"0");
-        now.succeed(None, 1);
+        now.succeed(None, &[], 1);
         for i in 1u8..30 {
             let mut next = function(&[i]);
             next.spec.traffic = vec![TrafficTarget { version: 1, weight: 1 }];
-            next.succeed(Some(&now), u64::from(i));
+            next.succeed(Some(&now), &[], u64::from(i));
             assert_eq!(next.validate(), Ok(()));
             now = next;
         }
@@ -523,13 +524,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_served_is_kept_through_deploys_that_never_came_to_serve() {
+        let mut now = function(b"0");
+        now.succeed(None, &[], 1);
+        for i in 1u8..30 {
+            let mut next = function(&[i]);
+            next.succeed(Some(&now), &[1], u64::from(i));
+            now = next;
+        }
+        assert_eq!(now.status.versions.len(), MAX_VERSIONS);
+        assert!(now.version(1).is_some(), "it answers requests");
+        let mut next = function(b"large");
+        next.spec.template.env.insert("BIG".into(), "x".repeat(1900));
+        next.succeed(Some(&now), &[1], 40);
+        assert!(next.version(1).is_some());
+    }
+
+    #[test]
     fn a_large_environment_costs_old_versions_not_the_update() {
         let mut now = function(b"0");
-        now.succeed(None, 1);
+        now.succeed(None, &[], 1);
         for i in 1u8..10 {
             let mut next = function(&[i]);
             next.spec.template.env.insert("BIG".into(), "x".repeat(1900));
-            next.succeed(Some(&now), u64::from(i));
+            next.succeed(Some(&now), &[], u64::from(i));
             assert_eq!(next.validate(), Ok(()));
             now = next;
         }

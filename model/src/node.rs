@@ -10,6 +10,7 @@ use crate::{
     ids::NodeId,
     metadata::{API_VERSION, Metadata, Resource, check_labels},
     names::{Labels, check_name},
+    place::Place,
     validation::{Invalid, Violations},
 };
 
@@ -40,7 +41,7 @@ pub struct NodeSpec {
     pub public_key: String,
     /// The address that it was reached under when it was admitted.
     pub address: SocketAddr,
-    /// The region that it stands in; it may not claim another.
+    /// The region that it stands in: its token says so, or the node itself if it is a founder.
     #[serde(default)]
     pub region: String,
     /// The zone within the region.
@@ -70,6 +71,12 @@ impl Node {
 }
 
 impl NodeSpec {
+    /// Where it stands.
+    pub fn place(&self) -> Place {
+        let named = |name: &String| (!name.is_empty()).then(|| name.clone());
+        Place { region: named(&self.region), zone: named(&self.zone), labels: self.labels.clone() }
+    }
+
     /// The public key's bytes, if the text is hexadecimal.
     pub fn spki(&self) -> Option<Vec<u8>> {
         hex::decode(&self.public_key).ok()

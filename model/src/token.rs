@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::names::Labels;
+use crate::place::Place;
 
 /// A token as the desired state holds it, under the hash of its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -29,12 +29,9 @@ pub enum TokenKind {
     Join {
         /// How many nodes it still admits.
         uses_left: u32,
-        /// The region of the nodes that it admits; they name their own if none.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        region: Option<String>,
-        /// Labels of the nodes that it admits.
-        #[serde(default, skip_serializing_if = "Labels::is_empty")]
-        labels: Labels,
+        /// Where the nodes stand that it admits. A node that claims anything else is refused.
+        #[serde(flatten)]
+        place: Place,
     },
     /// Opens the API.
     Api {
@@ -88,13 +85,17 @@ mod tests {
     fn json_is_flat_and_reads_back() {
         let record = TokenRecord {
             id: "00112233".into(),
-            kind: TokenKind::Join { uses_left: 1, region: None, labels: Labels::new() },
+            kind: TokenKind::Join {
+                uses_left: 1,
+                place: Place { region: Some("eu-1".into()), ..Place::default() },
+            },
             expires_at_ms: 2,
             created_at_ms: 1,
         };
         let json = serde_json::to_value(&record).unwrap();
         assert_eq!(json["kind"], "join");
         assert_eq!(json["usesLeft"], 1);
+        assert_eq!(json["region"], "eu-1");
         assert_eq!(serde_json::from_value::<TokenRecord>(json).unwrap(), record);
         assert!(!record.expired(1));
         assert!(record.expired(2));

@@ -37,6 +37,9 @@ codes! {
     JOIN_REFUSED = "SW-NODE-JOIN-REFUSED", 403,
         "The cluster does not admit this node.",
         "Look at the reason; in most cases a new token of `swarmer token create` helps.";
+    CLAIM = "SW-NODE-CLAIM", 403,
+        "The node claims a region, zone or label that its token does not admit.",
+        "Start it without the claim, or make a token for it: `swarmer token create --region R --zone Z --label k=v`.";
     NAME_TAKEN = "SW-NODE-NAME-TAKEN", 409,
         "Another member has this name.",
         "Give another --name, or remove the old member with `swarmer delete node NAME`.";
@@ -118,9 +121,12 @@ codes! {
     FAILED = "SW-CLI-FAILED", 500,
         "The command did not reach its end.",
         "The message says what happened.";
+    UNHEALTHY = "SW-CLI-UNHEALTHY", 500,
+        "`swarmer doctor` found something broken.",
+        "Each of the things that it lists says what to do.";
     ROLLOUT_FAILED = "SW-ROLLOUT-FAILED", 500,
         "The new version does not serve.",
-        "The message says what stopped it; `swarmer rollout undo NAME` goes back.";
+        "The message says what stopped it: correct that and deploy again. What served before goes on.";
     INTERNAL = "SW-NODE-INTERNAL", 500,
         "The node met a state that it should never meet.",
         "Please report it with the node's log.";

@@ -7,7 +7,9 @@ use std::{
 
 use clap::Args;
 use serde::Deserialize;
-use swarmer_model::{ByteSize, Labels, Violations, check_label_key, check_label_value, check_name};
+use swarmer_model::{
+    ByteSize, Labels, Place, Violations, check_label_key, check_label_value, check_name,
+};
 
 use crate::{
     codes,
@@ -47,13 +49,14 @@ pub(crate) struct NodeOptions {
     /// File with the founding or join token
     #[arg(long, env = "SWARMER_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Region that the node stands in [default: local]
+    /// Region that the node stands in: a founder says it, a node that joins has it from its token
+    /// [default: the token's; local]
     #[arg(long, env = "SWARMER_REGION")]
     pub(crate) region: Option<String>,
-    /// Zone within the region [default: none]
+    /// Zone within the region, likewise [default: the token's; none]
     #[arg(long, env = "SWARMER_ZONE")]
     pub(crate) zone: Option<String>,
-    /// Label for placement, key=value; may be given several times
+    /// Label for placement, key=value, likewise; may be given several times
     #[arg(long = "label", env = "SWARMER_LABEL", value_delimiter = ',')]
     pub(crate) label: Option<Vec<String>>,
     /// With a founding token: how many nodes found the cluster together [default: 1]
@@ -91,9 +94,9 @@ pub(crate) struct NodeConfig {
     pub(crate) api: SocketAddr,
     pub(crate) join: Vec<String>,
     pub(crate) token_file: Option<PathBuf>,
-    pub(crate) region: String,
-    pub(crate) zone: String,
-    pub(crate) labels: Labels,
+    /// Where the node is told that it stands. A founder stands there; one that joins stands where
+    /// its token says, and is refused if it claims anything else.
+    pub(crate) place: Place,
     pub(crate) bootstrap_expect: u32,
     pub(crate) max_component: ByteSize,
 }
@@ -135,13 +138,9 @@ impl NodeOptions {
         let mut violations = Violations::default();
         let name = self.name.unwrap_or_else(host_name);
         check_name("name", &name, &mut violations);
-        let region = self.region.unwrap_or_else(|| "local".to_owned());
-        check_name("region", &region, &mut violations);
-        let zone = self.zone.unwrap_or_default();
-        if !zone.is_empty() {
-            check_name("zone", &zone, &mut violations);
-        }
         let labels = parse_labels("label", &self.label.unwrap_or_default(), &mut violations);
+        let place = Place { region: self.region, zone: self.zone, labels };
+        place.check(&mut violations);
         let join = self.join.unwrap_or_default();
         if join.len() > MAX_SEEDS {
             violations.add("join", join.len(), format!("at most {MAX_SEEDS} seeds"));
@@ -180,9 +179,7 @@ impl NodeOptions {
             api: self.api.unwrap_or(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 7401)),
             join,
             token_file: self.token_file,
-            region,
-            zone,
-            labels,
+            place,
             bootstrap_expect: expect,
             max_component: self.max_component.unwrap_or(DEFAULT_MAX_COMPONENT),
         })
@@ -268,7 +265,7 @@ mod tests {
         let file: NodeOptions = toml::from_str("name = \"b\"\nregion = \"eu-1\"").unwrap();
         let config = flags.or(file).check().unwrap();
         assert_eq!(config.name, "a");
-        assert_eq!(config.region, "eu-1");
+        assert_eq!(config.place.region.as_deref(), Some("eu-1"));
         assert_eq!(config.listen.port(), 7400);
         assert!(config.api.ip().is_loopback());
     }

@@ -58,6 +58,20 @@ impl Conflict {
     /// How many refused nodes a conflict lists: enough to see the pattern, and a plan for a
     /// thousand nodes stays readable.
     pub const MAX_REFUSALS: usize = 16;
+
+    /// Whether it leaves the function, as it is wanted now, without any copy.
+    pub fn leaves_none(&self, key: &str) -> bool {
+        match self {
+            Self::Short { function, placed, .. } => function == key && *placed == 0,
+            Self::Overfull { .. } => false,
+            Self::Unsettled { .. } => true,
+        }
+    }
+
+    /// Whether it is about this function.
+    pub fn is_about(&self, key: &str) -> bool {
+        matches!(self, Self::Short { function, .. } if function == key)
+    }
 }
 
 impl Coded for Conflict {

@@ -41,7 +41,8 @@ const MAX_ROUNDS: u32 = 64;
 ///
 /// The rules, strongest first:
 /// 1. No addition breaks a constraint or overfills a node. A copy that breaks a constraint stays
-///    only while its replacement starts.
+///    only while its replacement starts, or where no other copy of the function lives: it then
+///    goes on with what was served before, and the conflict says why.
 /// 2. Nothing moves without need. Need is: a constraint broken, a node drained, dead for longer
 ///    than the grace time, no member, or fuller than its capacity.
 /// 3. Replacement first: a copy that serves goes when the one in its place is ready.

@@ -150,8 +150,6 @@ pub(crate) fn config(index: usize, boot: u64) -> Config {
         facts: Facts {
             name: format!("node-{index}"),
             addresses: vec![addr(index)],
-            region: "north".into(),
-            zone: "a".into(),
             wire_min: 1,
             wire_max: 1,
             ..Facts::default()

@@ -10,7 +10,7 @@ pub const MAX_MESSAGE_BYTES: usize = MAX_GRANT_BYTES + 1024;
 /// The largest grant, in bytes: certificates and addresses of a handful of members.
 pub const MAX_GRANT_BYTES: usize = 64 * 1024;
 /// The version of the messages, their first byte.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Keeps this proof apart from any other use of the secret.
 const PURPOSE: &[u8] = b"swarmer-found/1 proof";
 

@@ -34,7 +34,7 @@ pub use stage::Stage;
 pub use token::{FoundingToken, JoinToken, Secret, TokenError};
 
 use serde::{Deserialize, Serialize};
-use swarmer_model::NodeId;
+use swarmer_model::{Labels, NodeId};
 
 /// What a founder says of itself, once it has proven the secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,4 +51,6 @@ pub struct Founder {
     pub region: String,
     /// Its zone; empty if none.
     pub zone: String,
+    /// Its labels.
+    pub labels: Labels,
 }

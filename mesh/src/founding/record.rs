@@ -59,7 +59,7 @@ impl std::fmt::Debug for FoundingRecord {
 }
 
 /// The version of the record, its first byte.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 impl FoundingRecord {
     pub(super) fn new(cluster: ClusterId, node: NodeId) -> Self {

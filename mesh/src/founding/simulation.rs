@@ -336,6 +336,7 @@ fn founder(id: u64, at: usize) -> Founder {
         advertise: format!("n{at}:7400"),
         region: String::new(),
         zone: String::new(),
+        labels: Labels::new(),
     }
 }
 

@@ -14,6 +14,7 @@ fn founder(id: u64, address: &str) -> Founder {
         advertise: address.to_owned(),
         region: String::new(),
         zone: String::new(),
+        labels: Labels::new(),
     }
 }
 

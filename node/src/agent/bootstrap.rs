@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use swarmer_mesh::founding::Secret;
-use swarmer_model::{Key, Labels, Node, NodeSpec, Role, TokenKind, TokenRecord};
+use swarmer_model::{Key, Node, NodeSpec, Role, TokenKind, TokenRecord};
 use swarmer_raft::{Expect, Handle, Txn};
 
 use crate::{
@@ -114,7 +114,7 @@ fn node_of(peer: &PeerInfo) -> Node {
             address: peer.address,
             region: peer.region.clone(),
             zone: peer.zone.clone(),
-            labels: Labels::new(),
+            labels: peer.labels.clone(),
             draining: false,
             token: None,
         },

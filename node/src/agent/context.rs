@@ -2,12 +2,13 @@
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use swarmer_mesh::{identity::Fingerprint, transport};
-use swarmer_model::{ClusterId, NodeId};
+use swarmer_model::{ClusterId, NodeId, Place};
 
 use crate::{
     agent::{Control, Replicator, authority::NodeAuthority},
@@ -24,8 +25,11 @@ pub(crate) struct Context {
     pub(crate) cluster: ClusterId,
     /// Where the other nodes reach this one.
     pub(crate) advertise: SocketAddr,
-    /// The labels that this node was given.
-    pub(crate) labels: swarmer_model::Labels,
+    /// Where this node was told that it stands: a claim.
+    pub(crate) claim: Place,
+    /// What it was given to find the cluster by.
+    pub(crate) seeds: Vec<String>,
+    pub(crate) data_dir: PathBuf,
     /// Desired state: reads, writes, status.
     pub(crate) control: Control,
     pub(crate) desired: DesiredStore,

@@ -418,6 +418,7 @@ fn peer_info(founder: &Founder) -> Outcome<PeerInfo> {
         address,
         region: founder.region.clone(),
         zone: founder.zone.clone(),
+        labels: founder.labels.clone(),
     })
 }
 

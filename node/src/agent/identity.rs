@@ -9,7 +9,7 @@ use swarmer_mesh::{
     founding::{FoundingToken, JoinToken},
     identity::{Identity, Membership, NodeCertificate, NodeKey, TrustBundle},
 };
-use swarmer_model::{ClusterId, Coded as _, NodeId};
+use swarmer_model::{ClusterId, Coded as _, Labels, NodeId};
 
 use crate::{
     agent::data_dir::{DataDir, read_json, write_json},
@@ -32,6 +32,7 @@ pub(crate) struct PeerInfo {
     pub(crate) address: SocketAddr,
     pub(crate) region: String,
     pub(crate) zone: String,
+    pub(crate) labels: Labels,
 }
 
 /// One key of the gossip keyring.

@@ -15,7 +15,8 @@ use swarmer_mesh::{
     transport::Handle,
 };
 use swarmer_model::{
-    ClusterId, Code, Key, Labels, Node, NodeId, NodeSpec, Resource as _, TokenKind, TokenRecord,
+    ClusterId, Code, DEFAULT_REGION, Key, Node, NodeId, NodeSpec, Place, Resource as _, TokenKind,
+    TokenRecord, Violations,
 };
 use swarmer_raft::{Expect, Txn};
 use tokio::time::{Instant, sleep};
@@ -53,9 +54,8 @@ pub(crate) struct JoinRequest {
     pub(crate) proof: Vec<u8>,
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
-    pub(crate) region: String,
-    pub(crate) zone: String,
-    pub(crate) labels: Labels,
+    /// Where the node says that it stands.
+    pub(crate) claim: Place,
 }
 
 /// What the member answers.
@@ -92,9 +92,7 @@ impl JoinRequest {
             proof: key.sign(&proof_text(token.cluster, node, &secret)),
             name: config.name.clone(),
             address,
-            region: config.region.clone(),
-            zone: config.zone.clone(),
-            labels: config.labels.clone(),
+            claim: config.place.clone(),
         }
     }
 }
@@ -263,6 +261,24 @@ async fn admit_here(context: &Context, request: &JoinRequest) -> Outcome<Grant> 
     Err(Problem::new(codes::NO_UPSTREAM, "too many nodes join at once; try again").retry_after(1))
 }
 
+/// A node does not say by itself where it stands: the token does. It may repeat it.
+fn check_claim(claim: &Place, admitted: &Place, by: &str) -> Outcome<()> {
+    // Before it is repeated to anybody.
+    let mut violations = Violations::default();
+    claim.check(&mut violations);
+    violations.finish()?;
+    let beyond = admitted.beyond(claim);
+    if beyond.is_empty() {
+        return Ok(());
+    }
+    let why = format!(
+        "the node claims {beyond}; {by} {admitted}; start it without that claim, or with a token \
+         of `swarmer token create {}`",
+        beyond.flags()
+    );
+    Err(Problem::new(codes::CLAIM, why))
+}
+
 /// One compare-and-set, keyed by token and node key: a retry after a lost answer finds the node
 /// admitted and succeeds; `None` if another node was faster.
 async fn try_admit(context: &Context, request: &JoinRequest) -> Outcome<Option<Grant>> {
@@ -288,6 +304,7 @@ async fn try_admit(context: &Context, request: &JoinRequest) -> Outcome<Option<G
         let same = known.spec.spki().as_deref() == Some(&request.spki[..])
             && known.spec.token.as_deref() == Some(hash.as_str());
         if same {
+            check_claim(&request.claim, &known.spec.place(), "it was admitted to")?;
             return grant().map(Some);
         }
         return Err(Problem::new(
@@ -305,33 +322,24 @@ async fn try_admit(context: &Context, request: &JoinRequest) -> Outcome<Option<G
     if record.expired(now) {
         return refuse("the token has expired");
     }
-    let TokenKind::Join { uses_left, region, labels } = &mut record.kind else {
+    let TokenKind::Join { uses_left, place } = &mut record.kind else {
         return refuse("this token is for the API, not for joining");
     };
     if *uses_left == 0 {
         return refuse("the token is used up");
     }
     *uses_left -= 1;
-    if let Some(region) = region
-        && *region != request.region
-        && request.region != "local"
-    {
-        let why = format!(
-            "the token admits nodes of region {region:?}, this one says {:?}",
-            request.region
-        );
-        return Err(Problem::new(codes::TOKEN, why));
-    }
-    let admitted_labels = if labels.is_empty() { request.labels.clone() } else { labels.clone() };
+    check_claim(&request.claim, place, "its token admits")?;
+    let place = place.clone();
     let node = Node::new(
         &request.name,
         NodeSpec {
             id: request.node,
             public_key: hex::encode(&request.spki),
             address: request.address,
-            region: region.clone().unwrap_or_else(|| request.region.clone()),
-            zone: request.zone.clone(),
-            labels: admitted_labels,
+            region: place.region.unwrap_or_else(|| DEFAULT_REGION.to_owned()),
+            zone: place.zone.unwrap_or_default(),
+            labels: place.labels,
             draining: false,
             token: Some(hash),
         },

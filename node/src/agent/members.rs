@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use swarmer_model::{Key, Node, NodeId};
+use swarmer_model::{Key, Node, NodeId, NodeSpec, Place};
 use swarmer_raft::Txn;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +17,7 @@ use crate::{
 pub(crate) async fn run(context: Arc<Context>, book: PeerBook, shutdown: CancellationToken) {
     let mut states = context.desired.subscribe();
     let mut known: BTreeSet<NodeId> = BTreeSet::new();
+    let mut told = false;
     loop {
         let now: BTreeSet<NodeId> = states.borrow_and_update().nodes.keys().copied().collect();
         for gone in known.difference(&now) {
@@ -28,6 +29,10 @@ pub(crate) async fn run(context: Arc<Context>, book: PeerBook, shutdown: Cancell
             let _ = context.gossip.admission_changed().await;
         }
         known = now;
+        if !told && let Some(node) = states.borrow().nodes.get(&context.node) {
+            told = true;
+            tell_foreign_claim(&context.claim, &node.spec);
+        }
         if let Err(problem) = correct_address(&context).await {
             tracing::debug!(target: "swarmer::node", detail = %problem.detail, "address not corrected");
         }
@@ -38,20 +43,27 @@ pub(crate) async fn run(context: Arc<Context>, book: PeerBook, shutdown: Cancell
     }
 }
 
+/// Says that what this node is told of itself is not what the cluster knows: that one counts.
+fn tell_foreign_claim(claim: &Place, committed: &NodeSpec) {
+    let beyond = committed.place().beyond(claim);
+    if !beyond.is_empty() {
+        tracing::warn!(target: "swarmer::node", claimed = %beyond, committed = %committed.place(),
+            "this node is told that it stands where the cluster does not know it to stand; what was \
+             committed when it was admitted holds. To change it, remove the node (swarmer delete \
+             node NAME) and join it anew with an empty data directory and a token for that place \
+             (swarmer token create {})", beyond.flags());
+    }
+}
+
 async fn correct_address(context: &Context) -> Outcome<()> {
     let key = Key::node(context.node);
     let Some(entry) = context.control.view().get(key.as_str()) else { return Ok(()) };
     let mut node: Node = serde_json::from_slice(&entry.value)
         .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;
-    // A founder's labels could not be told while there was no cluster; who holds the founding
-    // secret may say them, once.
-    let founder = node.spec.token.is_none() && entry.revision == entry.created;
-    let labels = if founder { context.labels.clone() } else { node.spec.labels.clone() };
-    if node.spec.address == context.advertise && node.spec.labels == labels {
+    if node.spec.address == context.advertise {
         return Ok(());
     }
     node.spec.address = context.advertise;
-    node.spec.labels = labels;
     let value = serde_json::to_vec(&node)
         .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;
     let txn = Txn::new().check(key.as_str(), unchanged(Some(&entry))).put(key.as_str(), value);

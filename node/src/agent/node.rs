@@ -13,7 +13,7 @@ use swarmer_mesh::{
     identity::{Identity, NodeKey, SystemClock},
     transport::{self, Dependencies, GossipSocket, Transport},
 };
-use swarmer_model::Coded as _;
+use swarmer_model::{Coded as _, DEFAULT_REGION};
 use swarmer_raft::{Follower, Raft, RaftError, disk::RealDisk};
 use swarmer_runtime::{Runtime, WorkThreads};
 use tokio::{
@@ -250,13 +250,15 @@ impl Agent {
     }
 
     fn founding_driver(&self, token: FoundingToken) -> Outcome<FoundingDriver> {
+        let claim = self.config.place.clone();
         let me = Founder {
             node: self.dir.meta().node,
             spki: self.key.spki(),
             name: self.config.name.clone(),
             advertise: self.advertise.to_string(),
-            region: self.config.region.clone(),
-            zone: self.config.zone.clone(),
+            region: claim.region.unwrap_or_else(|| DEFAULT_REGION.to_owned()),
+            zone: claim.zone.unwrap_or_default(),
+            labels: claim.labels,
         };
         let (sender, accepted) = mpsc::channel(FOUND_QUEUE);
         let _ = self.slots.founders.set(sender);
@@ -297,7 +299,7 @@ impl Agent {
         let replicator = Replicator::new(node, artifacts.clone(), self.transport.clone());
         replicator.set_members(gossip.subscribe());
         let egress = MeshEgress::new(grant.cluster)?;
-        let logs = LogBook::default();
+        let logs = LogBook::new(self.dir.meta().boot);
         let runtime = Runtime::build(
             runtime_config(self.dir.path(), &self.config)?,
             self.work.handle().clone(),
@@ -328,7 +330,9 @@ impl Agent {
             name: self.config.name.clone(),
             cluster: grant.cluster,
             advertise: self.advertise,
-            labels: self.config.labels.clone(),
+            claim: self.config.place.clone(),
+            seeds: self.config.join.clone(),
+            data_dir: self.dir.path().to_owned(),
             control: control.clone(),
             desired: desired.clone(),
             gossip: gossip.clone(),
@@ -501,8 +505,6 @@ impl Agent {
         let facts = Facts {
             name: self.config.name.clone(),
             addresses: vec![self.advertise],
-            region: self.config.region.clone(),
-            zone: self.config.zone.clone(),
             wire_min: u16::from(swarmer_mesh::stream::OLDEST_STREAM_VERSION),
             wire_max: u16::from(swarmer_mesh::stream::STREAM_VERSION),
             ingress: Some(SocketAddr::new(self.advertise.ip(), self.config.http.port())),

@@ -1,4 +1,4 @@
-//! What an operator asks of all nodes: log lines, and how a function stands on each.
+//! What an operator asks of all nodes: log lines, how a function stands on each, how they are.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -8,7 +8,10 @@ use swarmer_mesh::stream::StreamKind;
 use swarmer_model::NodeId;
 use tokio::time::Instant;
 
-use crate::{agent::Context, functions::LogEntry};
+use crate::{
+    agent::{Context, HealthReport},
+    functions::{LogPage, LogPosition},
+};
 
 /// How long one node may take; those that take longer are left out of the answer.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -21,15 +24,15 @@ pub(crate) struct LogQuery {
     /// `namespace/name`.
     pub(crate) function: String,
     pub(crate) tail: usize,
-    /// The next line wanted of each node, by its name.
-    pub(crate) after: BTreeMap<String, u64>,
+    /// From where on, for each node that was asked before.
+    pub(crate) from: BTreeMap<NodeId, LogPosition>,
 }
 
 /// The lines of one node.
 #[derive(Debug, Clone)]
 pub(crate) struct NodeLogs {
     pub(crate) node: NodeId,
-    pub(crate) lines: Vec<LogEntry>,
+    pub(crate) page: LogPage,
 }
 
 /// How one version of a function stands on one node.
@@ -43,26 +46,28 @@ pub(crate) struct FunctionReport {
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Question {
-    Logs { function: String, after: u64, tail: usize },
+    Logs { function: String, from: Option<LogPosition>, tail: usize },
     Report { function: String },
+    Health,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Answer {
-    Logs(Vec<LogEntry>),
+    Logs(LogPage),
     Report(Vec<FunctionReport>),
+    Health(Box<HealthReport>),
 }
 
 impl Context {
     /// The lines of a function from all living members.
     pub(crate) async fn collect_logs(&self, query: LogQuery) -> Vec<NodeLogs> {
         let asked = self.living().into_iter().map(|node| {
-            let after = query.after.get(&self.node_name(node)).copied().unwrap_or(0);
+            let from = query.from.get(&node).copied();
             let function = query.function.clone();
-            let question = Question::Logs { function, after, tail: query.tail.min(MAX_LINES) };
+            let question = Question::Logs { function, from, tail: query.tail.min(MAX_LINES) };
             async move {
                 match self.ask(node, question).await {
-                    Some(Answer::Logs(lines)) => Some(NodeLogs { node, lines }),
+                    Some(Answer::Logs(page)) => Some(NodeLogs { node, page }),
                     _ => None,
                 }
             }
@@ -84,6 +89,14 @@ impl Context {
         futures::future::join_all(asked).await.into_iter().flatten().collect()
     }
 
+    /// What a node finds when it looks at itself; none if it does not answer.
+    pub(crate) async fn ask_health(&self, node: NodeId) -> Option<HealthReport> {
+        match self.ask(node, Question::Health).await {
+            Some(Answer::Health(report)) => Some(*report),
+            _ => None,
+        }
+    }
+
     fn living(&self) -> Vec<NodeId> {
         let members = self.gossip.members();
         members.iter().filter(|member| member.state.is_active()).map(|m| m.node).collect()
@@ -91,7 +104,7 @@ impl Context {
 
     async fn ask(&self, node: NodeId, question: Question) -> Option<Answer> {
         if node == self.node {
-            return Some(self.answer(question));
+            return Some(self.answer(question).await);
         }
         let body = serde_json::to_vec(&question).ok()?;
         let deadline = Instant::now() + DEADLINE;
@@ -99,10 +112,11 @@ impl Context {
         serde_json::from_slice(&asked.await.ok()?).ok()
     }
 
-    fn answer(&self, question: Question) -> Answer {
+    async fn answer(&self, question: Question) -> Answer {
         match question {
-            Question::Logs { function, after, tail } => {
-                Answer::Logs(self.logs.read(&function, after, tail.min(MAX_LINES)))
+            Question::Health => Answer::Health(Box::new(self.health().await)),
+            Question::Logs { function, from, tail } => {
+                Answer::Logs(self.logs.read(&function, from, tail.min(MAX_LINES)))
             }
             Question::Report { function } => {
                 let all = self.functions.status().into_iter().filter(|s| s.function == function);
@@ -117,8 +131,8 @@ impl Context {
     }
 
     /// Answers another node.
-    pub(crate) fn observe(self: &Arc<Self>, question: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) async fn observe(self: &Arc<Self>, question: &[u8]) -> Option<Vec<u8>> {
         let question: Question = serde_json::from_slice(question).ok()?;
-        serde_json::to_vec(&self.answer(question)).ok()
+        serde_json::to_vec(&self.answer(question).await).ok()
     }
 }

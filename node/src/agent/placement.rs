@@ -6,8 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use swarmer_model::{Key, NodeId, Placement, PlacementReason};
-use swarmer_raft::{Role, Txn};
+use swarmer_model::{Coded as _, Key, NodeId, Placement, PlacementReason};
+use swarmer_raft::{Expect, Role, Txn};
 use swarmer_scheduler::{
     CANDIDATES, CandidateNode, Capacity, CopyState, Desired as Wishes, FunctionNeed, NodeFacts,
     Observed, Plan, Policy, Spread, candidates, misfit, plan,
@@ -15,9 +15,9 @@ use swarmer_scheduler::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    agent::{Context, TxnExt as _, control::unchanged},
+    agent::{Context, TxnExt as _},
     codes,
-    desired::Desired,
+    desired::{Desired, FunctionEntry, serving},
     problem::{Outcome, Problem},
 };
 
@@ -27,20 +27,25 @@ const TICK: Duration = Duration::from_secs(1);
 const NODE_FUNCTIONS: u32 = 10_000;
 /// The most reasons that a placement keeps.
 const MAX_REASONS: usize = 8;
+/// The longest text of a reason and of a conflict, in bytes: a placement is one value of at most
+/// 8 KiB.
+const MAX_REASON_BYTES: usize = 256;
+const MAX_CONFLICT_BYTES: usize = 2048;
 /// The most placements that one transaction writes.
 const MAX_BATCH: usize = 32;
 
 /// Runs until `shutdown`; does nothing while another node leads.
 pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     let mut states = context.desired.subscribe();
-    let mut members = context.gossip.subscribe();
+    // Which also follows the members.
+    let mut catalog = context.catalog.subscribe();
     let mut status = context.control.subscribe_status();
     let start = Instant::now();
     let mut dead: BTreeMap<NodeId, u64> = BTreeMap::new();
     loop {
         if status.borrow_and_update().role == Role::Leader {
             states.mark_unchanged();
-            members.mark_unchanged();
+            catalog.mark_unchanged();
             let now_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
             note_dead(&context, &mut dead, now_ms);
             if let Err(problem) = place(&context, &dead, now_ms).await
@@ -56,7 +61,7 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
             changed = states.changed() => if changed.is_err() { return },
             changed = status.changed() => if changed.is_err() { return },
-            changed = members.changed() => if changed.is_err() { return },
+            changed = catalog.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(TICK) => {}
         }
     }
@@ -86,43 +91,41 @@ async fn place(context: &Context, dead: &BTreeMap<NodeId, u64>, now_ms: u64) -> 
     let plan = plan(&wishes, &observed, now_ms);
     let mut changes = Vec::new();
     for need in &wishes.functions {
-        let next = next_placement(need, &observed, &plan);
-        let now = desired.functions.get(need.key.as_str()).map(|entry| &entry.placement);
-        if now.is_none_or(|now| now.nodes != next.nodes || now.candidates != next.candidates) {
-            changes.push((need.key.clone(), next));
+        let Some(entry) = desired.functions.get(need.key.as_str()) else { continue };
+        let next = next_placement(entry, need, &observed, &plan, |version, node| {
+            index.ready(&need.key, version).iter().any(|endpoint| endpoint.node == node)
+        });
+        if differs(&entry.placement, &next) {
+            changes.push((Arc::clone(entry), next));
         }
     }
     for batch in changes.chunks(MAX_BATCH) {
-        commit(context, &desired, batch).await?;
+        commit(context, batch).await?;
     }
     Ok(())
 }
 
-async fn commit(
-    context: &Context,
-    desired: &Desired,
-    batch: &[(String, Placement)],
-) -> Outcome<()> {
-    let view = context.control.view();
+/// Whether it must be committed. Reasons alone are no cause: they carry times that pass.
+fn differs(now: &Placement, next: &Placement) -> bool {
+    now.revision != next.revision
+        || now.nodes != next.nodes
+        || now.candidates != next.candidates
+        || now.traffic != next.traffic
+        || now.conflict.is_some() != next.conflict.is_some()
+}
+
+async fn commit(context: &Context, batch: &[(Arc<FunctionEntry>, Placement)]) -> Outcome<()> {
     let mut txn = Txn::new();
-    for (id, placement) in batch {
-        let Some((namespace, name)) = id.split_once('/') else { continue };
-        let key = Key::placement(namespace, name);
-        let function = Key::function(namespace, name);
-        let Some(entry) = view.get(function.as_str()) else { continue };
-        if !desired.functions.contains_key(id.as_str()) {
-            continue;
-        }
+    for (entry, placement) in batch {
+        let key = Key::placement(&entry.namespace, &entry.name);
+        let function = Key::function(&entry.namespace, &entry.name);
         let value = serde_json::to_vec(placement)
             .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;
         txn = txn
-            // A plan for a function that changed meanwhile is not committed: it is made anew.
-            .check(function.as_str(), unchanged(Some(&entry)))
-            .check(key.as_str(), unchanged(view.get(key.as_str()).as_ref()))
+            // A plan for what changed meanwhile is not committed: it is made anew.
+            .check(function.as_str(), Expect::At(entry.revision))
+            .check(key.as_str(), entry.placed_at.map_or(Expect::Absent, Expect::At))
             .put(key.as_str(), value);
-    }
-    if txn.ops.is_empty() {
-        return Ok(());
     }
     context.control.write(txn).await?.committed("placing functions").map(|_| ())
 }
@@ -132,7 +135,7 @@ fn wishes(desired: &Desired) -> Wishes {
         let spec = &entry.function.spec;
         FunctionNeed {
             key: entry.id.to_string(),
-            revision: entry.function.metadata.revision.unwrap_or(0),
+            revision: entry.revision,
             replicas: spec.placement.replicas,
             memory_bytes: 0,
             priority: 0,
@@ -172,27 +175,165 @@ fn observed(
     Observed { nodes: nodes.collect(), placements: placements.collect() }
 }
 
-fn next_placement(need: &FunctionNeed, observed: &Observed, plan: &Plan) -> Placement {
+/// The placement that follows from the plan. `ready` tells whether a version answers on a node.
+fn next_placement(
+    entry: &FunctionEntry,
+    need: &FunctionNeed,
+    observed: &Observed,
+    plan: &Plan,
+    ready: impl Fn(u32, NodeId) -> bool,
+) -> Placement {
     let eligible: Vec<CandidateNode> = observed
         .nodes
         .iter()
         .filter(|node| misfit(need, node).is_none())
         .map(|node| CandidateNode { id: node.id, region: node.region.clone() })
         .collect();
-    let nodes = plan.placements.get(&need.key).into_iter().flatten().copied().collect();
+    let nodes: Vec<NodeId> =
+        plan.placements.get(&need.key).into_iter().flatten().copied().collect();
+    let conflict = plan.conflicts.iter().find(|conflict| conflict.leaves_none(&need.key));
+    // A version takes its share when it answers somewhere; what it takes it from serves until
+    // then. What was never served has nothing to wait for.
+    let wanted = entry.function.weights();
+    let answers = |number: u32| {
+        let version = entry.function.version(number);
+        let off = version.is_some_and(|version| version.template.limits.concurrency == 0);
+        off || nodes.iter().any(|node| ready(number, *node))
+    };
+    let shifts = conflict.is_none() && wanted.iter().all(|target| answers(target.version));
+    let traffic = if shifts { wanted } else { serving(&entry.function, &entry.placement) };
+    Placement {
+        revision: need.revision,
+        candidates: candidates(&need.key, &need.regions, &eligible, CANDIDATES),
+        traffic,
+        conflict: conflict
+            .map(|conflict| cut(format!("{}: {conflict}", conflict.code()), MAX_CONFLICT_BYTES)),
+        reasons: reasons(entry, need, plan, &nodes),
+        nodes,
+    }
+}
+
+/// Shortages first, then what was decided now, then why the other nodes were chosen before.
+fn reasons(
+    entry: &FunctionEntry,
+    need: &FunctionNeed,
+    plan: &Plan,
+    nodes: &[NodeId],
+) -> Vec<PlacementReason> {
+    let short = plan.conflicts.iter().filter(|conflict| conflict.is_about(&need.key));
+    let short = short.map(|conflict| PlacementReason { node: None, text: conflict.to_string() });
     let decisions = plan.decisions.iter().filter(|decision| decision.function == need.key);
-    let reasons = decisions.map(|decision| PlacementReason {
+    let decided = decisions.map(|decision| PlacementReason {
         node: Some(decision.node.id),
         text: decision.to_string(),
     });
-    let conflicts = plan
-        .conflicts
-        .iter()
-        .map(|conflict| PlacementReason { node: None, text: conflict.to_string() });
-    let conflicts = conflicts.filter(|reason| reason.text.contains(&need.key));
-    Placement {
-        nodes,
-        candidates: candidates(&need.key, &need.regions, &eligible, CANDIDATES),
-        reasons: conflicts.chain(reasons).take(MAX_REASONS).collect(),
+    let mut reasons: Vec<PlacementReason> = short.chain(decided).collect();
+    for before in &entry.placement.reasons {
+        let Some(node) = before.node.filter(|node| nodes.contains(node)) else { continue };
+        if !reasons.iter().any(|reason| reason.node == Some(node)) {
+            reasons.push(before.clone());
+        }
+    }
+    reasons.truncate(MAX_REASONS);
+    for reason in &mut reasons {
+        reason.text = cut(std::mem::take(&mut reason.text), MAX_REASON_BYTES);
+    }
+    reasons
+}
+
+/// A text of at most so many bytes.
+fn cut(mut text: String, max: usize) -> String {
+    const MARK: &str = "…";
+    if text.len() > max {
+        text.truncate(text.floor_char_boundary(max - MARK.len()));
+        text.push_str(MARK);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use swarmer_model::{Digest, Function, Metadata, TrafficTarget};
+
+    fn node(id: u64, region: &str) -> NodeFacts {
+        NodeFacts {
+            id: NodeId(id),
+            name: format!("n{id}"),
+            region: region.to_owned(),
+            capacity: Capacity { functions: 10, memory_bytes: u64::MAX },
+            ..NodeFacts::default()
+        }
+    }
+
+    /// Version 1 serves on n1, planned at revision 5; version 2 is wanted since revision 7.
+    fn redeployed(regions: &[&str]) -> Desired {
+        let mut first = Function::new(Metadata::named("f"), Digest::of(b"1"));
+        first.succeed(None, &[], 0);
+        let mut second = Function::new(Metadata::named("f"), Digest::of(b"2"));
+        second.spec.placement.replicas = 1;
+        second.spec.placement.regions = regions.iter().map(|name| (*name).to_owned()).collect();
+        second.succeed(Some(&first), &[1], 6);
+        let placement = Placement {
+            revision: 5,
+            nodes: vec![NodeId(1)],
+            traffic: vec![TrafficTarget { version: 1, weight: 1 }],
+            reasons: vec![PlacementReason { node: Some(NodeId(1)), text: "chosen".into() }],
+            ..Placement::default()
+        };
+        let (function, placement) =
+            (serde_json::to_vec(&second).unwrap(), serde_json::to_vec(&placement).unwrap());
+        Desired::default().apply(
+            7,
+            [
+                ("functions/default/f", 7, Some(function.as_slice())),
+                ("placements/default/f", 5, Some(placement.as_slice())),
+            ],
+        )
+    }
+
+    fn placed(desired: &Desired, ready: impl Fn(u32, NodeId) -> bool) -> Placement {
+        let wishes = wishes(desired);
+        let mut observed =
+            observed(desired, &BTreeMap::new(), |_, version, node| ready(version, node));
+        observed.nodes = vec![node(1, "eu"), node(2, "us")];
+        let plan = plan(&wishes, &observed, 0);
+        let entry = desired.function("default", "f").unwrap();
+        next_placement(entry, &wishes.functions[0], &observed, &plan, ready)
+    }
+
+    fn versions(placement: &Placement) -> Vec<u32> {
+        placement.traffic.iter().map(|target| target.version).collect()
+    }
+
+    #[test]
+    fn what_cannot_be_placed_is_told_at_its_revision_and_what_served_goes_on() {
+        let placement = placed(&redeployed(&["mars"]), |version, _| version == 1);
+        assert_eq!(placement.revision, 7);
+        assert_eq!(placement.nodes, [NodeId(1)]);
+        assert_eq!(versions(&placement), [1]);
+        let conflict = placement.conflict.unwrap();
+        assert!(conflict.contains("SW-SCHEDULER-SHORT") && conflict.contains("mars"), "{conflict}");
+        assert!(placement.candidates.is_empty());
+    }
+
+    #[test]
+    fn the_next_version_takes_its_share_when_it_answers_somewhere() {
+        let desired = redeployed(&[]);
+        let waiting = placed(&desired, |version, _| version == 1);
+        assert_eq!((waiting.revision, versions(&waiting)), (7, vec![1]));
+        assert_eq!(waiting.conflict, None);
+        assert_eq!(waiting.reasons[0].text, "chosen", "why it stands there is not forgotten");
+        let elsewhere = placed(&desired, |version, node| version == 1 || node == NodeId(2));
+        assert_eq!(versions(&elsewhere), [1], "a node that it is not placed on does not count");
+        let shifted = placed(&desired, |_, node| node == NodeId(1));
+        assert_eq!(versions(&shifted), [2]);
+        assert!(differs(&waiting, &shifted));
+    }
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        assert_eq!(cut("ääää".into(), 8), "ääää");
+        assert_eq!(cut("äääää".into(), 8), "ää…");
     }
 }

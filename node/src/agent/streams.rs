@@ -133,7 +133,7 @@ impl Streams {
                 serde_json::to_vec(&reply).map(Bytes::from).map_err(|error| failed(&error))
             }
             StreamKind::Observe => {
-                context()?.observe(&body).map(Bytes::from).ok_or(ResetCode::MALFORMED)
+                context()?.observe(&body).await.map(Bytes::from).ok_or(ResetCode::MALFORMED)
             }
             _ => Err(ResetCode::UNKNOWN_KIND),
         }

@@ -187,7 +187,7 @@ pub(super) type SharedGrant = Arc<Grant>;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use swarmer_model::Labels;
+    use swarmer_model::Place;
 
     fn of(role: Role, namespace: Option<&str>) -> Grant {
         Grant { token: Some("t".into()), role, namespace: namespace.map(str::to_owned) }
@@ -249,7 +249,7 @@ mod tests {
         let api = TokenKind::Api { role: Role::Viewer, namespace: None };
         assert_eq!(of_record(record(api.clone()), 9).unwrap().role, Role::Viewer);
         assert!(of_record(record(api), 10).unwrap_err().detail.contains("expired"));
-        let join = TokenKind::Join { uses_left: 1, region: None, labels: Labels::new() };
+        let join = TokenKind::Join { uses_left: 1, place: Place::default() };
         assert!(of_record(record(join), 0).unwrap_err().detail.contains("join token"));
     }
 

@@ -6,6 +6,7 @@
 
 mod artifacts;
 mod auth;
+mod doctor;
 mod functions;
 mod members;
 mod metrics;

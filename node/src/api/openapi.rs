@@ -187,7 +187,8 @@ fn components() -> Value {
             "required": ["kind"],
             "properties": {
                 "kind": { "enum": ["join", "api"] }, "ttl": text(),
-                "uses": { "type": "integer", "minimum": 1 }, "region": text(), "labels": texts,
+                "uses": { "type": "integer", "minimum": 1 }, "region": text(), "zone": text(),
+                "labels": texts,
                 "role": { "enum": ["viewer", "editor", "admin"] }, "namespace": text(),
             },
         }),

@@ -276,7 +276,7 @@ mod tests {
     fn an_answer_can_be_sent_back() {
         let mut function =
             Function::new(swarmer_model::Metadata::named("a"), swarmer_model::Digest::of(b"x"));
-        function.succeed(None, 0);
+        function.succeed(None, &[], 0);
         let mut value = serde_json::to_value(&function).unwrap();
         value["live"] = serde_json::json!({ "ready": 1 });
         let again = JsonBytes(value.to_string().into()).read_resource::<Function>("Function");

@@ -16,7 +16,7 @@ use crate::{
     api::{
         Api, artifacts,
         auth::{self, Access, Grant, SharedGrant},
-        functions, members, metrics, nodes, openapi,
+        doctor, functions, members, metrics, nodes, openapi,
         reply::{Answer, Failure, finish},
         tokens, watch,
     },
@@ -153,6 +153,12 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             "All members and why they are thought so",
             members::members,
         ),
+        Endpoint::get(
+            "/v1/doctor",
+            Govern,
+            "What is wrong with the cluster, and what to do about it",
+            doctor::doctor,
+        ),
         Endpoint::get("/v1/nodes", Look, "All admitted nodes", nodes::list),
         Endpoint::get("/v1/nodes/{node}", Look, "One node, by name or id", nodes::get)
             .answers("Node"),
@@ -224,7 +230,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         )
         .query(&[
             ("tail", "how many lines of each node, at most 10000; 100 by default"),
-            ("after", "node:sequence,…: the next line wanted of each node"),
+            ("after", "`next` of the answer before: only what was written since then"),
         ]),
         Endpoint::any(
             "/v1/namespaces/{namespace}/functions/{name}/invoke",

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use swarmer_mesh::founding::JoinToken;
 use swarmer_model::{
-    Invalid, Key, Kind, Millis, Role, TokenKind, TokenRecord, Violations, check_name,
+    Invalid, Key, Kind, Millis, Place, Role, TokenKind, TokenRecord, Violations, check_name,
 };
 use swarmer_raft::{Expect, Txn, View};
 
@@ -46,6 +46,7 @@ enum NewToken {
         ttl: Option<Millis>,
         uses: Option<u32>,
         region: Option<String>,
+        zone: Option<String>,
         #[serde(default)]
         labels: Vec<String>,
     },
@@ -61,16 +62,15 @@ impl NewToken {
     fn check(self) -> Result<(TokenKind, Millis), Invalid> {
         let mut violations = Violations::default();
         let (kind, ttl, max) = match self {
-            Self::Join { ttl, uses, region, labels } => {
+            Self::Join { ttl, uses, region, zone, labels } => {
                 let uses_left = uses.unwrap_or(1);
                 if uses_left == 0 || uses_left > MAX_USES {
                     violations.add("uses", uses_left, format!("from 1 to {MAX_USES}"));
                 }
-                if let Some(region) = &region {
-                    check_name("region", region, &mut violations);
-                }
                 let labels = parse_labels("labels", &labels, &mut violations);
-                (TokenKind::Join { uses_left, region, labels }, ttl, MAX_JOIN_TTL)
+                let place = Place { region, zone, labels };
+                place.check(&mut violations);
+                (TokenKind::Join { uses_left, place }, ttl, MAX_JOIN_TTL)
             }
             Self::Api { ttl, role, namespace } => {
                 if let Some(namespace) = &namespace {
@@ -96,11 +96,12 @@ fn shown(record: &TokenRecord) -> Value {
         "created": rfc3339(record.created_at_ms),
     });
     match &record.kind {
-        TokenKind::Join { uses_left, region, labels } => {
+        TokenKind::Join { uses_left, place } => {
             value["kind"] = json!("join");
             value["usesLeft"] = json!(uses_left);
-            value["region"] = json!(region);
-            value["labels"] = json!(labels);
+            value["region"] = json!(place.region);
+            value["zone"] = json!(place.zone);
+            value["labels"] = json!(place.labels);
         }
         TokenKind::Api { role, namespace } => {
             value["kind"] = json!("api");
@@ -214,11 +215,12 @@ mod tests {
 
     #[test]
     fn what_the_command_line_sends_is_understood() {
-        let (kind, ttl) =
-            check(r#"{"kind":"join","ttl":"1h","uses":2,"region":null,"labels":["gpu=yes"]}"#)
-                .unwrap();
-        let TokenKind::Join { uses_left, region, labels } = kind else { panic!("{kind:?}") };
-        assert_eq!((uses_left, region, labels["gpu"].as_str()), (2, None, "yes"));
+        let (kind, ttl) = check(
+            r#"{"kind":"join","ttl":"1h","uses":2,"region":null,"zone":"z1","labels":["gpu=yes"]}"#,
+        )
+        .unwrap();
+        let TokenKind::Join { uses_left, place } = kind else { panic!("{kind:?}") };
+        assert_eq!((uses_left, place.flags().as_str()), (2, "--zone z1 --label gpu=yes"));
         assert_eq!(ttl, Millis::secs(3600));
         let (kind, _) =
             check(r#"{"kind":"api","ttl":"1h","role":"editor","namespace":null}"#).unwrap();
@@ -233,6 +235,7 @@ mod tests {
             (r#"{"kind":"join","ttl":"0s"}"#, "ttl"),
             (r#"{"kind":"join","uses":0}"#, "uses"),
             (r#"{"kind":"join","region":"EU!"}"#, "region"),
+            (r#"{"kind":"join","zone":""}"#, "zone"),
             (r#"{"kind":"join","labels":["gpu"]}"#, "labels"),
             (r#"{"kind":"api","role":"viewer","ttl":"4000d"}"#, "ttl"),
             (r#"{"kind":"api","role":"king"}"#, "king"),

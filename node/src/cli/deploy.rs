@@ -25,8 +25,7 @@ use crate::{
 
 /// How long a new version may take until it serves.
 const ROLLOUT_DEADLINE: Duration = Duration::from_secs(120);
-/// What stands in the way for so long is neither of the placement before, nor the trouble of one
-/// node while another is about to serve.
+/// The trouble of one node counts after so long: another may be about to serve.
 const TROUBLE_AFTER: Duration = Duration::from_secs(2);
 /// How often the rollout is looked at.
 const POLL: Duration = Duration::from_millis(50);
@@ -232,9 +231,9 @@ pub(crate) async fn deploy(
     let mut answer =
         client.json(Method::PUT, &path, &resource).await.map_err(|p| p.while_doing(&doing))?;
     if wait {
-        answer = until_ready(client, &path, &name).await?;
+        answer = until_it_serves(client, printer, &path, &name, &answer).await?;
     }
-    let version = at(&answer, "live.version").as_u64().unwrap_or_default();
+    let version = at(&answer, "live.target").as_u64().unwrap_or_default();
     let ready = at(&answer, "live.ready").as_u64().unwrap_or_default();
     let serving = if wait { format!(", ready on {ready} node(s)") } else { String::new() };
     if printer.is_table() {
@@ -245,32 +244,103 @@ pub(crate) async fn deploy(
     Ok(answer)
 }
 
-async fn until_ready(client: &Client, path: &str, name: &str) -> Outcome<Value> {
+/// Waits until what `accepted` is the answer to serves: until a placement was planned for its
+/// revision, and requests go by it.
+pub(crate) async fn until_it_serves(
+    client: &Client,
+    printer: &Printer,
+    path: &str,
+    name: &str,
+    accepted: &Value,
+) -> Outcome<Value> {
     let start = Instant::now();
+    let mut revision = at(accepted, "metadata.revision").as_u64().unwrap_or_default();
     loop {
         let function: Value = client.get(path).await?;
-        let live = &function["live"];
-        if live["ready"].as_u64().unwrap_or(0) > 0 || live["switchedOff"] == true {
-            return Ok(function);
+        let newer = at(&function, "metadata.revision").as_u64().unwrap_or_default();
+        if newer > revision {
+            printer.progress(&format!(
+                "{name}: revision {revision} was replaced by {newer}; waiting for that one"
+            ));
+            revision = newer;
         }
         let lasts = start.elapsed() > TROUBLE_AFTER;
-        if let Some(conflict) = live["conflict"].as_str().filter(|_| lasts) {
-            let why = format!("{name} is accepted, but no node may serve it: {conflict}");
-            return Err(Problem::new(codes::ROLLOUT_FAILED, why));
+        match judge(name, revision, &function["live"], lasts) {
+            Rollout::Done => return Ok(function),
+            Rollout::Failed(why) => return Err(Problem::new(codes::ROLLOUT_FAILED, why)),
+            Rollout::Waiting(why) if start.elapsed() > ROLLOUT_DEADLINE => {
+                let seconds = ROLLOUT_DEADLINE.as_secs();
+                let why =
+                    format!("{name} is accepted, but does not serve after {seconds} s: {why}");
+                return Err(Problem::new(codes::ROLLOUT_FAILED, why));
+            }
+            Rollout::Waiting(_) => tokio::time::sleep(POLL).await,
         }
-        if let Some(error) = live["error"].as_str().filter(|_| lasts) {
-            return Err(Problem::new(codes::ROLLOUT_FAILED, format!("{name}: {error}")));
+    }
+}
+
+/// How far a change has come.
+#[derive(Debug, PartialEq, Eq)]
+enum Rollout {
+    Done,
+    /// Why not yet.
+    Waiting(String),
+    Failed(String),
+}
+
+/// What `live` says of a function's revision. A placement of another revision says nothing.
+fn judge(name: &str, revision: u64, live: &Value, trouble_lasts: bool) -> Rollout {
+    // The copy of the state that answers may be older than the one that accepted it.
+    if live["plannedRevision"].as_u64().unwrap_or_default() < revision {
+        return Rollout::Waiting("the leader has not planned where it runs".to_owned());
+    }
+    let still = match live["version"].as_u64() {
+        Some(version) if live["version"] != live["target"] && live["ready"] != 0 => {
+            format!("; version {version} goes on serving")
         }
-        if start.elapsed() > ROLLOUT_DEADLINE {
-            let reasons = live["reasons"].as_array().cloned().unwrap_or_default();
-            let reasons: Vec<&str> = reasons.iter().filter_map(|r| r["text"].as_str()).collect();
-            let why = format!(
-                "{name} is accepted, but no node serves it after {} s: {}",
-                ROLLOUT_DEADLINE.as_secs(),
-                if reasons.is_empty() { "no node told why".to_owned() } else { reasons.join("; ") }
-            );
-            return Err(Problem::new(codes::ROLLOUT_FAILED, why));
-        }
-        tokio::time::sleep(POLL).await;
+        _ => String::new(),
+    };
+    if let Some(conflict) = live["conflict"].as_str() {
+        let why = format!("{name} is accepted, but no node may serve it: {conflict}{still}");
+        return Rollout::Failed(why);
+    }
+    if let Some(error) = live["error"].as_str().filter(|_| trouble_lasts) {
+        return Rollout::Failed(format!("{name}: {error}{still}"));
+    }
+    let ready = live["ready"].as_u64().unwrap_or_default();
+    if live["upToDate"] == true && (ready > 0 || live["switchedOff"] == true) {
+        return Rollout::Done;
+    }
+    let reasons = live["reasons"].as_array().cloned().unwrap_or_default();
+    let reasons: Vec<&str> = reasons.iter().filter_map(|r| r["text"].as_str()).collect();
+    Rollout::Waiting(if reasons.is_empty() {
+        format!("no node told why{still}")
+    } else {
+        format!("{}{still}", reasons.join("; "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_plan_of_its_own_revision_is_an_answer() {
+        let live = |planned: u64, version: u64, conflict: Option<&str>| {
+            json!({
+                "plannedRevision": planned, "version": version, "target": 2, "ready": 1,
+                "switchedOff": false, "conflict": conflict, "error": null, "reasons": [],
+                "upToDate": planned == 7 && version == 2 && conflict.is_none(),
+            })
+        };
+        let waits = |live: &Value| matches!(judge("f", 7, live, true), Rollout::Waiting(_));
+        assert!(waits(&live(5, 2, None)), "ready endpoints of the placement before");
+        assert!(waits(&live(5, 1, Some("no node"))), "a conflict of the placement before");
+        assert!(waits(&live(7, 1, None)), "placed, and not ready yet");
+        assert_eq!(judge("f", 7, &live(7, 2, None), true), Rollout::Done);
+        let Rollout::Failed(why) = judge("f", 7, &live(7, 1, Some("no node")), true) else {
+            panic!("a conflict at its own revision is the answer")
+        };
+        assert!(why.contains("no node") && why.contains("version 1 goes on serving"), "{why}");
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     cli::{
         Client, Printer,
         client::{full, segment},
+        deploy::until_it_serves,
         output::at,
     },
     codes,
@@ -145,13 +146,16 @@ impl Rollout {
                         ("VERSION", "number"),
                         ("COMPONENT", "component"),
                         ("WEIGHT", "weight"),
+                        ("WANTED", "wantedWeight"),
                         ("READY", "ready"),
                     ],
                 )
             }
             RolloutCommand::Undo(which) => {
                 let path = format!("{}/rollout/undo", which.path());
-                let answer = client.json(Method::POST, &path, &json!({})).await?;
+                let accepted = client.json(Method::POST, &path, &json!({})).await?;
+                let answer =
+                    until_it_serves(client, printer, &which.path(), &which.name, &accepted).await?;
                 if printer.is_table() {
                     let version = at(&answer, "live.version");
                     printer.text(&format!("{} is back at version {version}\n", which.name))

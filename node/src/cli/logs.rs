@@ -1,6 +1,6 @@
 //! `logs`: what a function wrote, from all nodes.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
@@ -35,21 +35,12 @@ impl Logs {
             segment(&self.namespace),
             segment(&self.name)
         );
-        // The next line wanted of each node.
-        let mut cursors: BTreeMap<String, u64> = BTreeMap::new();
+        // From where on to read on each node, as the answer before said.
+        let mut after = String::new();
         let mut tail = self.tail;
         loop {
-            let after: Vec<String> =
-                cursors.iter().map(|(node, n)| format!("{node}:{n}")).collect();
-            let path = format!("{base}?tail={tail}&after={}", after.join(","));
-            let list: Value = client.get(&path).await?;
+            let list: Value = client.get(&format!("{base}?tail={tail}&after={after}")).await?;
             for line in list["items"].as_array().into_iter().flatten() {
-                if let (Some(node), Some(sequence)) =
-                    (line["node"].as_str(), line["sequence"].as_u64())
-                {
-                    let next = cursors.entry(node.to_owned()).or_default();
-                    *next = (*next).max(sequence + 1);
-                }
                 if printer.is_table() {
                     let text = |key: &str| line[key].as_str().unwrap_or("-");
                     printer.text(&format!(
@@ -67,6 +58,7 @@ impl Logs {
             if !self.follow {
                 return Ok(());
             }
+            after = list["next"].as_str().unwrap_or_default().to_owned();
             tail = 10_000;
             tokio::time::sleep(FOLLOW_POLL).await;
         }

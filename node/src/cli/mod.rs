@@ -4,6 +4,7 @@ mod client;
 mod cluster;
 mod deploy;
 mod dev;
+mod doctor;
 mod explain;
 mod functions;
 mod janitor;
@@ -53,6 +54,8 @@ enum Command {
     Members,
     /// Show leader, revision, quorum and health
     Status,
+    /// Find what is wrong with the cluster, and what to do about it
+    Doctor(doctor::Doctor),
     /// Deploy a component file, or an app's folder with swarmer.toml
     Deploy(deploy::Deploy),
     /// Create or change resources from a file (YAML or JSON; - reads standard input)
@@ -144,6 +147,7 @@ async fn ask(command: Command, options: &ClientOptions, printer: &Printer) -> Ou
         Command::Token(token) => token.run(&client, printer).await,
         Command::Members => cluster::members(&client, printer).await,
         Command::Status => cluster::status(&client, printer).await,
+        Command::Doctor(doctor) => doctor.run(&client, printer).await,
         Command::Drain(drain) => drain.run(&client, printer).await,
         Command::Deploy(deploy) => deploy.run(&client, printer).await,
         Command::Apply(apply) => apply.run(&client, printer).await,

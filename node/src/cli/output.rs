@@ -107,6 +107,11 @@ fn cell(value: &Value) -> String {
         Value::String(text) => text.replace('\n', " "),
         Value::Bool(flag) => if *flag { "yes" } else { "no" }.to_owned(),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
+        Value::Object(fields) if fields.is_empty() => "-".to_owned(),
+        Value::Object(fields) => {
+            let pairs = fields.iter().map(|(key, value)| format!("{key}={}", cell(value)));
+            pairs.collect::<Vec<_>>().join(",")
+        }
         other => other.to_string(),
     }
 }

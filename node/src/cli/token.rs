@@ -40,9 +40,12 @@ pub(crate) struct Create {
     /// How long it is good for
     #[arg(long, default_value = "1h")]
     ttl: String,
-    /// The region of the nodes that it admits
+    /// The region of the nodes that it admits [default: local]
     #[arg(long, conflicts_with = "api")]
     region: Option<String>,
+    /// The zone of the nodes that it admits [default: none]
+    #[arg(long, conflicts_with = "api")]
+    zone: Option<String>,
     /// Label of the nodes that it admits, key=value; may be given several times
     #[arg(long = "label", conflicts_with = "api")]
     labels: Vec<String>,
@@ -79,6 +82,8 @@ impl Token {
                         ("ROLE", "role"),
                         ("NAMESPACE", "namespace"),
                         ("REGION", "region"),
+                        ("ZONE", "zone"),
+                        ("LABELS", "labels"),
                         ("EXPIRES", "expires"),
                     ],
                 )
@@ -100,7 +105,7 @@ impl Create {
         } else {
             json!({
                 "kind": "join", "ttl": self.ttl, "uses": self.uses, "region": self.region,
-                "labels": self.labels,
+                "zone": self.zone, "labels": self.labels,
             })
         };
         let answer = client.json(Method::POST, "/v1/tokens", &request).await?;

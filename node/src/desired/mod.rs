@@ -3,5 +3,5 @@
 mod snapshot;
 mod store;
 
-pub(crate) use snapshot::{Desired, FunctionEntry};
+pub(crate) use snapshot::{Change, Desired, FunctionEntry, serving};
 pub(crate) use store::DesiredStore;

@@ -7,7 +7,7 @@ use std::{
 
 use http::HeaderValue;
 use swarmer_mesh::routing::{RouteRule, RouteTable, RouteTarget};
-use swarmer_model::{Function, Kind, Node, NodeId, Placement, Revision, Version};
+use swarmer_model::{Function, Kind, Node, NodeId, Placement, Revision, TrafficTarget, Version};
 
 /// A function with everything that serving it needs.
 #[derive(Debug, Clone)]
@@ -17,8 +17,12 @@ pub(crate) struct FunctionEntry {
     /// `namespace/name`.
     pub(crate) id: Arc<str>,
     pub(crate) function: Function,
+    /// The revision of `function`.
+    pub(crate) revision: Revision,
     pub(crate) placement: Placement,
-    /// Version and weight, weights above zero.
+    /// The revision of the entry of `placement`; none if there is none yet.
+    pub(crate) placed_at: Option<Revision>,
+    /// Version and weight by which requests are sent, weights above zero.
     pub(crate) weights: Vec<(u32, u32)>,
     /// What an answer of each version is marked with.
     labels: Vec<(u32, HeaderValue)>,
@@ -27,10 +31,35 @@ pub(crate) struct FunctionEntry {
     pub(crate) changed: Revision,
 }
 
+/// One change: key, the revision of the change, the new value (`None` for a deleted key).
+pub(crate) type Change<'a> = (&'a str, Revision, Option<&'a [u8]>);
+
+/// The shares by which requests are sent: those that the placement says, as far as their versions
+/// are still kept; before the first placement those of the function.
+pub(crate) fn serving(function: &Function, placement: &Placement) -> Vec<TrafficTarget> {
+    let kept = |target: &&TrafficTarget| function.version(target.version).is_some();
+    let serving: Vec<TrafficTarget> = placement.traffic.iter().filter(kept).copied().collect();
+    if serving.is_empty() { function.weights() } else { serving }
+}
+
 impl FunctionEntry {
     /// What an answer of this version is marked with.
     pub(crate) fn label(&self, version: u32) -> Option<&HeaderValue> {
         self.labels.iter().find(|(number, _)| *number == version).map(|(_, label)| label)
+    }
+
+    /// Versions that do not serve yet and that the nodes of the placement get ready, so that they
+    /// can. None before the placement of this very revision, and none if no node may have them.
+    pub(crate) fn coming(&self) -> Vec<u32> {
+        let planned = self.placement.revision == self.revision && self.placement.conflict.is_none();
+        let targets = self.function.weights().into_iter().map(|target| target.version);
+        let serves = |version: &u32| self.weights.iter().any(|(serving, _)| serving == version);
+        targets.filter(|version| planned && !serves(version)).collect()
+    }
+
+    fn weigh(&mut self) {
+        let serving = serving(&self.function, &self.placement);
+        self.weights = serving.iter().map(|target| (target.version, target.weight)).collect();
     }
 }
 
@@ -41,7 +70,7 @@ pub(crate) struct Desired {
     /// By `namespace/name`.
     pub(crate) functions: HashMap<Arc<str>, Arc<FunctionEntry>>,
     pub(crate) nodes: BTreeMap<NodeId, Arc<Node>>,
-    placements: HashMap<Arc<str>, Placement>,
+    placements: HashMap<Arc<str>, (Revision, Placement)>,
     pub(crate) routes: Arc<RouteTable>,
 }
 
@@ -64,22 +93,22 @@ impl Desired {
         self.function(&target.namespace, &target.name)
     }
 
-    /// The state after these changes: key and new value, `None` for a deleted key.
+    /// The state at `revision`, after these changes.
     #[must_use]
     pub(crate) fn apply<'a>(
         &self,
         revision: Revision,
-        changes: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>,
+        changes: impl IntoIterator<Item = Change<'a>>,
     ) -> Self {
         let mut next = self.clone();
         next.revision = revision;
         let mut routes_changed = false;
-        for (key, value) in changes {
+        for (key, at, value) in changes {
             if let Some(id) = key.strip_prefix(Kind::Function.prefix()) {
-                next.set_function(id, value.and_then(|value| read_json(key, value)));
+                next.set_function(id, at, value.and_then(|value| read_json(key, value)));
                 routes_changed = true;
             } else if let Some(id) = key.strip_prefix(Kind::Placement.prefix()) {
-                next.set_placement(id, value.and_then(|value| read_json(key, value)));
+                next.set_placement(id, at, value.and_then(|value| read_json(key, value)));
             } else if let Some(id) = key.strip_prefix(Kind::Node.prefix()) {
                 next.set_node(id, key, value);
             }
@@ -90,36 +119,42 @@ impl Desired {
         next
     }
 
-    fn set_function(&mut self, id: &str, function: Option<Function>) {
+    fn set_function(&mut self, id: &str, at: Revision, function: Option<Function>) {
         let Some(function) = function else {
             self.functions.remove(id);
             return;
         };
-        let placement = self.placements.get(id).cloned().unwrap_or_default();
-        let weights = function.weights().iter().map(|t| (t.version, t.weight)).collect();
+        let (placed_at, placement) = self.placements.get(id).cloned().unzip();
         let label = |v: &Version| HeaderValue::from_str(&v.label()).map(|l| (v.number, l));
         let labels = function.status.versions.iter().filter_map(|v| label(v).ok()).collect();
-        let entry = FunctionEntry {
+        let mut entry = FunctionEntry {
             namespace: function.metadata.namespace.as_str().into(),
             name: function.metadata.name.as_str().into(),
             id: id.into(),
             function,
-            placement,
-            weights,
+            revision: at,
+            placement: placement.unwrap_or_default(),
+            placed_at,
+            weights: Vec::new(),
             labels,
             changed: self.revision,
         };
+        entry.weigh();
         self.functions.insert(Arc::clone(&entry.id), Arc::new(entry));
     }
 
-    fn set_placement(&mut self, id: &str, placement: Option<Placement>) {
-        let placement = placement.unwrap_or_default();
+    fn set_placement(&mut self, id: &str, at: Revision, placement: Option<Placement>) {
         if let Some(entry) = self.functions.get_mut(id) {
             let entry = Arc::make_mut(entry);
-            entry.placement = placement.clone();
+            entry.placed_at = placement.is_some().then_some(at);
+            entry.placement = placement.clone().unwrap_or_default();
             entry.changed = self.revision;
+            entry.weigh();
         }
-        self.placements.insert(id.into(), placement);
+        match placement {
+            Some(placement) => self.placements.insert(id.into(), (at, placement)),
+            None => self.placements.remove(id),
+        };
     }
 
     fn set_node(&mut self, id: &str, key: &str, value: Option<&[u8]>) {
@@ -181,7 +216,7 @@ mod tests {
 
     fn function(name: &str, component: &[u8]) -> Vec<u8> {
         let mut function = Function::new(Metadata::named(name), Digest::of(component));
-        function.succeed(None, 0);
+        function.succeed(None, &[], 0);
         serde_json::to_vec(&function).unwrap()
     }
 
@@ -189,23 +224,58 @@ mod tests {
     fn changes_make_the_next_state_and_leave_the_one_before_alone() {
         let empty = Desired::default();
         let value = function("hello", b"1");
-        let one = empty.apply(5, [("functions/default/hello", Some(value.as_slice()))]);
+        let one = empty.apply(5, [("functions/default/hello", 3, Some(value.as_slice()))]);
         assert!(empty.functions.is_empty());
         let entry = one.route("example", "/hello/x?y").unwrap();
         assert_eq!(&*entry.id, "default/hello");
         assert_eq!(entry.weights, [(1, 1)]);
+        assert_eq!((entry.revision, entry.placed_at), (3, None));
         assert_eq!(one.revision, 5);
         assert!(one.function("default", "hello").is_some());
         assert!(one.function("default", &"x".repeat(300)).is_none());
         let placement = Placement { nodes: vec![NodeId(7)], ..Placement::default() };
         let placement = serde_json::to_vec(&placement).unwrap();
-        let two = one.apply(6, [("placements/default/hello", Some(placement.as_slice()))]);
+        let two = one.apply(6, [("placements/default/hello", 6, Some(placement.as_slice()))]);
         assert_eq!(two.function("default", "hello").unwrap().placement.nodes, [NodeId(7)]);
         assert_eq!(two.function("default", "hello").unwrap().changed, 6);
-        let again = two.apply(7, [("functions/default/hello", Some(value.as_slice()))]);
+        assert_eq!(two.function("default", "hello").unwrap().placed_at, Some(6));
+        let again = two.apply(7, [("functions/default/hello", 7, Some(value.as_slice()))]);
         assert_eq!(again.function("default", "hello").unwrap().placement.nodes, [NodeId(7)]);
-        let gone = again.apply(8, [("functions/default/hello", None)]);
+        let gone = again.apply(8, [("functions/default/hello", 8, None)]);
         assert!(gone.route("example", "/hello").is_none());
+    }
+
+    #[test]
+    fn requests_go_by_the_placement_and_the_next_version_waits_for_its_own() {
+        let mut first = Function::new(Metadata::named("f"), Digest::of(b"1"));
+        first.succeed(None, &[], 0);
+        let mut second = Function::new(Metadata::named("f"), Digest::of(b"2"));
+        second.succeed(Some(&first), &[1], 1);
+        let second = serde_json::to_vec(&second).unwrap();
+        let placed = |revision, version, conflict: Option<&str>| {
+            let placement = Placement {
+                revision,
+                nodes: vec![NodeId(1)],
+                traffic: vec![TrafficTarget { version, weight: 1 }],
+                conflict: conflict.map(str::to_owned),
+                ..Placement::default()
+            };
+            let value = serde_json::to_vec(&placement).unwrap();
+            let state = Desired::default().apply(
+                9,
+                [
+                    ("functions/default/f", 7, Some(second.as_slice())),
+                    ("placements/default/f", 8, Some(value.as_slice())),
+                ],
+            );
+            let entry = state.function("default", "f").unwrap();
+            (entry.weights.clone(), entry.coming())
+        };
+        assert_eq!(placed(5, 1, None), (vec![(1, 1)], vec![]), "planned for what was before");
+        assert_eq!(placed(7, 1, None), (vec![(1, 1)], vec![2]), "gets ready");
+        assert_eq!(placed(7, 1, Some("no node")), (vec![(1, 1)], vec![]), "nowhere");
+        assert_eq!(placed(7, 2, None), (vec![(2, 1)], vec![]), "serves");
+        assert_eq!(placed(7, 9, None), (vec![(2, 1)], vec![]), "a version that is forgotten");
     }
 
     #[test]
@@ -214,9 +284,9 @@ mod tests {
         let state = Desired::default().apply(
             1,
             [
-                ("functions/default/bad", Some(&b"{"[..])),
-                ("functions/default/hello", Some(good.as_slice())),
-                ("tokens/x", Some(&b"?"[..])),
+                ("functions/default/bad", 1, Some(&b"{"[..])),
+                ("functions/default/hello", 1, Some(good.as_slice())),
+                ("tokens/x", 1, Some(&b"?"[..])),
             ],
         );
         assert_eq!(state.functions.len(), 1);

@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
-use swarmer_raft::{Update, View};
+use swarmer_raft::{Entry, Update, View};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::desired::Desired;
+use crate::desired::{Change, Desired};
+
+/// An entry of a listing, as a change.
+fn whole((key, entry): &(String, Entry)) -> Change<'_> {
+    (key, entry.revision, Some(&entry.value[..]))
+}
 
 /// Follows the keyspace; everyone else reads and waits here.
 #[derive(Debug, Clone)]
@@ -19,8 +24,7 @@ impl DesiredStore {
     /// there when this returns.
     pub(crate) fn follow(view: &View, shutdown: CancellationToken) -> Self {
         let (revision, entries) = view.list("");
-        let first = Desired::default()
-            .apply(revision, entries.iter().map(|(key, e)| (key.as_str(), Some(&e.value[..]))));
+        let first = Desired::default().apply(revision, entries.iter().map(whole));
         let (sender, current) = watch::channel(Arc::new(first));
         let mut updates = view.list_and_watch("");
         tokio::spawn(async move {
@@ -32,14 +36,12 @@ impl DesiredStore {
                 let next = match update {
                     None => return,
                     Some(Update::Snapshot { revision, entries }) => {
-                        let entries = entries.iter();
-                        let all = entries.map(|(key, e)| (key.as_str(), Some(&e.value[..])));
-                        Desired::default().apply(revision, all)
+                        Desired::default().apply(revision, entries.iter().map(whole))
                     }
                     Some(Update::Changes(item)) => {
-                        let events = item.events.iter();
-                        let changes = events.map(|e| (e.key.as_str(), e.value.as_deref()));
-                        sender.borrow().apply(item.revision, changes)
+                        let (events, at) = (item.events.iter(), item.revision);
+                        let changes = events.map(|e| (e.key.as_str(), at, e.value.as_deref()));
+                        sender.borrow().apply(at, changes)
                     }
                 };
                 sender.send_replace(Arc::new(next));

@@ -102,6 +102,11 @@ impl Catalog {
         Self { current }
     }
 
+    /// The catalog now and every later one (the newest, not each).
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Index>> {
+        self.current.clone()
+    }
+
     /// The catalog now.
     pub(crate) fn current(&self) -> Arc<Index> {
         Arc::clone(&self.current.borrow())

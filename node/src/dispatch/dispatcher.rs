@@ -176,9 +176,7 @@ impl Dispatcher {
     /// The function once it is placed, if it is not placed yet: between a deploy and its placement
     /// lie some milliseconds, and a request that comes in them is no error.
     async fn placed(&self, entry: &FunctionEntry, deadline: Instant) -> Option<Arc<FunctionEntry>> {
-        let is_placed = |entry: &FunctionEntry| {
-            !entry.placement.nodes.is_empty() || !entry.placement.candidates.is_empty()
-        };
+        let is_placed = |entry: &FunctionEntry| entry.placed_at.is_some();
         if is_placed(entry) {
             return None;
         }

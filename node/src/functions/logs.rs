@@ -44,20 +44,49 @@ struct Inner {
     next: u64,
 }
 
+/// A place in a node's log: lines are numbered anew at every start of the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogPosition {
+    /// Which start of the node.
+    pub(crate) boot: u64,
+    /// The number of the next line.
+    pub(crate) sequence: u64,
+}
+
+/// Lines of one function on one node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LogPage {
+    /// Oldest first.
+    pub(crate) lines: Vec<LogEntry>,
+    /// From where on to read the next time.
+    pub(crate) next: LogPosition,
+}
+
 /// The lines of all functions. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct LogBook {
+    boot: u64,
     inner: Arc<Mutex<Inner>>,
 }
 
 impl LogBook {
-    /// The last `tail` lines of a function from sequence `after` on, oldest first.
-    pub(crate) fn read(&self, function: &str, after: u64, tail: usize) -> Vec<LogEntry> {
+    /// An empty one, of this start of the node.
+    pub(crate) fn new(boot: u64) -> Self {
+        Self { boot, inner: Arc::default() }
+    }
+
+    /// The last `tail` lines of a function from `from` on. A position of another start than this
+    /// one says nothing about these lines: then, and without one, it is all of them.
+    pub(crate) fn read(&self, function: &str, from: Option<LogPosition>, tail: usize) -> LogPage {
+        let from = from.filter(|from| from.boot == self.boot).map_or(0, |from| from.sequence);
         let inner = self.inner.lock();
-        let Some(lines) = inner.functions.get(function) else { return Vec::new() };
-        let newer = lines.lines.iter().filter(|line| line.sequence >= after);
+        let kept = inner.functions.get(function).into_iter().flat_map(|lines| &lines.lines);
+        let newer = kept.filter(|line| line.sequence >= from);
         let skip = newer.clone().count().saturating_sub(tail);
-        newer.skip(skip).cloned().collect()
+        LogPage {
+            lines: newer.skip(skip).cloned().collect(),
+            next: LogPosition { boot: self.boot, sequence: inner.next },
+        }
     }
 
     fn add(&self, function: String, entry: impl FnOnce(u64) -> LogEntry) {
@@ -115,20 +144,42 @@ mod tests {
 
     #[test]
     fn the_last_lines_are_kept_within_bounds() {
-        let book = LogBook::default();
+        let book = LogBook::new(1);
+        let from = |sequence| Some(LogPosition { boot: 1, sequence });
         for i in 0..MAX_LINES + 10 {
             book.add("a".into(), entry(&i.to_string()));
         }
-        let lines = book.read("a", 0, usize::MAX);
+        let lines = book.read("a", None, usize::MAX).lines;
         assert_eq!(lines.len(), MAX_LINES);
         assert_eq!(lines[0].text, "10");
-        let tail = book.read("a", 0, 2);
+        let tail = book.read("a", from(0), 2).lines;
         assert_eq!(tail.iter().map(|l| l.text.as_str()).collect::<Vec<_>>(), ["2008", "2009"]);
-        assert_eq!(book.read("a", tail[1].sequence, 10).len(), 1);
-        assert!(book.read("a", tail[1].sequence + 1, 10).is_empty());
+        assert_eq!(book.read("a", from(tail[1].sequence), 10).lines.len(), 1);
+        assert!(book.read("a", from(tail[1].sequence + 1), 10).lines.is_empty());
         for i in 0..MAX_FUNCTIONS {
             book.add(format!("f{i}"), entry("x"));
         }
-        assert!(book.read("a", 0, 1).is_empty(), "the longest silent one is forgotten");
+        let forgotten = book.read("a", None, 1).lines.is_empty();
+        assert!(forgotten, "the longest silent one is forgotten");
+    }
+
+    #[test]
+    fn whoever_follows_misses_nothing_and_sees_nothing_twice_across_a_restart() {
+        let (first, again) = (LogBook::new(1), LogBook::new(2));
+        for i in 0..50 {
+            first.add("f".into(), entry(&i.to_string()));
+        }
+        let page = first.read("f", None, 0);
+        assert!(page.lines.is_empty(), "only what comes from now on");
+        first.add("f".into(), entry("new"));
+        first.add("other".into(), entry("x"));
+        let page = first.read("f", Some(page.next), 100);
+        assert_eq!(page.lines.iter().map(|line| line.text.as_str()).collect::<Vec<_>>(), ["new"]);
+        assert!(first.read("f", Some(page.next), 100).lines.is_empty());
+        // Restarted: numbered from 0 on, and all of it is new.
+        again.add("f".into(), entry("after the restart"));
+        let page = again.read("f", Some(page.next), 100);
+        assert_eq!(page.lines.len(), 1);
+        assert!(again.read("f", Some(page.next), 100).lines.is_empty());
     }
 }

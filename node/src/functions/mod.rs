@@ -5,5 +5,5 @@ mod manager;
 mod reconcile;
 mod wanted;
 
-pub(crate) use logs::{LogBook, LogEntry};
+pub(crate) use logs::{LogBook, LogEntry, LogPage, LogPosition};
 pub(crate) use manager::{Deps, FetchArtifact, FunctionManager, LocalStatus};

@@ -26,8 +26,9 @@ pub(crate) fn wanted(desired: &Desired, node: NodeId) -> BTreeMap<(Arc<str>, u32
         } else {
             continue;
         };
-        for (version, _) in &entry.weights {
-            all.insert((Arc::clone(&entry.id), *version), need);
+        let serving = entry.weights.iter().map(|(version, _)| *version);
+        for version in serving.chain(entry.coming()) {
+            all.insert((Arc::clone(&entry.id), version), need);
         }
         // The version to go back to stays prepared, so that an undo serves at once.
         let serving = entry.weights.iter().map(|(version, _)| *version).max().unwrap_or(0);
@@ -47,21 +48,21 @@ mod tests {
     #[test]
     fn placed_versions_are_loaded_candidates_and_the_version_before_prepared() {
         let mut v1 = Function::new(Metadata::named("f"), Digest::of(b"1"));
-        v1.succeed(None, 0);
+        v1.succeed(None, &[], 0);
         let mut v2 = Function::new(Metadata::named("f"), Digest::of(b"2"));
-        v2.succeed(Some(&v1), 0);
+        v2.succeed(Some(&v1), &[], 0);
         let function = serde_json::to_vec(&v2).unwrap();
         let placement = Placement {
             nodes: vec![NodeId(1)],
             candidates: vec![NodeId(2), NodeId(1)],
-            reasons: Vec::new(),
+            ..Placement::default()
         };
         let placement = serde_json::to_vec(&placement).unwrap();
         let desired = Desired::default().apply(
             1,
             [
-                ("functions/default/f", Some(function.as_slice())),
-                ("placements/default/f", Some(placement.as_slice())),
+                ("functions/default/f", 1, Some(function.as_slice())),
+                ("placements/default/f", 1, Some(placement.as_slice())),
             ],
         );
         let id: Arc<str> = "default/f".into();

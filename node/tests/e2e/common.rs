@@ -224,7 +224,15 @@ impl Node {
 
     /// Waits until it ends by itself.
     pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
-        self.child.take().unwrap().wait().unwrap()
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
+                self.child = None;
+                return status;
+            }
+            assert!(start.elapsed() < PATIENCE, "{} goes on:\n{}", self.name, self.log_text());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     pub(crate) fn log_text(&self) -> String {

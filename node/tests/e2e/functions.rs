@@ -1,10 +1,12 @@
 //! Functions as their authors deploy them: apps, versions, routes.
 
+use std::time::{Duration, Instant};
+
 use crate::{
     bad_input::refused,
-    common::{Cluster, get, until},
+    common::{Cluster, Node, binary, get, until},
 };
-use swarmer_runtime::fixtures;
+use swarmer_runtime::fixtures::{self, Behaviour};
 
 fn app(cluster: &Cluster) -> std::path::PathBuf {
     let dir = cluster.base.path().join("app");
@@ -70,4 +72,119 @@ async fn a_route_belongs_to_one_function() {
     cluster.nodes[0].cli_ok(&["deploy", &hello, "--name", "a", "--route", "/shop"]);
     let output = cluster.nodes[1].cli(&["deploy", &hello, "--name", "b", "--route", "/shop"]);
     refused(&output, 4, "SW-API-ROUTE-TAKEN", &["/shop", "default/a"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redeploy_that_no_node_may_serve_fails_with_its_reason_and_ends_nothing() {
+    let cluster = Cluster::found(3).await;
+    let hello = cluster.component("hello", &fixtures::hello_p2());
+    let deploy = |node: usize, arguments: &[&str]| {
+        let start = Instant::now();
+        let fixed: &[&str] = &["deploy", &hello, "--name", "hello"];
+        let output = cluster.nodes[node].cli(&[fixed, arguments].concat());
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+            start.elapsed(),
+        )
+    };
+    assert_eq!(deploy(0, &["--env", "GREETING=one"]).0, Some(0));
+    answers(&cluster, "/hello", "one\n").await;
+    for node in 0..3 {
+        let greeting = format!("GREETING=two{node}");
+        let arguments = ["--env", greeting.as_str(), "--label", "disk=gold"];
+        let (code, text, took) = deploy(node, &arguments);
+        assert_eq!(code, Some(1), "{text}");
+        for word in ["SW-ROLLOUT-FAILED", "SW-SCHEDULER-SHORT", "disk=gold", "version 1 goes on"] {
+            assert!(text.contains(word), "{word} is not in: {text}");
+        }
+        assert!(took < Duration::from_secs(30), "{took:?}");
+        // Every node has the placement by now, or gets it: none may turn away from version 1.
+        for node in &cluster.nodes {
+            for _ in 0..20 {
+                let answer = get(&cluster.http, &node.url("/hello")).await.unwrap();
+                assert_eq!((answer.status, answer.text().as_str()), (200, "one\n"));
+            }
+        }
+    }
+    let status = cluster.nodes[1].cli_ok(&["-o", "json", "get", "function", "hello"]);
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["live"]["version"], 1, "{status}");
+    assert_eq!(status["live"]["upToDate"], false, "{status}");
+    let (code, text, _) = deploy(2, &["--env", "GREETING=three"]);
+    assert_eq!(code, Some(0), "{text}");
+    answers(&cluster, "/hello", "three\n").await;
+    // A new one that fits nowhere: there is nothing that could go on.
+    let output = cluster.nodes[1].cli(&["deploy", &hello, "--name", "new", "--label", "disk=gold"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("disk=gold") && !text.contains("goes on"), "{text}");
+}
+
+/// A command that goes on, ended with the test.
+struct Follower(std::process::Child);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logs_are_followed_across_a_restart_of_the_node_that_writes_them() {
+    let mut cluster = Cluster::found(1).await;
+    let token = cluster.join_token(&["--label", "role=writer"]);
+    let mut writer = Node::new(cluster.base.path(), "writer");
+    writer.start(&cluster.seeds, Some(&token), 1);
+    let http = cluster.http.clone();
+    writer.ready(&http).await;
+    let trap = cluster.component("trap", &fixtures::behaviour_p2(Behaviour::Trap));
+    let node = &cluster.nodes[0];
+    node.cli_ok(&["deploy", &trap, "--name", "trap", "--label", "role=writer", "--replicas", "1"]);
+    let path = cluster.base.path().join("followed");
+    let follow = ["-o", "json", "logs", "trap", "--follow", "--tail", "0"];
+    let _follower = Follower(
+        std::process::Command::new(binary())
+            .args(["--addr", &format!("http://{}", node.api)])
+            .args(follow)
+            .stdout(std::fs::File::create(&path).unwrap())
+            .spawn()
+            .unwrap(),
+    );
+    let lines = || -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    // Each trap is a line of the runtime; the follower may start behind the first ones.
+    let trapped = async || {
+        let answer = get(&http, &node.url("/trap")).await.ok()?;
+        (answer.header("x-swarmer-error") == "SW-RUNTIME-TRAP").then_some(())
+    };
+    until("ten lines are followed", || async {
+        trapped().await?;
+        (lines().len() >= 10).then_some(())
+    })
+    .await;
+    writer.kill();
+    writer.start(&cluster.seeds, None, 1);
+    writer.ready(&http).await;
+    // Fewer than before: they must not wait until their numbers catch up.
+    for _ in 0..3 {
+        until("the function answers again", &trapped).await;
+    }
+    until("the lines from after the restart are followed", || async {
+        let late = lines().iter().filter(|line| line["boot"] == 2).count();
+        (late >= 3).then_some(())
+    })
+    .await;
+    let mut seen: Vec<String> = lines()
+        .iter()
+        .map(|line| format!("{} {} {}", line["node"], line["boot"], line["sequence"]))
+        .collect();
+    let all = seen.len();
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), all, "a line came twice");
+    cluster.nodes.push(writer);
 }

@@ -59,33 +59,34 @@ impl Standing {
     /// The copies in trouble that stay for now.
     ///
     /// Drained and overfull ones stay until as many good copies serve as are wanted, so that a
-    /// drain never lowers the number that serves. Misplaced ones stay only for a replacement that
-    /// is starting. Dead ones serve nobody: they stay only where there is no replacement at all,
-    /// for the node may come back.
+    /// drain never lowers the number that serves. Misplaced ones stay for a replacement that is
+    /// starting, or where no lawful copy lives: a wish that no node can meet must not end what was
+    /// served before it. Dead ones serve nobody: they stay only where
+    /// there is no replacement at all, for the node may come back.
     pub(super) fn kept_bad(&self, wanted: u32) -> BTreeSet<NodeId> {
         let wanted = wanted as usize;
         let serving = self.good.iter().filter(|copy| copy.serves()).count();
         let starting = self.good.iter().filter(|copy| !copy.ready && !copy.dead).count();
+        let lawful = |bad: &Bad| !matches!(bad.trouble, Trouble::Misplaced(_));
+        let nothing_else = self.good.iter().all(|copy| copy.dead)
+            && !self.bad.iter().any(|bad| lawful(bad) && !bad.copy.dead);
         let mut room = wanted.saturating_sub(serving);
-        let mut room_misplaced = starting.min(room);
+        let mut room_misplaced = if nothing_else { room } else { starting.min(room) };
         let mut kept = BTreeSet::new();
         let mut living: Vec<&Bad> = self.bad.iter().filter(|bad| !bad.copy.dead).collect();
         // Lawful ones first, and among them those that serve.
-        living.sort_by_key(|bad| {
-            (matches!(bad.trouble, Trouble::Misplaced(_)), !bad.copy.ready, bad.copy.node)
-        });
+        living.sort_by_key(|bad| (!lawful(bad), !bad.copy.ready, bad.copy.node));
         for bad in living {
-            let misplaced = matches!(bad.trouble, Trouble::Misplaced(_));
-            if room == 0 || (misplaced && room_misplaced == 0) {
+            if room == 0 || (!lawful(bad) && room_misplaced == 0) {
                 continue;
             }
             room -= 1;
-            room_misplaced -= usize::from(misplaced);
+            room_misplaced -= usize::from(!lawful(bad));
             kept.insert(bad.copy.node);
         }
         let mut room_dead = wanted.saturating_sub(self.good.len() + kept.len());
         for bad in self.bad.iter().filter(|bad| bad.copy.dead) {
-            if room_dead > 0 && !matches!(bad.trouble, Trouble::Misplaced(_)) {
+            if room_dead > 0 && (lawful(bad) || nothing_else) {
                 room_dead -= 1;
                 kept.insert(bad.copy.node);
             }

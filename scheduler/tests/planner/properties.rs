@@ -213,11 +213,32 @@ proptest! {
             }
         }
         world.settle();
+        let conflicts = world.plan().conflicts;
         for (key, copies) in &world.observed.placements {
             let need = wish(&world, key).unwrap();
-            for copy in copies {
-                prop_assert!(lawful(need, fact(&world, copy.node).unwrap()));
+            let bound = |copy: &&CopyState| lawful(need, fact(&world, copy.node).unwrap());
+            let kept: Vec<_> = copies.iter().filter(bound).collect();
+            let living = |copy: &&CopyState| {
+                fact(&world, copy.node).unwrap().dead_since_ms.is_none()
+            };
+            // A copy that breaks one is the last that lives, and is told.
+            if kept.len() < copies.len() {
+                prop_assert!(!kept.into_iter().any(|copy| living(&copy)));
+                prop_assert!(conflicts.iter().any(|conflict| conflict.is_about(key)));
             }
+        }
+    }
+
+    #[test]
+    fn a_wish_that_cannot_be_met_ends_nothing(world in any_world()) {
+        let mut after = world.clone();
+        after.step();
+        for need in world.desired.functions.iter().filter(|need| need.replicas > 0) {
+            let lives = |world: &World| {
+                world.observed.placements.get(&need.key).into_iter().flatten()
+                    .any(|copy| fact(world, copy.node).is_some_and(|n| n.dead_since_ms.is_none()))
+            };
+            prop_assert!(!lives(&world) || lives(&after), "{} serves no more", need.key);
         }
     }
 

@@ -3,9 +3,12 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::{Value, json};
-use swarmer_model::{Function, NodeId, Placement};
+use swarmer_model::{Function, NodeId, Placement, TrafficTarget};
 
-use crate::agent::{Context, FunctionReport};
+use crate::{
+    agent::{Context, FunctionReport},
+    desired::serving,
+};
 
 /// How long nodes may take to say why a function is not ready.
 const REPORT_DEADLINE: Duration = Duration::from_secs(3);
@@ -34,10 +37,10 @@ pub(super) async fn live(
         nodes.count()
     };
     let mut live = shape(function, placement, ready, |node| context.node_name(node));
-    let unready = live["ready"] == 0 && live["switchedOff"] == false;
+    let unready = live["upToDate"] == false || (live["ready"] == 0 && live["switchedOff"] == false);
     if ask == Ask::Always || (ask == Ask::IfNotReady && unready) {
         let reports = tokio::time::timeout(REPORT_DEADLINE, context.reports(&id)).await;
-        let version = u32::try_from(live["version"].as_u64().unwrap_or(0)).unwrap_or(0);
+        let version = u32::try_from(live["target"].as_u64().unwrap_or(0)).unwrap_or(0);
         let error = told(&reports.unwrap_or_default(), version, |node| context.node_name(node));
         live["error"] = json!(error);
     }
@@ -51,13 +54,16 @@ fn shape(
     ready: impl Fn(u32) -> usize,
     name: impl Fn(NodeId) -> String,
 ) -> Value {
-    let weights = function.weights();
-    let weight = |version: u32| {
-        weights.iter().find(|target| target.version == version).map_or(0, |target| target.weight)
+    let (wanted, served) = (function.weights(), serving(function, placement));
+    let weight = |shares: &[TrafficTarget], version: u32| {
+        shares.iter().find(|target| target.version == version).map_or(0, |target| target.weight)
     };
     // The newest of those with the highest weight.
-    let serving = weights.iter().max_by_key(|target| (target.weight, target.version));
-    let serving = serving.and_then(|target| function.version(target.version));
+    let main = |shares: &[TrafficTarget]| {
+        let share = shares.iter().max_by_key(|target| (target.weight, target.version));
+        share.and_then(|target| function.version(target.version))
+    };
+    let serving = main(&served);
     let versions: Vec<Value> = function
         .status
         .versions
@@ -66,7 +72,8 @@ fn shape(
             json!({
                 "number": version.number,
                 "component": version.template.component,
-                "weight": weight(version.number),
+                "weight": weight(&served, version.number),
+                "wantedWeight": weight(&wanted, version.number),
                 "ready": ready(version.number),
             })
         })
@@ -79,19 +86,23 @@ fn shape(
             None => json!({ "text": reason.text }),
         })
         .collect();
-    // What keeps it from being placed at all, if something does.
-    let conflict = placement.reasons.iter().find(|reason| reason.node.is_none());
-    let conflict = conflict.filter(|_| placement.nodes.is_empty()).map(|reason| &reason.text);
+    let planned = function.metadata.revision == Some(placement.revision);
+    let up_to_date = planned && placement.conflict.is_none() && served == wanted;
     let nodes: Vec<String> = placement.nodes.iter().map(|node| name(*node)).collect();
     json!({
+        // What serves now, and what is to serve; the same once it is up to date.
         "version": serving.map(|version| version.number),
+        "target": main(&wanted).map(|version| version.number),
+        // For which revision of the function the placement was planned.
+        "plannedRevision": placement.revision,
+        "upToDate": up_to_date,
         "label": serving.map(swarmer_model::Version::label),
         "ready": serving.map_or(0, |version| ready(version.number)),
         "switchedOff": serving.is_some_and(|version| version.template.limits.concurrency == 0),
         "versions": versions,
         "nodes": nodes,
         "reasons": reasons,
-        "conflict": conflict,
+        "conflict": placement.conflict,
     })
 }
 
@@ -117,9 +128,9 @@ mod tests {
 
     fn two_versions() -> Function {
         let mut first = Function::new(Metadata::named("f"), Digest::of(b"1"));
-        first.succeed(None, 0);
+        first.succeed(None, &[], 0);
         let mut second = Function::new(Metadata::named("f"), Digest::of(b"2"));
-        second.succeed(Some(&first), 1);
+        second.succeed(Some(&first), &[], 1);
         second
     }
 
@@ -131,6 +142,7 @@ mod tests {
             reasons: vec![PlacementReason { node: Some(NodeId(8)), text: "no room".into() }],
             ..Placement::default()
         };
+        function.metadata.revision = Some(7);
         let shape = |function: &Function| {
             shape(function, &placement, |v| v as usize, |node| format!("n{}", node.0))
         };
@@ -148,6 +160,29 @@ mod tests {
         assert_eq!(live["versions"][1]["weight"], 1);
         function.status.versions[0].template.limits.concurrency = 0;
         assert_eq!(shape(&function)["switchedOff"], true);
+    }
+
+    #[test]
+    fn what_is_wanted_is_not_told_as_served() {
+        let mut function = two_versions();
+        function.metadata.revision = Some(7);
+        let target = |version| vec![TrafficTarget { version, weight: 1 }];
+        let told = |revision, version, conflict: Option<&str>| {
+            let placement = Placement {
+                revision,
+                nodes: vec![NodeId(7)],
+                traffic: target(version),
+                conflict: conflict.map(str::to_owned),
+                ..Placement::default()
+            };
+            let live = shape(&function, &placement, |_| 1, |node| format!("n{}", node.0));
+            (live["version"].as_u64(), live["target"].as_u64(), live["upToDate"].as_bool())
+        };
+        assert_eq!(told(5, 1, None), (Some(1), Some(2), Some(false)), "not planned yet");
+        assert_eq!(told(7, 1, None), (Some(1), Some(2), Some(false)), "not ready yet");
+        assert_eq!(told(7, 1, Some("no")), (Some(1), Some(2), Some(false)), "nowhere");
+        assert_eq!(told(5, 2, None), (Some(2), Some(2), Some(false)), "planned for another one");
+        assert_eq!(told(7, 2, None), (Some(2), Some(2), Some(true)));
     }
 
     #[test]

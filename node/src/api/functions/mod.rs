@@ -98,9 +98,10 @@ pub(super) async fn put(
     let wanted: Function = body.read_resource(Function::KIND)?;
     check_place(&wanted, &namespace, &name)?;
     let expected = headers.if_match.or(wanted.metadata.revision);
-    let change = |previous: Option<&Function>, seen: Revision| {
+    let change = |previous: Option<&Stored>, seen: Revision| {
         let mut next = wanted.clone();
-        next.succeed(previous, seen);
+        let serving = previous.map(Stored::serving).unwrap_or_default();
+        next.succeed(previous.map(|stored| &stored.function), &serving, seen);
         next.validate()?;
         Ok(next)
     };
@@ -152,8 +153,9 @@ pub(super) async fn undo(
     headers: WriteHeaders,
 ) -> Answer {
     let context = api.member()?;
-    let change = |previous: Option<&Function>, _: Revision| {
-        let mut next = previous.cloned().ok_or_else(|| resource::missing(&namespace, &name))?;
+    let change = |previous: Option<&Stored>, _: Revision| {
+        let missing = || resource::missing(&namespace, &name);
+        let mut next = previous.map(|stored| stored.function.clone()).ok_or_else(missing)?;
         next.undo()?;
         next.validate()?;
         Ok(next)
@@ -176,6 +178,9 @@ fn placement_value(context: &Context, id: &str, placement: &Placement) -> Value 
         "name": name,
         "nodes": names(&placement.nodes),
         "candidates": names(&placement.candidates),
+        "plannedRevision": placement.revision,
+        "traffic": placement.traffic,
+        "conflict": placement.conflict,
         "reasons": reasons.collect::<Vec<_>>(),
     })
 }

@@ -13,6 +13,7 @@ use crate::{
         request::{MAX_ATTEMPTS, WriteHeaders},
     },
     codes,
+    desired::serving,
     problem::{Outcome, Problem},
 };
 
@@ -22,6 +23,14 @@ pub(super) struct Stored {
     pub(super) function: Function,
     pub(super) revision: Revision,
     pub(super) placement: Placement,
+}
+
+impl Stored {
+    /// The versions that requests are sent to now.
+    pub(super) fn serving(&self) -> Vec<u32> {
+        let shares = serving(&self.function, &self.placement);
+        shares.into_iter().map(|target| target.version).collect()
+    }
 }
 
 pub(super) fn missing(namespace: &str, name: &str) -> Problem {
@@ -91,7 +100,7 @@ fn check_seen(expected: Option<Revision>, found: Option<Revision>, id: &str) -> 
 
 /// What a function is to become: from what it is now and the revision of the state.
 pub(super) type Change<'a> =
-    dyn Fn(Option<&Function>, Revision) -> Outcome<Function> + Send + Sync + 'a;
+    dyn Fn(Option<&Stored>, Revision) -> Outcome<Function> + Send + Sync + 'a;
 
 /// One step of a change, looked at without doing it.
 pub(super) fn preview(
@@ -112,7 +121,7 @@ fn step(
     stored: Option<&Stored>,
     change: &Change<'_>,
 ) -> Outcome<(Function, claims::Plan)> {
-    let mut next = change(stored.map(|stored| &stored.function), seen)?;
+    let mut next = change(stored, seen)?;
     next.metadata.revision = None;
     let before = stored.map(|stored| claims::keys(&stored.function)).unwrap_or_default();
     let look = |key: &str| claims::look(view, key);

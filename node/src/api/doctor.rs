@@ -1,0 +1,383 @@
+//! `/v1/doctor`: what is wrong with the cluster, and what to do about each thing.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::extract::State;
+use serde::Serialize;
+use serde_json::json;
+use swarmer_gossip::Member;
+use swarmer_model::NodeId;
+
+use crate::{
+    agent::{Context, HealthReport},
+    api::{
+        Api, nodes, now_ms,
+        reply::{self, Answer},
+    },
+};
+
+/// Clocks further apart than this make log lines and expiries misleading, in milliseconds.
+const CLOCK_WARN_MS: u64 = 1_000;
+/// Clocks further apart than this endanger certificates, in milliseconds: they are good from a
+/// few minutes before they were made.
+const CLOCK_FAIL_MS: u64 = 60_000;
+/// Certificates are renewed with 12 hours left: one with less than this is not being renewed.
+const CERTIFICATE_WARN_MS: u64 = 9 * 3_600_000;
+/// A durable write that takes longer delays every change, in milliseconds.
+const WRITE_WARN_MS: u64 = 200;
+
+/// How good it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Check {
+    check: &'static str,
+    /// The node that it is about; none if it is about the cluster.
+    node: Option<String>,
+    state: Verdict,
+    detail: String,
+    /// What to do; empty if it is well.
+    remedy: String,
+}
+
+/// A node's report and how it was got.
+#[derive(Debug)]
+struct Told {
+    report: HealthReport,
+    /// This node's clock when it asked and when the answer was here, milliseconds.
+    asked_ms: u64,
+    answered_ms: u64,
+}
+
+/// One admitted node.
+#[derive(Debug)]
+struct Patient {
+    name: String,
+    address: String,
+    voter: bool,
+    /// Why it is not thought to live; none if it is.
+    dead: Option<String>,
+    told: Option<Told>,
+}
+
+/// The cluster, as far as it concerns all.
+#[derive(Debug)]
+struct Control {
+    leader: Option<String>,
+    quorum: bool,
+    lag: u64,
+}
+
+pub(super) async fn doctor(State(api): State<Arc<Api>>) -> Answer {
+    let context = api.member()?;
+    let (seen, committed) = nodes::all(&context.control.view());
+    let status = context.control.status();
+    let members = context.gossip.members();
+    let asked = committed.iter().map(|(node, _)| ask(&context, &members, node.spec.id));
+    let told = futures::future::join_all(asked).await;
+    let patients: Vec<Patient> = committed
+        .iter()
+        .zip(told)
+        .map(|((node, _), (dead, told))| Patient {
+            name: node.metadata.name.clone(),
+            address: node.spec.address.to_string(),
+            voter: status.voters.contains(&node.spec.id),
+            dead,
+            told,
+        })
+        .collect();
+    let control = Control {
+        leader: status.leader.map(|leader| context.node_name(leader)),
+        quorum: status.quorum_ok,
+        lag: status.lag,
+    };
+    let checks = diagnose(&control, &patients);
+    let healthy = checks.iter().all(|check| check.state != Verdict::Fail);
+    Ok(reply::read(seen, &json!({ "healthy": healthy, "items": checks })))
+}
+
+async fn ask(
+    context: &Context,
+    members: &[Member],
+    node: NodeId,
+) -> (Option<String>, Option<Told>) {
+    let member = members.iter().find(|member| member.node == node);
+    let dead = match member {
+        _ if node == context.node => None,
+        None => Some("not seen since this node started".to_owned()),
+        Some(member) if member.state.is_active() => None,
+        Some(member) => Some(format!("{}: {}", member.state, member.reason)),
+    };
+    if dead.is_some() {
+        return (dead, None);
+    }
+    let asked_ms = now_ms();
+    let report = context.ask_health(node).await;
+    let told = report.map(|report| Told { report, asked_ms, answered_ms: now_ms() });
+    (None, told)
+}
+
+/// Looks at everything; the worst first.
+fn diagnose(control: &Control, patients: &[Patient]) -> Vec<Check> {
+    let mut checks = vec![check_control(control, patients)];
+    for patient in patients {
+        let Some(told) = check_reached(patient, &mut checks) else { continue };
+        let report = &told.report;
+        let mut add = |check, state, detail, remedy: &str| {
+            let remedy = if state == Verdict::Ok { String::new() } else { remedy.to_owned() };
+            checks.push(Check { check, node: Some(patient.name.clone()), state, detail, remedy });
+        };
+        let (state, detail) = clock(told);
+        add(
+            "clock",
+            state,
+            detail,
+            "Let a time service (chrony, systemd-timesyncd) set the machine's clock.",
+        );
+        let (state, detail) = certificate(report);
+        add(
+            "certificate",
+            state,
+            detail,
+            "It renews itself while it reaches a voter: see that voters live, and look for swarmer::identity in the node's log.",
+        );
+        let (state, detail) = match &report.write_ms {
+            Ok(ms) if *ms <= WRITE_WARN_MS => {
+                (Verdict::Ok, format!("a durable write took {ms} ms"))
+            }
+            Ok(ms) => (Verdict::Warn, format!("a durable write took {ms} ms")),
+            Err(why) => (Verdict::Fail, format!("cannot be written: {why}")),
+        };
+        add(
+            "data directory",
+            state,
+            detail,
+            "Make room on the disk, see that it is writable, or put the directory on a faster one.",
+        );
+        let (state, detail) = match report.bad_seeds.as_slice() {
+            [] => (Verdict::Ok, "all name living members".to_owned()),
+            bad => (Verdict::Warn, bad.join("; ")),
+        };
+        add(
+            "seeds",
+            state,
+            detail,
+            "Correct --join: after a restart the node finds the cluster by its seeds.",
+        );
+        let living = |name: &&String| {
+            patients.iter().any(|other| other.name == **name && other.told.is_some())
+        };
+        let misses: Vec<&str> = report.misses.iter().filter(living).map(String::as_str).collect();
+        let (state, detail) = if misses.is_empty() {
+            (Verdict::Ok, "sees every member that lives".to_owned())
+        } else {
+            (Verdict::Warn, format!("does not see {}, which this node reaches", misses.join(", ")))
+        };
+        add(
+            "view",
+            state,
+            detail,
+            "Look at the network between these nodes: their UDP ports must reach each other both ways.",
+        );
+    }
+    checks.push(check_versions(patients));
+    checks.sort_by_key(|check| std::cmp::Reverse(check.state));
+    checks
+}
+
+fn check_control(control: &Control, patients: &[Patient]) -> Check {
+    let lost: Vec<&str> = patients
+        .iter()
+        .filter(|patient| patient.voter && patient.told.is_none())
+        .map(|patient| patient.name.as_str())
+        .collect();
+    let (state, detail) = match &control.leader {
+        Some(leader) if control.quorum && lost.is_empty() => {
+            (Verdict::Ok, format!("{leader} leads; this node is {} behind", control.lag))
+        }
+        Some(leader) if control.quorum => {
+            let lost = lost.join(", ");
+            (Verdict::Warn, format!("{leader} leads; of the voters {lost} cannot be reached"))
+        }
+        _ => (Verdict::Fail, "there is no quorum: every change is refused".to_owned()),
+    };
+    let remedy = match state {
+        Verdict::Ok => String::new(),
+        _ if lost.is_empty() => "Look at the network between the voters.".to_owned(),
+        _ => format!("Start these voters again with their data directories: {}.", lost.join(", ")),
+    };
+    Check { check: "quorum", node: None, state, detail, remedy }
+}
+
+/// Whether the node is there; its report if so.
+fn check_reached<'a>(patient: &'a Patient, checks: &mut Vec<Check>) -> Option<&'a Told> {
+    let (state, detail, remedy) = match (&patient.dead, &patient.told) {
+        (None, Some(told)) => {
+            let took = told.answered_ms.saturating_sub(told.asked_ms);
+            (Verdict::Ok, format!("{} answers, in {took} ms", patient.address), String::new())
+        }
+        (dead, _) => {
+            let why = dead.clone().unwrap_or_else(|| "it lives, and does not answer".to_owned());
+            let mut remedy =
+                format!("Start it, or open UDP {} between the machines", patient.address);
+            // A voter cannot be deleted.
+            if !patient.voter {
+                let name = &patient.name;
+                remedy.push_str(&format!("; if it is gone for good: swarmer delete node {name}"));
+            }
+            remedy.push('.');
+            (Verdict::Fail, format!("{} cannot be reached: {why}", patient.address), remedy)
+        }
+    };
+    checks.push(Check {
+        check: "reachable",
+        node: Some(patient.name.clone()),
+        state,
+        detail,
+        remedy,
+    });
+    patient.told.as_ref().filter(|_| patient.dead.is_none())
+}
+
+/// How far a node's clock is from this one's, as far as the time that the question took tells.
+fn clock(told: &Told) -> (Verdict, String) {
+    let middle = told.asked_ms.midpoint(told.answered_ms);
+    let unsure = told.answered_ms.saturating_sub(told.asked_ms) / 2;
+    let apart = told.report.now_ms.abs_diff(middle);
+    let state = match apart.saturating_sub(unsure) {
+        off if off > CLOCK_FAIL_MS => Verdict::Fail,
+        off if off > CLOCK_WARN_MS => Verdict::Warn,
+        _ => Verdict::Ok,
+    };
+    let way = if told.report.now_ms >= middle { "ahead of" } else { "behind" };
+    (state, format!("{apart} ms {way} this node's (give or take {unsure} ms)"))
+}
+
+fn certificate(report: &HealthReport) -> (Verdict, String) {
+    match report.certificate_until_ms.checked_sub(report.now_ms) {
+        None => (Verdict::Fail, "has expired".to_owned()),
+        Some(left) => {
+            let state = if left < CERTIFICATE_WARN_MS { Verdict::Warn } else { Verdict::Ok };
+            let minutes = left / 60_000;
+            (state, format!("good for {} h {} min", minutes / 60, minutes % 60))
+        }
+    }
+}
+
+fn check_versions(patients: &[Patient]) -> Check {
+    let mut versions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (patient, told) in patients.iter().filter_map(|p| Some((p, p.told.as_ref()?))) {
+        versions.entry(&told.report.version).or_default().push(&patient.name);
+    }
+    let mixed = versions.len() > 1;
+    let listed: Vec<String> = versions
+        .iter()
+        .map(|(version, names)| {
+            if mixed { format!("{version} on {}", names.join(", ")) } else { (*version).to_owned() }
+        })
+        .collect();
+    Check {
+        check: "versions",
+        node: None,
+        state: if mixed { Verdict::Warn } else { Verdict::Ok },
+        detail: listed.join("; "),
+        remedy: if mixed {
+            "Finish the upgrade: one node after another.".to_owned()
+        } else {
+            String::new()
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_700_000_000_000;
+
+    fn told() -> Told {
+        let report = HealthReport {
+            version: "1.0.0".into(),
+            now_ms: NOW + 5,
+            certificate_until_ms: NOW + 20 * 3_600_000,
+            write_ms: Ok(3),
+            bad_seeds: Vec::new(),
+            misses: Vec::new(),
+        };
+        Told { report, asked_ms: NOW, answered_ms: NOW + 10 }
+    }
+
+    fn patient(name: &str) -> Patient {
+        let address = format!("{name}:7400");
+        Patient { name: name.into(), address, voter: true, dead: None, told: Some(told()) }
+    }
+
+    fn control() -> Control {
+        Control { leader: Some("a".into()), quorum: true, lag: 0 }
+    }
+
+    /// What is not well, as `check node state`.
+    fn ill(control: &Control, patients: &[Patient]) -> Vec<String> {
+        let checks = diagnose(control, patients);
+        let ill = checks.into_iter().filter(|check| check.state != Verdict::Ok);
+        ill.map(|check| {
+            assert!(!check.remedy.is_empty(), "{check:?} says nothing to do");
+            format!("{} {} {:?}", check.check, check.node.as_deref().unwrap_or("-"), check.state)
+        })
+        .collect()
+    }
+
+    fn ill_with(change: impl FnOnce(&mut Patient)) -> Vec<String> {
+        let mut patients = [patient("a"), patient("b")];
+        change(&mut patients[1]);
+        ill(&control(), &patients)
+    }
+
+    fn report(patient: &mut Patient) -> &mut HealthReport {
+        &mut patient.told.as_mut().unwrap().report
+    }
+
+    #[test]
+    fn a_healthy_cluster_has_nothing_to_do() {
+        assert_eq!(ill_with(|_| ()), Vec::<String>::new());
+        let checks = diagnose(&control(), &[patient("a")]);
+        assert!(checks.iter().all(|check| check.remedy.is_empty()));
+        assert_eq!(checks.len(), 8, "{checks:?}");
+    }
+
+    #[test]
+    fn each_illness_is_found_and_no_other() {
+        assert_eq!(ill_with(|b| report(b).now_ms = NOW + 2_000), ["clock b Warn"]);
+        assert_eq!(ill_with(|b| report(b).now_ms = NOW - 70_000), ["clock b Fail"]);
+        assert_eq!(
+            ill_with(|b| report(b).certificate_until_ms = NOW + 3_600_000),
+            ["certificate b Warn"]
+        );
+        assert_eq!(ill_with(|b| report(b).certificate_until_ms = NOW), ["certificate b Fail"]);
+        assert_eq!(ill_with(|b| report(b).write_ms = Ok(900)), ["data directory b Warn"]);
+        let full = || Err("no space left on device".to_owned());
+        assert_eq!(ill_with(|b| report(b).write_ms = full()), ["data directory b Fail"]);
+        assert_eq!(ill_with(|b| report(b).bad_seeds = vec!["x:1: gone".into()]), ["seeds b Warn"]);
+        assert_eq!(ill_with(|b| report(b).misses = vec!["a".into()]), ["view b Warn"]);
+        assert_eq!(ill_with(|b| report(b).misses = vec!["c".into()]), Vec::<String>::new());
+        assert_eq!(ill_with(|b| report(b).version = "1.1.0".into()), ["versions - Warn"]);
+        let gone = |b: &mut Patient| {
+            (b.dead, b.told) = (Some("dead: probe unanswered".into()), None);
+        };
+        assert_eq!(ill_with(gone), ["reachable b Fail", "quorum - Warn"]);
+        // A slow answer leaves the clock uncertain; that is no fault of the clock.
+        assert_eq!(
+            ill_with(|b| b.told.as_mut().unwrap().answered_ms = NOW + 4_000),
+            Vec::<String>::new()
+        );
+        let lost = Control { leader: None, quorum: false, lag: 3 };
+        assert_eq!(ill(&lost, &[patient("a")]), ["quorum - Fail"]);
+    }
+}
