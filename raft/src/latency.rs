@@ -51,7 +51,7 @@ impl Latency {
         self.unanswered.fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    fn read(&self) -> AppendLatency {
+    pub(crate) fn read(&self) -> AppendLatency {
         let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
         AppendLatency {
             buckets: std::array::from_fn(|i| get(&self.buckets[i])),

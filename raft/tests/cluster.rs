@@ -2,7 +2,16 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{
+    future::Future as _,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Wake, Waker},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use common::{Cluster, SOON};
@@ -264,6 +273,47 @@ async fn a_leader_keeps_one_channel_for_heartbeats_and_one_for_entries_to_each_v
     }
     assert_eq!(cluster.leader().await, leader);
     assert_eq!(cluster.net.opened(), opened, "each message had a channel of its own");
+    cluster.stop_all().await;
+}
+
+/// Whether it was woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_the_end_or_for_news_is_not_woken_by_heartbeats() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    cluster.put(leader.0, "a", "x").await;
+    cluster.settle(1).await;
+    for node in 1..=3 {
+        let handle = cluster.handle(node);
+        let answered = || -> u64 {
+            let all = cluster.handle(leader.0).append_latencies();
+            all.iter().flat_map(|(_, latency)| latency.buckets).sum()
+        };
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
+        let mut context = Context::from_waker(&waker);
+        let (mut fatal, mut status) = (pin!(handle.fatal()), handle.subscribe_status());
+        // Indexes of the log that moved are news once.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        status.mark_unchanged();
+        let mut news = pin!(status.changed());
+        assert!(fatal.as_mut().poll(&mut context).is_pending());
+        assert!(news.as_mut().poll(&mut context).is_pending());
+        let before = answered();
+        while answered() < before + 8 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(!woken.0.load(Ordering::SeqCst), "node {node} woke who had nothing to do");
+    }
     cluster.stop_all().await;
 }
 

@@ -5,6 +5,9 @@
 //! the next answers find their requests. A channel that breaks fails all that is in flight on
 //! it and is opened anew by the next stream, after a pause.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _};
