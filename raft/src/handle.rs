@@ -81,7 +81,7 @@ impl Handle {
     }
 
     /// How long the other voters and learners took to answer this node's AppendEntries, since
-    /// the start; of a node that never led, nothing.
+    /// the start; zeros, if any, of a node that never led.
     pub fn append_latencies(&self) -> Vec<(NodeId, AppendLatency)> {
         self.engine.latencies().all()
     }

@@ -109,7 +109,7 @@ fn raft(text: &mut Text, context: &Context) {
     }
 }
 
-/// Round trips of AppendEntries to each other voter; of a node that never led there are none.
+/// Round trips of AppendEntries to each other voter and learner; zeros of a node that never led.
 #[expect(clippy::cast_precision_loss, reason = "counters below 2^52; the format is a float")]
 fn appends(text: &mut Text, latencies: Vec<(String, AppendLatency)>) {
     const NAME: &str = "swarmer_raft_append_seconds";
