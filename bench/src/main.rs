@@ -10,6 +10,7 @@ mod component;
 mod connection;
 mod deploy;
 mod histogram;
+mod isolation;
 mod load;
 mod machine;
 mod process;
@@ -51,6 +52,8 @@ enum Command {
     Rest(rest::Rest),
     /// From `swarmer deploy` to the first answer, and from a cached image to the first answer
     Deploy(deploy::Deploy),
+    /// What copied artifacts and looping guests do to the round trips of AppendEntries
+    Isolation(isolation::Isolation),
     /// All of them, with their defaults
     All,
     /// The ceiling, in a process of its own
@@ -103,10 +106,14 @@ async fn measure(cli: &Cli) -> Result<()> {
             machine::print(&swarmer, None).await?;
             deploy.run(&swarmer).await
         }
+        Command::Isolation(isolation) => {
+            machine::print(&swarmer, None).await?;
+            isolation.run(&swarmer).await
+        }
         Command::All => {
             // Their defaults stand where the command line reads them.
             let of = |name: &str| Cli::try_parse_from(["swarmer-bench", name]);
-            let parts = [of("serve")?, of("rest")?, of("deploy")?];
+            let parts = [of("serve")?, of("rest")?, of("deploy")?, of("isolation")?];
             let Command::Serve(serve) = &parts[0].command else { bail!("no such part: serve") };
             machine::print(&swarmer, serve.wasmtime().as_deref()).await?;
             for part in &parts {
@@ -114,6 +121,7 @@ async fn measure(cli: &Cli) -> Result<()> {
                     Command::Serve(serve) => serve.run(&swarmer).await?,
                     Command::Rest(rest) => rest.run(&swarmer).await?,
                     Command::Deploy(deploy) => deploy.run(&swarmer).await?,
+                    Command::Isolation(isolation) => isolation.run(&swarmer).await?,
                     Command::All | Command::Hello { .. } => {}
                 }
             }
@@ -144,7 +152,7 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-        for part in ["serve", "rest", "deploy", "all"] {
+        for part in ["serve", "rest", "deploy", "isolation", "all"] {
             Cli::try_parse_from(["swarmer-bench", part]).unwrap();
         }
     }

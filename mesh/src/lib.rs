@@ -4,11 +4,13 @@
 //! - [`transport`]: one UDP port for gossip and QUIC, two connections per peer, the pool.
 //! - [`stream`]: the typed, versioned header of every stream, and framed messages.
 //! - [`founding`]: how the first nodes make exactly one cluster (sans-I/O).
+//! - [`bulk`]: artifacts beside calls, within a window for each peer.
 //! - [`call`]: the call protocol on a stream.
 //! - [`routing`]: from a request to an endpoint.
 
 #![forbid(unsafe_code)]
 
+pub mod bulk;
 pub mod call;
 pub mod codes;
 pub mod founding;

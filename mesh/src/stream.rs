@@ -3,10 +3,13 @@
 //! Wire: two bytes of header (version, kind), then whatever the kind defines. A frame is a
 //! big-endian `u32` of its length and the bytes.
 
+mod ordered;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use quinn::{ReadError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
 use swarmer_model::{Code, Coded};
 
+pub use self::ordered::{FrameReader, FrameWriter};
 use crate::codes;
 
 /// The version of the stream protocol that this build writes.
@@ -100,15 +103,17 @@ stream_kinds! {
     Snapshot = 10, "snapshot", Data;
     /// Log lines and other observations asked for by an operator.
     Observe = 11, "observe", Data;
+    /// AppendEntries of a Raft leader: many messages, each answered in its turn.
+    RaftAppend = 12, "raft-append", Control;
 }
 
 impl StreamKind {
     /// Whether a peer with an expired certificate may open it, or have it opened to it.
     ///
-    /// These two bring back a cluster that slept for longer than its certificates live. Raft is in
+    /// These bring back a cluster that slept for longer than its certificates live. Raft is in
     /// addition bound to voters (see `Admission::voter`).
     pub const fn allowed_when_expired(self) -> bool {
-        matches!(self, Self::Raft | Self::Renew)
+        matches!(self, Self::Raft | Self::RaftAppend | Self::Renew)
     }
 
     /// The number on the wire.
@@ -405,6 +410,6 @@ mod tests {
     fn only_raft_and_renewal_wake_a_sleeping_cluster() {
         let allowed: Vec<_> =
             StreamKind::ALL.iter().filter(|kind| kind.allowed_when_expired()).collect();
-        assert_eq!(allowed, [&StreamKind::Raft, &StreamKind::Renew]);
+        assert_eq!(allowed, [&StreamKind::Raft, &StreamKind::Renew, &StreamKind::RaftAppend]);
     }
 }

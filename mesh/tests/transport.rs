@@ -4,20 +4,34 @@
 
 mod support;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use support::{
     TestClock, TestNode, acquaint, know, log, member, member_with, membership, soon, start_with,
 };
 use swarmer_mesh::{
+    bulk::{self, BULK_WINDOW},
     codes,
     identity::{Authority, Identity, NodeKey, Verdict, WallClock},
-    stream::{FrameError, ResetCode, read_frame, write_frame},
+    stream::{FrameError, FrameReader, FrameWriter, ResetCode, read_frame, write_frame},
     transport::{Class, OpenError, RefusedBy, RequestError, StreamKind},
 };
 use swarmer_model::{ClusterId, Coded, NodeId};
-use tokio::{net::UdpSocket, time::Instant};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::UdpSocket,
+    time::Instant,
+};
 
 fn clock() -> Arc<TestClock> {
     Arc::default()
@@ -69,6 +83,51 @@ async fn reset_codes_sizes_and_deadlines_arrive_as_what_they_are() {
     let late = Instant::now() + Duration::from_millis(100);
     let error = a.handle.request(b.id, StreamKind::Call, Bytes::new(), late).await.unwrap_err();
     assert!(matches!(error, RequestError::Deadline { .. }) && !error.not_started());
+}
+
+/// Endless zeros, counted as they are read.
+struct Zeros(Arc<AtomicUsize>);
+
+impl AsyncRead for Zeros {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        self.0.fetch_add(buffer.remaining(), Ordering::SeqCst);
+        let room = buffer.initialize_unfilled().len();
+        buffer.advance(room);
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bulk_to_a_peer_that_takes_none_stops_at_its_window_and_calls_go_on() {
+    let (_, a, b) = pair(&clock());
+    let (budget, read) = (bulk::Budget::default(), Arc::new(AtomicUsize::new(0)));
+    let mut transfers = tokio::task::JoinSet::new();
+    for _ in 0..6 {
+        let kind = StreamKind::Artifact;
+        let (send, recv) = a.handle.open(b.id, kind.class(), kind, soon()).await.unwrap();
+        let (mut writer, mut reader) = (FrameWriter::new(send), FrameReader::new(recv, 64));
+        writer.push(Bytes::from_static(b"bulk"));
+        writer.flush().await.unwrap();
+        let (window, mut source) = (budget.of(b.id), Zeros(read.clone()));
+        transfers.spawn(async move {
+            bulk::send(&window, &mut writer, &mut reader, &mut source, 16 << 20).await
+        });
+    }
+    while read.load(Ordering::SeqCst) < BULK_WINDOW {
+        tokio::task::yield_now().await;
+    }
+    // Six streams' windows would be more than the connection may hold unacknowledged.
+    for _ in 0..100 {
+        assert_eq!(ask(&a, &b, StreamKind::Snapshot).await.unwrap(), "hello");
+    }
+    assert_eq!(read.load(Ordering::SeqCst), BULK_WINDOW);
+    // Whoever gives up leaves the window to the others.
+    transfers.shutdown().await;
+    assert_eq!(ask(&a, &b, StreamKind::Snapshot).await.unwrap(), "hello");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
 use swarmer_model::{NodeId, Revision};
 use tokio::{sync::watch, time::Instant};
 
@@ -13,13 +13,15 @@ use crate::{
     error::RaftError,
     follower::Feed,
     keyspace::ChainHash,
+    latency::AppendLatency,
     status::Status,
     transport::Transport,
     txn::{Outcome, Txn},
     view::{View, millis},
 };
 
-/// How often the status is looked at without any news: silence is noticed by that.
+/// How often the status is looked at without any news: silence is noticed by that, and so are
+/// indexes of the log that moved without a new revision.
 const STATUS_TICK: Duration = Duration::from_millis(200);
 
 /// Cheap to clone. All waits end by their deadline.
@@ -65,6 +67,23 @@ impl Handle {
     /// caller reports them to the sender as a failed call.
     pub async fn handle_message(&self, from: NodeId, body: Bytes) -> Result<Bytes, RaftError> {
         self.engine.handle(from, &body).await
+    }
+
+    /// Answers the messages of another node's [`crate::Transport::open`], in their order. `from`
+    /// is the sender as the connection authenticated it. Ends after an error, after a refusal and
+    /// when `messages` end; the channel is to be closed then.
+    pub fn serve_appends(
+        &self,
+        from: NodeId,
+        messages: impl Stream<Item = Bytes> + Send + 'static,
+    ) -> impl Stream<Item = Result<Bytes, RaftError>> + Send + 'static {
+        self.engine.serve_appends(from, messages)
+    }
+
+    /// How long the other voters and learners took to answer this node's AppendEntries, since
+    /// the start; zeros, if any, of a node that never led.
+    pub fn append_latencies(&self) -> Vec<(NodeId, AppendLatency)> {
+        self.engine.latencies().all()
     }
 
     /// Commits a transaction, here or through the leader; retried within the deadline, safely by
@@ -183,6 +202,7 @@ async fn watch_status(engine: Arc<Engine>, sender: watch::Sender<Status>) {
         tokio::select! {
             change = changes.next() => {
                 if change.is_none() {
+                    let _ = sender.send(engine.status());
                     return;
                 }
             }

@@ -19,6 +19,7 @@ mod error;
 mod follower;
 mod handle;
 mod keyspace;
+mod latency;
 mod raft;
 mod snapshot;
 mod status;
@@ -32,9 +33,12 @@ pub use error::{FeedError, RaftError};
 pub use follower::{Feed, Follower};
 pub use handle::Handle;
 pub use keyspace::ChainHash;
+pub use latency::{APPEND_BOUNDS_MS, AppendLatency};
 pub use raft::{Config, Raft, Timing};
 pub use status::{Role, Status};
-pub use transport::{MAX_MESSAGE_BYTES, Transport, TransportError};
+pub use transport::{
+    Channel, ChannelReceiver, ChannelSender, MAX_MESSAGE_BYTES, Transport, TransportError,
+};
 pub use txn::{
     Check, Expect, MAX_DEADLINE, MAX_KEY_BYTES, MAX_TXN_BYTES, MAX_TXN_OPS, MAX_VALUE_BYTES, Op,
     Outcome, Txn,

@@ -20,6 +20,37 @@ pub trait Transport: Send + Sync + 'static {
         body: Bytes,
         deadline: Duration,
     ) -> Result<Bytes, TransportError>;
+
+    /// Opens an ordered channel to `target` for many messages, each answered in its turn. The
+    /// other side passes them to [`crate::Handle::serve_appends`] with the *authenticated* id of
+    /// the sender. Must return within `deadline`. Dropping a half breaks the channel off.
+    async fn open(&self, target: NodeId, deadline: Duration) -> Result<Channel, TransportError>;
+}
+
+/// Both halves of an ordered channel, see [`Transport::open`].
+pub struct Channel {
+    /// For messages.
+    pub sender: Box<dyn ChannelSender>,
+    /// For their answers.
+    pub receiver: Box<dyn ChannelReceiver>,
+}
+
+/// Sends the messages of a [`Channel`], in order.
+#[async_trait]
+pub trait ChannelSender: Send + Sync {
+    /// Takes a message that [`ChannelSender::flush`] sends.
+    fn push(&mut self, message: Bytes);
+
+    /// Hands what was pushed to the network. Cancel-safe. After an error the channel is broken.
+    async fn flush(&mut self) -> Result<(), TransportError>;
+}
+
+/// Receives the answers of a [`Channel`], in the order of the messages.
+#[async_trait]
+pub trait ChannelReceiver: Send + Sync {
+    /// Waits for the next answer, for ever if need be. Cancel-safe. After an error the channel is
+    /// broken.
+    async fn receive(&mut self) -> Result<Bytes, TransportError>;
 }
 
 /// The longest body of a message or of its answer: a batch of log entries (4 MiB at most, or one

@@ -2,9 +2,20 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{
+    future::Future as _,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Wake, Waker},
+    time::Duration,
+};
 
+use bytes::Bytes;
 use common::{Cluster, SOON};
+use futures::StreamExt as _;
 use swarmer_model::{Coded, NodeId};
 use swarmer_raft::{Expect, Outcome, RaftError, Txn, codes};
 
@@ -215,12 +226,118 @@ async fn a_watch_is_ordered_complete_and_without_duplicates_across_leaders() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_for_others_or_of_nonsense_are_refused() {
     let mut cluster = Cluster::start(1).await;
-    for body in [&b""[..], &[9, 1, 2], &[1, 0xff, 0xff], &[1, 1, 200]] {
+    for body in [&b""[..], &[9, 1, 2], &[2, 0xff, 0xff], &[2, 1, 200]] {
         let error = cluster.handle(1).handle_message(NodeId(9), body.to_vec().into()).await;
         assert_eq!(error.unwrap_err().code(), codes::BAD_MESSAGE);
     }
-    let wrong = cluster.handle(1).handle_message(NodeId(9), vec![1, 7, 6, 5].into()).await;
+    let wrong = cluster.handle(1).handle_message(NodeId(9), vec![2, 7, 5, 5].into()).await;
     let expected = RaftError::WrongNode { intended: NodeId(7), actual: NodeId(1) };
     assert_eq!(wrong.unwrap_err(), expected);
+    // An empty AppendEntries: to whom, the leader's term, id and committed mark, and three
+    // times nothing. Sent for the right node by its leader it is answered.
+    let append = |to, leader| Bytes::from(vec![2, to, 1, leader, 1, 0, 0, 0]);
+    let serve = async |messages: Vec<Bytes>| -> Vec<_> {
+        let messages = futures::stream::iter(messages);
+        cluster.handle(1).serve_appends(NodeId(9), messages).collect().await
+    };
+    let answers = serve(vec![append(1, 9)]).await;
+    assert!(matches!(&answers[..], [Ok(_)]), "{answers:?}");
+    let answers = serve(vec![append(7, 9), append(1, 9)]).await;
+    assert_eq!(answers, [Err(expected)]);
+    let answers = serve(vec![append(1, 8), append(1, 9)]).await;
+    let [Err(forged)] = &answers[..] else { panic!("{answers:?}") };
+    assert_eq!(forged.code(), codes::BAD_MESSAGE);
+    let answers = serve(vec![Bytes::from_static(&[2, 1, 200])]).await;
+    assert!(matches!(&answers[..], [Err(RaftError::BadMessage(_))]), "{answers:?}");
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_keeps_one_channel_for_heartbeats_and_one_for_entries_to_each_voter() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let answered = || -> Vec<u64> {
+        let all = cluster.handle(leader.0).append_latencies();
+        all.iter().map(|(_, latency)| latency.buckets.iter().sum()).collect()
+    };
+    cluster.put(leader.0, "a", "x").await;
+    let opened = cluster.net.opened();
+    let before = answered();
+    assert_eq!(before.len(), 2);
+    for i in 0..20 {
+        cluster.put(leader.0, &format!("k/{i}"), "x").await;
+    }
+    // Until each has answered twenty more, heartbeats or entries.
+    while !answered().iter().zip(&before).all(|(now, before)| now - before >= 20) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(cluster.leader().await, leader);
+    assert_eq!(cluster.net.opened(), opened, "each message had a channel of its own");
+    cluster.stop_all().await;
+}
+
+/// Whether it was woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_the_end_or_for_news_is_not_woken_by_heartbeats() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    cluster.put(leader.0, "a", "x").await;
+    cluster.settle(1).await;
+    for node in 1..=3 {
+        let handle = cluster.handle(node);
+        let answered = || -> u64 {
+            let all = cluster.handle(leader.0).append_latencies();
+            all.iter().flat_map(|(_, latency)| latency.buckets).sum()
+        };
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
+        let mut context = Context::from_waker(&waker);
+        let (mut fatal, mut status) = (pin!(handle.fatal()), handle.subscribe_status());
+        // Indexes of the log that moved are news once.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        status.mark_unchanged();
+        let mut news = pin!(status.changed());
+        assert!(fatal.as_mut().poll(&mut context).is_pending());
+        assert!(news.as_mut().poll(&mut context).is_pending());
+        let before = answered();
+        while answered() < before + 8 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(!woken.0.load(Ordering::SeqCst), "node {node} woke who had nothing to do");
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_channel_is_opened_again_and_nothing_is_lost() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let other = (1..=3).map(NodeId).find(|id| *id != leader).unwrap();
+    let failed = || {
+        let all = cluster.handle(leader.0).append_latencies();
+        all.iter().find(|(node, _)| *node == other).map(|(_, latency)| latency.unanswered)
+    };
+    for round in 0..5 {
+        cluster.put(leader.0, &format!("before/{round}"), "x").await;
+        let (opened, before) = (cluster.net.opened(), failed());
+        cluster.net.cut(leader, other);
+        // A majority is still there.
+        let revision = cluster.put(leader.0, &format!("cut/{round}"), "x").await;
+        while failed() == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        cluster.net.heal();
+        cluster.settle(revision).await;
+        assert!(cluster.net.opened() > opened);
+    }
     cluster.stop_all().await;
 }

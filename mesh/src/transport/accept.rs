@@ -307,7 +307,7 @@ impl Acceptor {
 
 /// Whether a kind is open to a peer with an expired certificate.
 pub(crate) fn open_when_expired(shared: &Shared, live: &Live, kind: StreamKind) -> bool {
-    let raft = kind == StreamKind::Raft;
+    let raft = matches!(kind, StreamKind::Raft | StreamKind::RaftAppend);
     kind.allowed_when_expired() && (!raft || shared.admission.voter(live.peer.node))
 }
 

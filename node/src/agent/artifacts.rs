@@ -11,14 +11,15 @@ use bytes::Bytes;
 use quinn::{RecvStream, SendStream};
 use serde::{Deserialize, Serialize};
 use swarmer_mesh::{
-    stream::{ResetCode, StreamKind, read_frame, write_frame},
+    bulk::{self, BULK_PRIORITY, BulkError, BulkReceiver, CHUNK},
+    stream::{FrameError, FrameReader, FrameWriter, ResetCode, StreamKind},
     transport::{Class, Handle},
 };
 use swarmer_model::{Digest, NodeId};
-use tokio::{io::AsyncReadExt as _, sync::watch, time::Instant};
+use tokio::{fs::File, sync::watch, time::Instant};
 
 use crate::{
-    artifacts::ArtifactStore,
+    artifacts::{ArtifactStore, Incoming},
     codes,
     functions::FetchArtifact,
     problem::{Outcome, Problem, chain},
@@ -26,12 +27,12 @@ use crate::{
 
 /// On how many nodes an artifact is durable before it is named.
 const COPIES: usize = 3;
+/// How long the other side may take to read why it was refused.
+const REFUSAL_DEADLINE: Duration = Duration::from_secs(5);
 /// How long one node may take to give or take an artifact.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(60);
-/// The largest message before and after the bytes.
-const MAX_MESSAGE: usize = 4096;
-/// One read from disk on the way to the network.
-const CHUNK: usize = 64 << 10;
+/// The largest message before and after the bytes, and the largest piece of these.
+const MAX_FRAME: usize = CHUNK;
 
 #[derive(Serialize, Deserialize)]
 enum Ask {
@@ -62,12 +63,13 @@ pub(crate) struct Replicator {
     node: NodeId,
     store: ArtifactStore,
     transport: Handle,
+    budget: bulk::Budget,
     members: Arc<OnceLock<watch::Receiver<Arc<swarmer_gossip::Members>>>>,
 }
 
 impl Replicator {
     pub(crate) fn new(node: NodeId, store: ArtifactStore, transport: Handle) -> Self {
-        Self { node, store, transport, members: Arc::default() }
+        Self { node, store, transport, budget: bulk::Budget::default(), members: Arc::default() }
     }
 
     /// From now on members are known.
@@ -118,26 +120,17 @@ impl Replicator {
 
     async fn push(&self, node: NodeId, digest: Digest) -> Outcome<()> {
         let work = async {
-            let (mut file, bytes) = self.store.open_file(&digest).await?.ok_or_else(missing)?;
-            let (mut send, mut recv) = self.open(node).await?;
-            write(&mut send, &Ask::Push { digest, bytes }).await?;
-            match read(&mut recv).await? {
+            let (file, bytes) = self.store.open_file(&digest).await?.ok_or_else(missing)?;
+            let mut link = self.open(node).await?;
+            link.write(&Ask::Push { digest, bytes }).await?;
+            match link.read().await? {
                 Reply::Held => return Ok(()),
                 Reply::GoOn => {}
                 Reply::Refused { code, detail } => return Err(refused(&code, detail)),
                 _ => return Err(broken("an unexpected reply")),
             }
-            let mut left = bytes;
-            while left > 0 {
-                let mut buffer = vec![0; CHUNK.min(usize::try_from(left).unwrap_or(CHUNK))];
-                file.read_exact(&mut buffer).await.map_err(|error| {
-                    Problem::new(codes::STORAGE, format!("reading an artifact: {error}"))
-                })?;
-                left -= buffer.len() as u64;
-                send.write_chunk(buffer.into()).await.map_err(|e| broken(&e.to_string()))?;
-            }
-            let _ = send.finish();
-            match read(&mut recv).await? {
+            link.give(&self.budget.of(node), file, bytes).await?;
+            match link.read().await? {
                 Reply::Held => Ok(()),
                 Reply::Refused { code, detail } => Err(refused(&code, detail)),
                 _ => Err(broken("an unexpected reply")),
@@ -148,15 +141,13 @@ impl Replicator {
 
     async fn pull(&self, node: NodeId, digest: Digest) -> Outcome<bool> {
         let work = async {
-            let (mut send, mut recv) = self.open(node).await?;
-            write(&mut send, &Ask::Fetch { digest }).await?;
-            let _ = send.finish();
-            match read(&mut recv).await? {
+            let mut link = self.open(node).await?;
+            link.write(&Ask::Fetch { digest }).await?;
+            match link.read().await? {
                 Reply::Missing => Ok(false),
                 Reply::Bytes { bytes } => {
-                    let mut incoming = self.store.begin(digest, Some(bytes)).await?;
-                    incoming.copy_from(recv.take(bytes)).await?;
-                    incoming.finish().await?;
+                    let incoming = self.store.begin(digest, Some(bytes)).await?;
+                    Self::take(&mut link, incoming, bytes).await?;
                     Ok(true)
                 }
                 Reply::Refused { code, detail } => Err(refused(&code, detail)),
@@ -166,61 +157,60 @@ impl Replicator {
         within(work).await
     }
 
-    async fn open(&self, node: NodeId) -> Outcome<(SendStream, RecvStream)> {
+    /// Takes the bytes of an artifact that the other side gives; durable when it returns.
+    async fn take(link: &mut Link, mut incoming: Incoming, bytes: u64) -> Outcome<()> {
+        let mut receiver = BulkReceiver::new(&mut link.writer, &mut link.reader, bytes);
+        while let Some(chunk) = receiver.next().await.map_err(|e| broken(&chain(&e)))? {
+            incoming.write(&chunk).await?;
+        }
+        incoming.finish().await?;
+        Ok(())
+    }
+
+    async fn open(&self, node: NodeId) -> Outcome<Link> {
         let deadline = Instant::now() + TRANSFER_DEADLINE;
         let opened = self.transport.open(node, Class::Data, StreamKind::Artifact, deadline).await;
-        opened.map_err(|error| Problem::of(&error, "transferring an artifact"))
+        let opened = opened.map_err(|error| Problem::of(&error, "transferring an artifact"));
+        opened.map(|(send, recv)| Link::new(send, recv))
     }
 
     /// Serves one transfer that another node began.
-    pub(crate) async fn serve(&self, mut send: SendStream, mut recv: RecvStream) {
-        let served =
-            tokio::time::timeout(TRANSFER_DEADLINE, self.answer(&mut send, &mut recv)).await;
+    pub(crate) async fn serve(&self, peer: NodeId, send: SendStream, recv: RecvStream) {
+        let mut link = Link::new(send, recv);
+        let served = tokio::time::timeout(TRANSFER_DEADLINE, self.answer(peer, &mut link)).await;
         let problem = match served {
-            Ok(Ok(())) => {
-                let _ = send.finish();
-                return;
-            }
+            Ok(Ok(())) => return link.writer.finish(),
             Ok(Err(problem)) => problem,
             Err(_) => broken("the transfer took too long"),
         };
         tracing::warn!(target: "swarmer::artifact", code = problem.code.name,
             detail = %problem.detail, "a transfer failed");
         let refused = Reply::Refused { code: problem.code.name.to_owned(), detail: problem.detail };
-        if write(&mut send, &refused).await.is_ok() {
-            let _ = send.finish();
+        let told = tokio::time::timeout(REFUSAL_DEADLINE, link.write(&refused)).await;
+        if matches!(told, Ok(Ok(()))) {
+            link.writer.finish();
         } else {
-            let _ = send.reset(ResetCode::INTERNAL.var());
+            link.writer.reset(ResetCode::INTERNAL);
         }
     }
 
-    async fn answer(&self, send: &mut SendStream, recv: &mut RecvStream) -> Outcome<()> {
-        match read(recv).await? {
+    async fn answer(&self, peer: NodeId, link: &mut Link) -> Outcome<()> {
+        match link.read().await? {
             Ask::Fetch { digest } => {
-                let Some((mut file, bytes)) = self.store.open_file(&digest).await? else {
-                    return write(send, &Reply::Missing).await;
+                let Some((file, bytes)) = self.store.open_file(&digest).await? else {
+                    return link.write(&Reply::Missing).await;
                 };
-                write(send, &Reply::Bytes { bytes }).await?;
-                let mut buffer = vec![0; CHUNK];
-                loop {
-                    let read = file.read(&mut buffer).await.map_err(|error| {
-                        Problem::new(codes::STORAGE, format!("reading an artifact: {error}"))
-                    })?;
-                    if read == 0 {
-                        return Ok(());
-                    }
-                    send.write_all(&buffer[..read]).await.map_err(|e| broken(&e.to_string()))?;
-                }
+                link.write(&Reply::Bytes { bytes }).await?;
+                link.give(&self.budget.of(peer), file, bytes).await
             }
             Ask::Push { digest, bytes } => {
                 if self.store.has(&digest).await {
-                    return write(send, &Reply::Held).await;
+                    return link.write(&Reply::Held).await;
                 }
-                let mut incoming = self.store.begin(digest, Some(bytes)).await?;
-                write(send, &Reply::GoOn).await?;
-                incoming.copy_from(recv).await?;
-                incoming.finish().await?;
-                write(send, &Reply::Held).await
+                let incoming = self.store.begin(digest, Some(bytes)).await?;
+                link.write(&Reply::GoOn).await?;
+                Self::take(link, incoming, bytes).await?;
+                link.write(&Reply::Held).await
             }
         }
     }
@@ -263,12 +253,43 @@ fn refused(code: &str, detail: String) -> Problem {
     Problem::new(known.unwrap_or(codes::STORAGE), detail)
 }
 
-async fn write<T: Serialize>(send: &mut SendStream, message: &T) -> Outcome<()> {
-    let bytes = postcard::to_stdvec(message).map_err(|error| broken(&error.to_string()))?;
-    write_frame(send, Bytes::from(bytes)).await.map_err(|error| broken(&chain(&error)))
+/// The two directions of one transfer.
+struct Link {
+    writer: FrameWriter,
+    reader: FrameReader,
 }
 
-async fn read<T: serde::de::DeserializeOwned>(recv: &mut RecvStream) -> Outcome<T> {
-    let frame = read_frame(recv, MAX_MESSAGE).await.map_err(|error| broken(&chain(&error)))?;
-    postcard::from_bytes(&frame).map_err(|error| broken(&error.to_string()))
+impl Link {
+    fn new(send: SendStream, recv: RecvStream) -> Self {
+        // It fails on a closed stream only, which the first message finds out.
+        let _ = send.set_priority(BULK_PRIORITY);
+        Self { writer: FrameWriter::new(send), reader: FrameReader::new(recv, MAX_FRAME) }
+    }
+
+    /// Gives the bytes of an artifact; all are put away at the other side when it returns.
+    async fn give(&mut self, window: &bulk::Window, mut file: File, bytes: u64) -> Outcome<()> {
+        let sent = bulk::send(window, &mut self.writer, &mut self.reader, &mut file, bytes).await;
+        sent.map_err(|error| match error {
+            BulkError::Source(error) => {
+                Problem::new(codes::STORAGE, format!("reading an artifact: {error}"))
+            }
+            BulkError::Refused(frame) => match postcard::from_bytes(&frame) {
+                Ok(Reply::Refused { code, detail }) => refused(&code, detail),
+                Ok(_) | Err(_) => broken("an unexpected reply"),
+            },
+            error => broken(&chain(&error)),
+        })
+    }
+
+    async fn write<T: Serialize>(&mut self, message: &T) -> Outcome<()> {
+        let bytes = postcard::to_stdvec(message).map_err(|error| broken(&error.to_string()))?;
+        self.writer.push(Bytes::from(bytes));
+        self.writer.flush().await.map_err(|error| broken(&chain(&error)))
+    }
+
+    async fn read<T: serde::de::DeserializeOwned>(&mut self) -> Outcome<T> {
+        let frame = self.reader.next().await.map_err(|error| broken(&chain(&error)))?;
+        let frame = frame.ok_or_else(|| broken(&FrameError::Ended.to_string()))?;
+        postcard::from_bytes(&frame).map_err(|error| broken(&error.to_string()))
+    }
 }

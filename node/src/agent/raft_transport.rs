@@ -5,12 +5,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use swarmer_mesh::{
-    stream::StreamKind,
-    transport::{Handle, RequestError},
+    stream::{FrameError, FrameReader, FrameWriter, StreamKind},
+    transport::{Handle, OpenError, RequestError},
 };
 use swarmer_model::NodeId;
-use swarmer_raft::{Transport, TransportError};
+use swarmer_raft::{
+    Channel, ChannelReceiver, ChannelSender, MAX_MESSAGE_BYTES, Transport, TransportError,
+};
 use tokio::time::Instant;
+
+/// AppendEntries go before everything else that waits on the control connection (0): a feed or a
+/// push/pull may be megabytes, and a follower that hears nothing stands for election.
+pub(crate) const RAFT_PRIORITY: i32 = 1;
 
 pub(crate) struct RaftTransport(pub(crate) Handle);
 
@@ -32,4 +38,54 @@ impl Transport for RaftTransport {
             Err(error) => Err(TransportError::Failed(crate::problem::chain(&error))),
         }
     }
+
+    async fn open(&self, target: NodeId, deadline: Duration) -> Result<Channel, TransportError> {
+        let until = Instant::now() + deadline;
+        let kind = StreamKind::RaftAppend;
+        let opened = self.0.open_with_prefix(target, kind.class(), kind, until).await;
+        let (send, recv, prefix) = opened.map_err(|error| match error {
+            OpenError::Deadline { .. } => TransportError::Timeout,
+            error => TransportError::Unreachable(crate::problem::chain(&error)),
+        })?;
+        // It fails on a closed stream only, which the first message finds out.
+        let _ = send.set_priority(RAFT_PRIORITY);
+        Ok(Channel {
+            sender: Box::new(Sender(FrameWriter::with_prefix(send, prefix))),
+            receiver: Box::new(Receiver(FrameReader::new(recv, MAX_MESSAGE_BYTES))),
+        })
+    }
+}
+
+struct Sender(FrameWriter);
+
+#[async_trait]
+impl ChannelSender for Sender {
+    fn push(&mut self, message: Bytes) {
+        self.0.push(message);
+    }
+
+    async fn flush(&mut self) -> Result<(), TransportError> {
+        self.0.flush().await.map_err(|error| broken(&error))
+    }
+}
+
+struct Receiver(FrameReader);
+
+#[async_trait]
+impl ChannelReceiver for Receiver {
+    async fn receive(&mut self) -> Result<Bytes, TransportError> {
+        match self.0.next().await {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => Err(broken(&FrameError::Ended)),
+            Err(error) => Err(broken(&error)),
+        }
+    }
+}
+
+fn broken(error: &FrameError) -> TransportError {
+    let why = crate::problem::chain(error);
+    if error.not_started() {
+        return TransportError::Unreachable(why);
+    }
+    TransportError::Failed(why)
 }

@@ -8,9 +8,10 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt as _;
 use quinn::{RecvStream, SendStream};
 use swarmer_mesh::{
-    stream::{ResetCode, read_frame, write_frame},
+    stream::{FrameReader, FrameWriter, ResetCode, read_frame, write_frame},
     transport::{Entry, JoinHandler, Peer, StreamHandler, StreamKind},
 };
 use swarmer_raft::{ChainHash, MAX_MESSAGE_BYTES};
@@ -22,6 +23,7 @@ use crate::{
         admission::PeerBook,
         founding::AcceptedLink,
         join::{JoinRequest, MAX_JOIN_BYTES, admit},
+        raft_transport::RAFT_PRIORITY,
         renew,
     },
     problem::Outcome,
@@ -59,10 +61,11 @@ impl StreamHandler for Streams {
                 None => not_started(send),
             },
             StreamKind::Artifact => match self.slots.context.get() {
-                Some(context) => context.replicator.serve(send, recv).await,
+                Some(context) => context.replicator.serve(peer.node, send, recv).await,
                 None => not_started(send),
             },
             StreamKind::Feed => self.feed(send, recv).await,
+            StreamKind::RaftAppend => self.appends(&peer, send, recv).await,
             kind => {
                 let answered = self.request(&peer, kind, send, recv);
                 let _ = tokio::time::timeout(REQUEST_DEADLINE, answered).await;
@@ -137,6 +140,39 @@ impl Streams {
             }
             _ => Err(ResetCode::UNKNOWN_KIND),
         }
+    }
+
+    /// AppendEntries of a leader, for as long as it has some. The connection's own time-outs end
+    /// it when the leader is gone.
+    async fn appends(&self, peer: &Peer, send: SendStream, recv: RecvStream) {
+        let Some(raft) = self.slots.raft.get() else { return not_started(send) };
+        // What is sent to a leader is what its next term depends on.
+        let _ = send.set_priority(RAFT_PRIORITY);
+        let mut writer = FrameWriter::new(send);
+        let reader = FrameReader::new(recv, MAX_MESSAGE_BYTES);
+        let messages = futures::stream::unfold(reader, |mut reader| async move {
+            // However the leader's side ended: no more messages come.
+            let message = reader.next().await.ok().flatten()?;
+            Some((message, reader))
+        });
+        let answers = raft.serve_appends(peer.node, messages);
+        tokio::pin!(answers);
+        while let Some(answer) = answers.next().await {
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(error) => {
+                    tracing::debug!(target: "swarmer::streams", peer = %peer.node, %error,
+                        "a leader's messages were refused");
+                    return writer.reset(ResetCode::INTERNAL);
+                }
+            };
+            writer.push(answer);
+            match tokio::time::timeout(REQUEST_DEADLINE, writer.flush()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return writer.reset(ResetCode::CANCELLED),
+            }
+        }
+        writer.finish();
     }
 
     /// The watch of the desired state, to a node that follows.

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use axum::extract::State;
 use swarmer_gossip::{MemberState, Refusal};
-use swarmer_raft::Role;
+use swarmer_raft::{APPEND_BOUNDS_MS, AppendLatency, Role};
 
 use crate::{
-    agent::Context,
+    agent::{Context, Control},
     api::{
         Api,
         reply::{self, Answer},
@@ -100,6 +100,37 @@ fn raft(text: &mut Text, context: &Context) {
     text.gauge("swarmer_raft_quorum", "1 if a quorum was heard of lately.", flag(status.quorum_ok));
     text.gauge("swarmer_raft_lag_entries", "Entries known, not yet applied.", status.lag as f64);
     text.gauge("swarmer_raft_voters", "Voters.", status.voters.len() as f64);
+    if let Control::Voter(handle) = &context.control {
+        let latencies = handle.append_latencies().into_iter();
+        appends(
+            text,
+            latencies.map(|(node, latency)| (context.node_name(node), latency)).collect(),
+        );
+    }
+}
+
+/// Round trips of AppendEntries to each other voter and learner; zeros of a node that never led.
+#[expect(clippy::cast_precision_loss, reason = "counters below 2^52; the format is a float")]
+fn appends(text: &mut Text, latencies: Vec<(String, AppendLatency)>) {
+    const NAME: &str = "swarmer_raft_append_seconds";
+    text.head(NAME, "histogram", "Round trips of AppendEntries, heartbeats too, from here.");
+    for (peer, latency) in &latencies {
+        let mut count = 0;
+        let bounds = APPEND_BOUNDS_MS.iter().map(|bound| (bound / 1e3).to_string());
+        for (bucket, bound) in latency.buckets.iter().zip(bounds.chain(["+Inf".to_owned()])) {
+            count += bucket;
+            let labels = [("peer", peer.as_str()), ("le", &bound)];
+            text.sample(&format!("{NAME}_bucket"), &labels, count as f64);
+        }
+        let labels = [("peer", peer.as_str())];
+        text.sample(&format!("{NAME}_sum"), &labels, latency.sum.as_secs_f64());
+        text.sample(&format!("{NAME}_count"), &labels, count as f64);
+    }
+    let name = "swarmer_raft_append_unanswered_total";
+    text.head(name, "counter", "AppendEntries whose channel broke before an answer came.");
+    for (peer, latency) in &latencies {
+        text.sample(name, &[("peer", peer)], latency.unanswered as f64);
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a cluster has far fewer members than 2^52")]
@@ -282,6 +313,27 @@ mod tests {
              # HELP swarmer_b_total Help.\n# TYPE swarmer_b_total counter\n\
              swarmer_b_total{f=\"x\\\"y\\\\z\\n\",v=\"1\"} 2.5\n"
         );
+    }
+
+    #[test]
+    fn the_histogram_of_appends_is_cumulative_and_whole() {
+        let mut buckets = [0; APPEND_BOUNDS_MS.len() + 1];
+        (buckets[0], buckets[1], buckets[APPEND_BOUNDS_MS.len()]) = (3, 2, 1);
+        let sum = std::time::Duration::from_millis(1500);
+        let latency = AppendLatency { buckets, sum, unanswered: 4 };
+        let mut text = Text::default();
+        appends(&mut text, vec![("b".to_owned(), latency)]);
+        for line in [
+            "swarmer_raft_append_seconds_bucket{peer=\"b\",le=\"0.00025\"} 3",
+            "swarmer_raft_append_seconds_bucket{peer=\"b\",le=\"0.0005\"} 5",
+            "swarmer_raft_append_seconds_bucket{peer=\"b\",le=\"1\"} 5",
+            "swarmer_raft_append_seconds_bucket{peer=\"b\",le=\"+Inf\"} 6",
+            "swarmer_raft_append_seconds_sum{peer=\"b\"} 1.5",
+            "swarmer_raft_append_seconds_count{peer=\"b\"} 6",
+            "swarmer_raft_append_unanswered_total{peer=\"b\"} 4",
+        ] {
+            assert!(text.0.lines().any(|l| l == line), "{line} is not in {}", text.0);
+        }
     }
 
     #[test]

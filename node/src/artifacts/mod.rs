@@ -2,4 +2,4 @@
 
 mod store;
 
-pub(crate) use store::ArtifactStore;
+pub(crate) use store::{ArtifactStore, Incoming};

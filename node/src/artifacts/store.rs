@@ -9,7 +9,7 @@ use std::{
 use swarmer_model::{ByteSize, Digest, DigestHasher};
 use tokio::{
     fs::{self, File},
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::AsyncWriteExt as _,
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
@@ -168,26 +168,6 @@ impl Incoming {
         File::open(&*self.store.dir).await.map_err(fail)?.sync_all().await.map_err(fail)?;
         Ok(self.bytes)
     }
-
-    /// Copies everything that `from` gives, up to its end.
-    pub(crate) async fn copy_from(
-        &mut self,
-        mut from: impl tokio::io::AsyncRead + Unpin,
-    ) -> Outcome<()> {
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            let read = from.read(&mut buffer).await.map_err(|error| {
-                Problem::new(
-                    codes::ARTIFACT_TRUNCATED,
-                    format!("after {} bytes: {error}", self.bytes),
-                )
-            })?;
-            if read == 0 {
-                return Ok(());
-            }
-            self.write(&buffer[..read]).await?;
-        }
-    }
 }
 
 impl Drop for Incoming {
@@ -218,7 +198,7 @@ mod tests {
         drop(incoming);
         assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 0, "a part was left behind");
         let mut incoming = store.begin(digest, Some(5)).await.unwrap();
-        incoming.copy_from(&b"hello"[..]).await.unwrap();
+        incoming.write(b"hello").await.unwrap();
         assert_eq!(incoming.finish().await.unwrap(), 5);
         assert_eq!(store.read(&digest).await.unwrap().unwrap(), b"hello");
     }

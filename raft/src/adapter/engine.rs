@@ -32,6 +32,7 @@ use super::{
 use crate::{
     error::RaftError,
     keyspace::{Shared, State},
+    latency::Latencies,
     raft::Config,
     snapshot::{Incoming, SnapshotStore},
     status::{Role, Status},
@@ -55,14 +56,15 @@ struct Receiving {
 /// A voter's or learner's engine. Cheap to share behind an `Arc`.
 pub(crate) struct Engine {
     node: NodeId,
-    core: Core,
+    pub(super) core: Core,
     wal: Wal,
     shared: Arc<Shared>,
     store: Arc<SnapshotStore>,
     kept: Arc<Mutex<Kept>>,
     growth: Arc<Growth>,
     receiving: tokio::sync::Mutex<Option<Receiving>>,
-    leader_heard: Mutex<Option<Instant>>,
+    pub(super) leader_heard: Arc<Mutex<Option<Instant>>>,
+    latencies: Arc<Latencies>,
     quorum_age: Duration,
 }
 
@@ -90,7 +92,8 @@ impl Engine {
         let shared = Shared::new(state, config.history_bytes);
         let kept = Arc::new(Mutex::new(Kept { position, applied }));
         let machine = Machine::new(shared.clone(), store.clone(), kept.clone());
-        let network = Network { node: config.node.0, transport };
+        let latencies = Arc::new(Latencies::default());
+        let network = Network { node: config.node.0, transport, latencies: latencies.clone() };
         let core = Core::new(config.node.0, engine_config, network, log, machine)
             .await
             .map_err(|fatal| fatal_error(&fatal))?;
@@ -103,7 +106,8 @@ impl Engine {
             kept,
             growth,
             receiving: tokio::sync::Mutex::new(None),
-            leader_heard: Mutex::new(None),
+            leader_heard: Arc::default(),
+            latencies,
             quorum_age: config.timing.election_max * QUORUM_AGE_TIMEOUTS,
         })
     }
@@ -141,22 +145,8 @@ impl Engine {
     }
 
     async fn answer(&self, from: NodeId, request: Request) -> Result<Reply, RaftError> {
-        // Votes carry who asks for them or leads by them: nobody may speak for another.
-        let of_sender = |vote: &Vote| {
-            if *vote.leader_id.node_id() == from.0 {
-                return Ok(());
-            }
-            Err(RaftError::BadMessage(format!("node {from} speaks by the vote {vote}")))
-        };
+        let of_sender = |vote: &Vote| of_sender(from, vote);
         Ok(match request {
-            Request::Append(rpc) => {
-                of_sender(&rpc.vote)?;
-                let response = self.core.append_entries(rpc).await.map_err(stopped)?;
-                if !matches!(response, openraft::raft::AppendEntriesResponse::HigherVote(_)) {
-                    *self.leader_heard.lock() = Some(Instant::now());
-                }
-                Reply::Append(response)
-            }
             Request::Vote(rpc) => {
                 of_sender(&rpc.vote)?;
                 Reply::Vote(self.core.vote(rpc).await.map_err(stopped)?)
@@ -320,14 +310,22 @@ impl Engine {
         }
     }
 
-    /// An item for each change of what [`Engine::status`] says; ends with the engine. Keep it: a
+    /// An item for each change of part, leader, term or members; ends with the engine. Keep it: a
     /// new one takes the present state for a change.
+    ///
+    /// Not of the log's indexes: the engine tells of these a hundred times a second, whether they
+    /// changed or not, and whoever listens wakes a thread each time.
     pub(crate) fn changes(&self) -> BoxStream<'static, ()> {
-        let metrics = self.core.metrics();
+        let metrics = self.core.server_metrics();
         futures::stream::unfold(metrics, |mut metrics| async move {
             metrics.changed().await.is_ok().then_some(((), metrics))
         })
         .boxed()
+    }
+
+    /// How long the others took to answer this node's AppendEntries.
+    pub(crate) fn latencies(&self) -> &Latencies {
+        &self.latencies
     }
 
     /// Waits until what the engine says of itself fulfils a condition.
@@ -419,27 +417,27 @@ impl Engine {
     /// Waits for the first fatal error.
     pub(crate) async fn fatal(&self) -> RaftError {
         let mut log = self.wal.fatal();
-        let mut metrics = self.core.metrics();
+        // Ends when the engine does, and it says why before: see `changes` on why not `metrics`.
+        let mut server = self.core.server_metrics();
         loop {
             if let Some(error) = log.borrow_and_update().clone() {
                 return error.into();
             }
-            let running = metrics.borrow_and_update().running_state.clone();
+            let running = self.core.metrics().borrow_watched().running_state.clone();
             match running {
                 Err(Fatal::Stopped) => std::future::pending().await,
                 Err(fatal) => return fatal_error(&fatal),
                 Ok(()) => {}
             }
-            tokio::select! {
-                changed = log.changed() => {
-                    if changed.is_err() {
-                        std::future::pending::<()>().await;
-                    }
-                }
-                changed = metrics.changed() => {
-                    if changed.is_err() {
-                        std::future::pending::<()>().await;
-                    }
+            let ended = tokio::select! {
+                changed = log.changed() => changed.is_err(),
+                changed = server.changed() => changed.is_err(),
+            };
+            if ended {
+                let running = self.core.metrics().borrow_watched().running_state.clone();
+                match running {
+                    Err(Fatal::Stopped) | Ok(()) => std::future::pending().await,
+                    Err(fatal) => return fatal_error(&fatal),
                 }
             }
         }
@@ -461,7 +459,15 @@ impl Engine {
     }
 }
 
-fn fatal_error(fatal: &Fatal<Types>) -> RaftError {
+/// Votes carry who asks for them or leads by them: nobody may speak for another.
+pub(super) fn of_sender(from: NodeId, vote: &Vote) -> Result<(), RaftError> {
+    if *vote.leader_id.node_id() == from.0 {
+        return Ok(());
+    }
+    Err(RaftError::BadMessage(format!("node {from} speaks by the vote {vote}")))
+}
+
+pub(super) fn fatal_error(fatal: &Fatal<Types>) -> RaftError {
     match fatal {
         Fatal::Stopped => RaftError::ShutDown,
         other => RaftError::Storage(other.to_string()),

@@ -1,11 +1,13 @@
 //! All that knows the consensus engine (openraft, pinned exactly): its log on our write-ahead
 //! log, its state machine on our keyspace, its network on our transport.
 
+mod append;
 mod engine;
 mod log;
 mod machine;
 mod network;
 mod open;
+mod serve;
 #[cfg(test)]
 mod suite;
 mod types;

@@ -2,12 +2,16 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use futures::{Stream, StreamExt as _};
 use openraft::{
+    OptionalSend,
+    base::{BoxFuture, BoxStream},
     error::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
     network::{RPCOption, RPCTypes, RaftNetworkFactory, v2::RaftNetworkV2},
     raft::{
-        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
-        TransferLeaderResponse, VoteRequest, VoteResponse,
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
+        StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
+        VoteResponse,
     },
     type_config::alias::SnapshotOf,
 };
@@ -15,11 +19,13 @@ use swarmer_model::NodeId;
 
 use super::wire::decode_reply;
 use super::{
+    append::Appender,
     machine::blocking,
     types::{Types, Vote},
     wire::{Reply, Request, SNAPSHOT_CHUNK_BYTES, SnapshotChunk, SnapshotReply, request},
 };
 use crate::{
+    latency::Latencies,
     snapshot::SnapshotFile,
     transport::{Transport, TransportError},
 };
@@ -32,21 +38,27 @@ const CHUNK_DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) struct Network {
     pub(crate) node: u64,
     pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) latencies: Arc<Latencies>,
 }
 
 impl RaftNetworkFactory<Types> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, _: &openraft::EmptyNode) -> Peer {
-        Peer { node: self.node, target, transport: self.transport.clone() }
+        let transport = self.transport.clone();
+        let latency = self.latencies.of(NodeId(target));
+        let appender = Appender::new(self.node, target, transport.clone(), latency);
+        Peer { node: self.node, target, transport, appender }
     }
 }
 
-/// Another node.
+/// Another node, for one use: the engine has one for heartbeats, one for entries and more for the
+/// rest, so that a heartbeat never waits for entries that the other side still writes to its disk.
 pub(crate) struct Peer {
     node: u64,
     target: u64,
     transport: Arc<dyn Transport>,
+    appender: Appender,
 }
 
 impl Peer {
@@ -62,20 +74,28 @@ impl Peer {
         // The transport keeps the deadline too; this is for one that does not.
         let timeout = Timeout { action, id: self.node, target: self.target, timeout: deadline };
         let answer = match tokio::time::timeout(deadline, call).await {
-            Err(_) | Ok(Err(TransportError::Timeout)) => return Err(timeout.into()),
-            Ok(Err(TransportError::Unreachable(why))) => {
-                return Err(Unreachable::from_string(why).into());
-            }
-            Ok(Err(TransportError::Failed(why))) => {
-                return Err(NetworkError::from_string(why).into());
-            }
+            Err(_) => return Err(timeout.into()),
+            Ok(Err(error)) => return Err(rpc_error(error, timeout)),
             Ok(Ok(answer)) => answer,
         };
         decode_reply(&answer).map_err(|error| broken(&error).into())
     }
+}
 
-    fn odd(&self) -> RPCError<Types> {
-        NetworkError::from_string("the answer does not fit the request").into()
+/// The answers to a stream of AppendEntries.
+pub(super) type Answers<'s> = BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>;
+
+/// An answer that no request could have.
+pub(super) fn odd() -> RPCError<Types> {
+    NetworkError::from_string("the answer does not fit the request").into()
+}
+
+/// What became of a message, in the engine's words.
+pub(super) fn rpc_error(error: TransportError, timeout: Timeout<Types>) -> RPCError<Types> {
+    match error {
+        TransportError::Timeout => timeout.into(),
+        TransportError::Unreachable(why) => Unreachable::from_string(why).into(),
+        TransportError::Failed(why) => NetworkError::from_string(why).into(),
     }
 }
 
@@ -87,14 +107,25 @@ impl RaftNetworkV2<Types> for Peer {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        let starts_log = rpc.prev_log_id.is_none();
-        let request = Request::Append(rpc);
-        match self.call(RPCTypes::AppendEntries, request, option.hard_ttl()).await? {
-            // Nothing can conflict with the beginning of the log.
-            Reply::Append(AppendEntriesResponse::Conflict) if starts_log => Err(self.odd()),
-            Reply::Append(response) => Ok(response),
-            _ => Err(self.odd()),
-        }
+        let one = futures::stream::iter([rpc]);
+        let mut answers = self.appender.run(one, option.hard_ttl()).await?;
+        let answer = answers.next().await.unwrap_or_else(|| Err(odd()))?;
+        Ok(match answer {
+            Ok(matching) => AppendEntriesResponse::PartialSuccess(matching),
+            Err(StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,
+            Err(StreamAppendError::HigherVote(vote)) => AppendEntriesResponse::HigherVote(vote),
+        })
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<Answers<'s>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move { self.appender.run(input, option.hard_ttl()).await })
     }
 
     async fn vote(
@@ -104,7 +135,7 @@ impl RaftNetworkV2<Types> for Peer {
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         match self.call(RPCTypes::Vote, Request::Vote(rpc), option.hard_ttl()).await? {
             Reply::Vote(response) => Ok(response),
-            _ => Err(self.odd()),
+            _ => Err(odd()),
         }
     }
 
@@ -115,7 +146,7 @@ impl RaftNetworkV2<Types> for Peer {
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         match self.call(RPCTypes::Vote, Request::PreVote(rpc), option.hard_ttl()).await? {
             Reply::Vote(response) => Ok(response),
-            _ => Err(self.odd()),
+            _ => Err(odd()),
         }
     }
 
@@ -152,7 +183,7 @@ impl RaftNetworkV2<Types> for Peer {
                     Reply::Snapshot(SnapshotReply::Restart(why)) => {
                         return Err(NetworkError::from_string(why).into());
                     }
-                    _ => return Err(self.odd().into()),
+                    _ => return Err(odd().into()),
                 }
             }
         };
@@ -171,7 +202,7 @@ impl RaftNetworkV2<Types> for Peer {
         match self.call(RPCTypes::TransferLeader, request, option.hard_ttl()).await? {
             Reply::Transfer(Ok(())) => Ok(Ok(())),
             Reply::Transfer(Err(why)) => Err(NetworkError::from_string(why).into()),
-            _ => Err(self.odd()),
+            _ => Err(odd()),
         }
     }
 }

@@ -4,8 +4,8 @@ use std::{io, time::Duration};
 
 use bytes::Bytes;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest, VoteRequest,
+    VoteResponse,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use swarmer_model::NodeId;
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The first byte of every message: the version of all that follows.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// One snapshot chunk at most.
 pub(crate) const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
@@ -28,9 +28,20 @@ pub(crate) struct Envelope {
     pub(crate) request: Request,
 }
 
+/// A message of an ordered channel.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Append {
+    /// As in [`Envelope`].
+    pub(crate) to: u64,
+    pub(crate) rpc: AppendEntriesRequest<Types>,
+}
+
+/// The answer to an [`Append`]; any but a success is the last one on its channel.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Appended(pub(crate) StreamAppendResult<Types>);
+
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
-    Append(AppendEntriesRequest<Types>),
     Vote(VoteRequest<Types>),
     PreVote(VoteRequest<Types>),
     Snapshot(SnapshotChunk),
@@ -53,7 +64,6 @@ pub(crate) struct SnapshotChunk {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
-    Append(AppendEntriesResponse<Types>),
     Vote(VoteResponse<Types>),
     Snapshot(SnapshotReply),
     Transfer(Result<(), String>),

@@ -11,14 +11,18 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::{StreamExt as _, stream::BoxStream};
 use parking_lot::Mutex;
 use swarmer_model::NodeId;
 use swarmer_raft::{
-    Config, Handle, Outcome, Raft, Transport, TransportError, Txn,
+    Channel, ChannelReceiver, ChannelSender, Config, Handle, Outcome, Raft, RaftError, Transport,
+    TransportError, Txn,
     disk::{Disk, RealDisk, SimDisk},
 };
 
 pub(crate) const SOON: Duration = Duration::from_secs(10);
+/// What a channel takes: more than an engine may have in flight.
+const IN_FLIGHT: usize = 64;
 
 #[derive(Default)]
 struct Links {
@@ -27,6 +31,8 @@ struct Links {
     cut: BTreeSet<(NodeId, NodeId)>,
     /// Answers of proposals that are still to be lost.
     lose_answers: usize,
+    /// Channels that were opened.
+    opened: usize,
 }
 
 /// The network: which handles there are, and who cannot reach whom.
@@ -54,6 +60,10 @@ impl Net {
         }
     }
 
+    pub(crate) fn opened(&self) -> usize {
+        self.0.lock().opened
+    }
+
     pub(crate) fn heal(&self) {
         self.0.lock().cut.clear();
     }
@@ -71,23 +81,14 @@ impl Transport for Port {
         body: Bytes,
         deadline: Duration,
     ) -> Result<Bytes, TransportError> {
-        let find = || {
-            let links = self.net.0.lock();
-            if links.cut.contains(&(self.node, target)) {
-                return None;
-            }
-            links.nodes.get(&target).cloned()
-        };
-        let Some(handle) = find() else {
-            return Err(TransportError::Unreachable("cut".to_owned()));
-        };
-        // The sixth variant after version and the intended node: a proposal.
+        let handle = self.reach(target)?;
+        // The fifth variant after version and the intended node: a proposal.
         let proposal = {
             let mut rest = &body[1..];
             while rest[0] & 0x80 != 0 {
                 rest = &rest[1..];
             }
-            rest[1] == 5
+            rest[1] == 4
         };
         let answer = tokio::time::timeout(deadline, handle.handle_message(self.node, body));
         let answer = match answer.await {
@@ -104,6 +105,81 @@ impl Transport for Port {
             return Err(TransportError::Failed("the answer was lost".to_owned()));
         }
         Ok(answer)
+    }
+
+    async fn open(&self, target: NodeId, _: Duration) -> Result<Channel, TransportError> {
+        let handle = self.reach(target)?;
+        self.net.0.lock().opened += 1;
+        let (sender, messages) = futures::channel::mpsc::channel(IN_FLIGHT);
+        let answers = handle.serve_appends(self.node, messages).boxed();
+        let line = |from, to| Line { net: self.net.clone(), from, to };
+        let sender = Sender { line: line(self.node, target), messages: sender };
+        let receiver = Receiver { line: line(target, self.node), answers: Mutex::new(answers) };
+        Ok(Channel { sender: Box::new(sender), receiver: Box::new(receiver) })
+    }
+}
+
+/// One direction of a channel.
+struct Line {
+    net: Net,
+    from: NodeId,
+    to: NodeId,
+}
+
+impl Line {
+    fn check(&self) -> Result<(), TransportError> {
+        let links = self.net.0.lock();
+        if links.cut.contains(&(self.from, self.to)) {
+            return Err(TransportError::Failed("cut".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+struct Sender {
+    line: Line,
+    messages: futures::channel::mpsc::Sender<Bytes>,
+}
+
+#[async_trait]
+impl ChannelSender for Sender {
+    fn push(&mut self, message: Bytes) {
+        if self.line.check().is_ok() {
+            // The other side may have closed the channel; its answers end then.
+            let sent = self.messages.try_send(message);
+            assert!(!sent.is_err_and(|error| error.is_full()), "more in flight than is allowed");
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), TransportError> {
+        self.line.check()
+    }
+}
+
+struct Receiver {
+    line: Line,
+    answers: Mutex<BoxStream<'static, Result<Bytes, RaftError>>>,
+}
+
+#[async_trait]
+impl ChannelReceiver for Receiver {
+    async fn receive(&mut self) -> Result<Bytes, TransportError> {
+        let answer = self.answers.get_mut().next().await;
+        self.line.check()?;
+        match answer {
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(error)) => Err(TransportError::Failed(error.to_string())),
+            None => Err(TransportError::Failed("closed".to_owned())),
+        }
+    }
+}
+
+impl Port {
+    fn reach(&self, target: NodeId) -> Result<Handle, TransportError> {
+        let links = self.net.0.lock();
+        let cut = links.cut.contains(&(self.node, target));
+        let handle = links.nodes.get(&target).filter(|_| !cut).cloned();
+        handle.ok_or_else(|| TransportError::Unreachable("cut".to_owned()))
     }
 }
 
