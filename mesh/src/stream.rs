@@ -185,6 +185,9 @@ impl ResetCode {
     pub const INTERNAL: Self = Self(0x1a);
     /// The deadline that came with the request has passed; what was done is not known.
     pub const DEADLINE: Self = Self(0x1b);
+    /// The sender speaks for a workload that, to the receiver's knowledge, is not its own; not
+    /// started.
+    pub const NOT_ENTITLED: Self = Self(0x1c);
 
     /// Whether the receiver says that it did nothing, so that the request may be sent elsewhere.
     pub const fn not_started(self) -> bool {
@@ -197,6 +200,7 @@ impl ResetCode {
                 | Self::UNKNOWN_KIND
                 | Self::UNKNOWN_VERSION
                 | Self::EXPIRED
+                | Self::NOT_ENTITLED
         )
     }
 
@@ -207,6 +211,7 @@ impl ResetCode {
             Self::STALE => codes::STALE,
             Self::OVERLOADED => codes::OVERLOADED,
             Self::REFUSED => codes::REFUSED,
+            Self::NOT_ENTITLED => codes::NOT_ENTITLED,
             Self::UNKNOWN_KIND | Self::UNKNOWN_VERSION => codes::UNKNOWN_STREAM,
             Self::TOO_LARGE => codes::TOO_LARGE,
             Self::EXPIRED => codes::EXPIRED,

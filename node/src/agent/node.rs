@@ -305,6 +305,7 @@ impl Agent {
         let catalog = Catalog::follow(gossip.subscribe(), &desired, self.shutdown.clone());
         let dispatcher = Dispatcher::new(crate::dispatch::Deps {
             node,
+            cluster: grant.cluster,
             name: self.config.name.clone(),
             desired: desired.clone(),
             catalog: catalog.clone(),

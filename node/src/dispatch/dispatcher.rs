@@ -16,7 +16,7 @@ use swarmer_mesh::{
     stream::StreamKind,
     transport,
 };
-use swarmer_model::NodeId;
+use swarmer_model::{ClusterId, NodeId};
 use swarmer_runtime::CallContext;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +24,7 @@ use crate::{
     codes,
     desired::{DesiredStore, FunctionEntry},
     dispatch::{
-        Catalog,
+        Catalog, Refusals, Source,
         body::{to_mesh, to_runtime},
     },
     functions::FunctionManager,
@@ -43,8 +43,8 @@ const MAX_NODES_TRIED: usize = 8;
 pub(crate) struct Call {
     /// When the caller stops waiting.
     pub(crate) deadline: Instant,
-    /// The workload that calls; none from outside.
-    pub(crate) source: Option<String>,
+    /// The function of this node that calls; none from outside.
+    pub(crate) source: Option<Source>,
     /// How many nodes the call has passed.
     pub(crate) hop: u8,
     /// The W3C `traceparent`.
@@ -56,6 +56,7 @@ pub(crate) struct Call {
 /// What the dispatcher is made from.
 pub(crate) struct Deps {
     pub(crate) node: NodeId,
+    pub(crate) cluster: ClusterId,
     pub(crate) name: String,
     pub(crate) desired: DesiredStore,
     pub(crate) catalog: Catalog,
@@ -75,6 +76,7 @@ struct Inner {
     outlier: Mutex<Outlier>,
     budget: Mutex<RetryBudget>,
     name_header: HeaderValue,
+    refusals: Refusals,
 }
 
 /// How one attempt failed.
@@ -96,6 +98,7 @@ impl Dispatcher {
                 outlier: Mutex::new(Outlier::new(OutlierConfig::default())),
                 budget: Mutex::new(RetryBudget::new(RetryBudgetConfig::default(), now)),
                 name_header,
+                refusals: Refusals::default(),
                 deps,
             }),
         }
@@ -103,6 +106,11 @@ impl Dispatcher {
 
     pub(crate) fn deps(&self) -> &Deps {
         &self.inner.deps
+    }
+
+    /// What was refused because it was not the other node's to do.
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.inner.refusals
     }
 
     /// Routes a request that came in from outside.
@@ -410,15 +418,22 @@ impl Dispatcher {
             version: Some(version),
         };
         let mut head = CallHead::from_parts(parts, destination);
-        head.source.clone_from(&call.source);
         head.hop = call.hop;
         head.revision = entry.changed;
+        if let Some(source) = &call.source {
+            head.revision = head.revision.max(source.changed);
+            head.source = Some(source.workload.clone());
+        }
         head.trace.traceparent = call.traceparent.to_string();
         let failed = |error: CallError| {
             let detail =
                 format!("{} version {version} on node {}: {error}", entry.id, self.node_name(node));
-            let node_fault =
-                matches!(error, CallError::Unreachable { .. } | CallError::Broken { .. });
+            let node_fault = matches!(
+                error,
+                CallError::Unreachable { .. }
+                    | CallError::Broken { .. }
+                    | CallError::WrongServer { .. }
+            );
             let problem = Problem::new(swarmer_model::Coded::code(&error), detail);
             let problem = if error.not_started() { problem.retry_after(1) } else { problem };
             Failed { error, problem, node_fault }
@@ -440,6 +455,9 @@ impl Dispatcher {
             () = call.cancel.cancelled() => return Err(failed(CallError::Cancelled)),
             response = sent => response.map_err(failed)?,
         };
+        if let Some(served) = response.extensions().get::<Served>() {
+            self.served_well(node, entry, version, served).map_err(failed)?;
+        }
         let served = response.extensions().get::<Served>().map_or(node, |served| served.node);
         if let Ok(name) = HeaderValue::from_str(&self.node_name(served)) {
             response.headers_mut().insert("x-swarmer-node", name);

@@ -13,7 +13,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use swarmer_mesh::call::Body as MeshBody;
+use swarmer_mesh::{call::Body as MeshBody, identity::Workload};
 use swarmer_model::ClusterId;
 use swarmer_runtime::{Body, Egress, EgressContext, EgressError, EgressOptions, FunctionKey};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     codes,
     dispatch::{
-        Call, Dispatcher,
+        Call, Dispatcher, Source,
         body::{from_http, to_runtime},
         trace::new_traceparent,
     },
@@ -81,12 +81,20 @@ impl MeshEgress {
         let Some(entry) = desired.function(namespace, name).cloned() else {
             return Err(EgressError::NotFound(format!("there is no function {namespace}/{name}")));
         };
+        let changed = desired.function(&from.namespace, &from.name).map_or(0, |own| own.changed);
         drop(desired);
+        let source = Source {
+            workload: Workload {
+                cluster: self.cluster,
+                namespace: Arc::clone(&from.namespace),
+                name: Arc::clone(&from.name),
+                component: context.digest,
+            },
+            changed,
+        };
         let cancel = CancellationToken::new();
         // The guest's side drops this future when it is stopped; what it started ends with it.
         let guard = cancel.clone().drop_guard();
-        let source =
-            format!("spiffe://{}.swarmer/ns/{}/fn/{}", self.cluster, from.namespace, from.name);
         let traceparent = request.headers().get("traceparent").and_then(|t| t.to_str().ok());
         let traceparent: Arc<str> = match traceparent.map(Arc::from).or(context.traceparent) {
             Some(traceparent) => traceparent,

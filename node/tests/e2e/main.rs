@@ -7,6 +7,7 @@ mod cluster;
 mod common;
 mod dev;
 mod docs;
+mod entitled;
 mod foundings;
 mod functions;
 mod kill;
