@@ -12,8 +12,8 @@ use clap::Args;
 use http_body_util::BodyExt as _;
 use swarmer_model::Digest;
 use swarmer_runtime::{
-    Artifact, CallContext, Config, FunctionConfig, FunctionKey, NoEgress, Runtime, TracingSink,
-    empty,
+    Artifact, CallContext, Config, FunctionConfig, FunctionKey, NoEgress, NoImages, Runtime,
+    TracingSink, empty,
 };
 
 use crate::{
@@ -135,7 +135,7 @@ impl Deploy {
 
 fn runtime(folder: &Path) -> Result<Runtime> {
     let config = Config::new(folder.join("images"));
-    Ok(Runtime::build(config, Arc::new(NoEgress), Arc::new(TracingSink))?)
+    Ok(Runtime::build(config, Arc::new(NoEgress), Arc::new(TracingSink), Arc::new(NoImages))?)
 }
 
 fn row(what: &str, times: &Histogram) {

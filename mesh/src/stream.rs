@@ -100,6 +100,8 @@ stream_kinds! {
     Snapshot = 10, "snapshot", Data;
     /// Log lines and other observations asked for by an operator.
     Observe = 11, "observe", Data;
+    /// A compiled image of a component.
+    Image = 12, "image", Data;
 }
 
 impl StreamKind {

@@ -2,12 +2,14 @@
 //! names them.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use quinn::{RecvStream, SendStream};
 use serde::{Deserialize, Serialize};
 use swarmer_mesh::{
@@ -32,6 +34,8 @@ const TRANSFER_DEADLINE: Duration = Duration::from_secs(60);
 const MAX_MESSAGE: usize = 4096;
 /// One read from disk on the way to the network.
 const CHUNK: usize = 64 << 10;
+/// Senders of artifacts that are remembered: those of the last deploys.
+const MAX_ORIGINS: usize = 256;
 
 #[derive(Serialize, Deserialize)]
 enum Ask {
@@ -63,11 +67,13 @@ pub(crate) struct Replicator {
     store: ArtifactStore,
     transport: Handle,
     members: Arc<OnceLock<watch::Receiver<Arc<swarmer_gossip::Members>>>>,
+    /// Who sent artifacts here, the last ones: who takes a component in has compiled it too.
+    origins: Arc<Mutex<VecDeque<(Digest, NodeId)>>>,
 }
 
 impl Replicator {
     pub(crate) fn new(node: NodeId, store: ArtifactStore, transport: Handle) -> Self {
-        Self { node, store, transport, members: Arc::default() }
+        Self { node, store, transport, members: Arc::default(), origins: Arc::default() }
     }
 
     /// From now on members are known.
@@ -75,13 +81,31 @@ impl Replicator {
         let _ = self.members.set(members);
     }
 
-    /// The other living members in the order in which they hold this artifact.
-    fn holders(&self, digest: &Digest) -> Vec<NodeId> {
+    /// The other living members.
+    pub(crate) fn living(&self) -> Vec<NodeId> {
         let Some(members) = self.members.get() else { return Vec::new() };
-        let key = digest.hex();
         let members = members.borrow();
         let alive = members.iter().filter(|m| m.state.is_active() && m.node != self.node);
-        let mut nodes: Vec<NodeId> = alive.map(|member| member.node).collect();
+        alive.map(|member| member.node).collect()
+    }
+
+    /// Which node sent this artifact here a while ago, if one did.
+    pub(crate) fn origin(&self, digest: &Digest) -> Option<NodeId> {
+        let origins = self.origins.lock();
+        origins.iter().find(|(sent, _)| sent == digest).map(|(_, node)| *node)
+    }
+
+    fn note_origin(&self, digest: Digest, node: NodeId) {
+        let mut origins = self.origins.lock();
+        origins.retain(|(sent, _)| *sent != digest);
+        origins.truncate(MAX_ORIGINS - 1);
+        origins.push_front((digest, node));
+    }
+
+    /// The other living members in the order in which they hold this artifact.
+    pub(crate) fn holders(&self, digest: &Digest) -> Vec<NodeId> {
+        let key = digest.hex();
+        let mut nodes = self.living();
         nodes.sort_by_key(|node| std::cmp::Reverse(swarmer_scheduler::score(&key, *node)));
         nodes
     }
@@ -173,9 +197,9 @@ impl Replicator {
     }
 
     /// Serves one transfer that another node began.
-    pub(crate) async fn serve(&self, mut send: SendStream, mut recv: RecvStream) {
-        let served =
-            tokio::time::timeout(TRANSFER_DEADLINE, self.answer(&mut send, &mut recv)).await;
+    pub(crate) async fn serve(&self, peer: NodeId, mut send: SendStream, mut recv: RecvStream) {
+        let answering = self.answer(peer, &mut send, &mut recv);
+        let served = tokio::time::timeout(TRANSFER_DEADLINE, answering).await;
         let problem = match served {
             Ok(Ok(())) => {
                 let _ = send.finish();
@@ -194,7 +218,12 @@ impl Replicator {
         }
     }
 
-    async fn answer(&self, send: &mut SendStream, recv: &mut RecvStream) -> Outcome<()> {
+    async fn answer(
+        &self,
+        peer: NodeId,
+        send: &mut SendStream,
+        recv: &mut RecvStream,
+    ) -> Outcome<()> {
         match read(recv).await? {
             Ask::Fetch { digest } => {
                 let Some((mut file, bytes)) = self.store.open_file(&digest).await? else {
@@ -213,6 +242,7 @@ impl Replicator {
                 }
             }
             Ask::Push { digest, bytes } => {
+                self.note_origin(digest, peer);
                 if self.store.has(&digest).await {
                     return write(send, &Reply::Held).await;
                 }

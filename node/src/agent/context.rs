@@ -10,7 +10,7 @@ use swarmer_mesh::{identity::Fingerprint, transport};
 use swarmer_model::{ClusterId, NodeId};
 
 use crate::{
-    agent::{Control, Replicator, authority::NodeAuthority},
+    agent::{Control, Images, Replicator, authority::NodeAuthority},
     artifacts::ArtifactStore,
     desired::DesiredStore,
     dispatch::{Catalog, Dispatcher},
@@ -37,6 +37,7 @@ pub(crate) struct Context {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) artifacts: ArtifactStore,
     pub(crate) replicator: Replicator,
+    pub(crate) images: Images,
     pub(crate) logs: LogBook,
     /// What a join token pins.
     pub(crate) ca_fingerprint: Fingerprint,

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::{
-        Context, Control, Replicator,
+        Context, Control, Images, Replicator,
         admission::PeerBook,
         api_tls::ApiCertificate,
         authority::NodeAuthority,
@@ -286,12 +286,14 @@ impl Agent {
                 .await?;
         let replicator = Replicator::new(node, artifacts.clone(), self.transport.clone());
         replicator.set_members(gossip.subscribe());
+        let images = Images::new(node, self.transport.clone(), replicator.clone());
         let egress = MeshEgress::new(grant.cluster)?;
         let logs = LogBook::default();
         let runtime = Runtime::build(
             runtime_config(self.dir.path(), &self.config)?,
             Arc::clone(&egress) as Arc<dyn swarmer_runtime::Egress>,
             Arc::new(logs.clone()),
+            Arc::new(images.clone()),
         )
         .map_err(|error| Problem::of(&error, "starting the runtime"))?;
         let functions = FunctionManager::new(functions::Deps {
@@ -302,6 +304,7 @@ impl Agent {
             desired: desired.clone(),
             gossip: gossip.clone(),
         });
+        images.set_parts(functions.clone(), runtime.handle(), desired.clone());
         let catalog = Catalog::follow(gossip.subscribe(), &desired, self.shutdown.clone());
         let dispatcher = Dispatcher::new(crate::dispatch::Deps {
             node,
@@ -329,6 +332,7 @@ impl Agent {
             dispatcher: dispatcher.clone(),
             artifacts,
             replicator,
+            images,
             logs,
             ca_fingerprint: fingerprint(&grant)?,
             authority: NodeAuthority::from_grant(&grant)?.map(Arc::new),

@@ -59,7 +59,11 @@ impl StreamHandler for Streams {
                 None => not_started(send),
             },
             StreamKind::Artifact => match self.slots.context.get() {
-                Some(context) => context.replicator.serve(send, recv).await,
+                Some(context) => context.replicator.serve(peer.node, send, recv).await,
+                None => not_started(send),
+            },
+            StreamKind::Image => match self.slots.context.get() {
+                Some(context) => context.images.serve(peer.node, send, recv).await,
                 None => not_started(send),
             },
             StreamKind::Feed => self.feed(send, recv).await,

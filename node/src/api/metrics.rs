@@ -121,6 +121,11 @@ fn functions(text: &mut Text, context: &Context) {
     text.gauge("swarmer_runtime_pool_taken", "Instances that exist.", pool.taken as f64);
     text.gauge("swarmer_runtime_pool_waiting", "Calls that wait for a slot.", pool.waiting as f64);
     text.gauge("swarmer_runtime_functions", "Versions that are loaded.", pool.functions as f64);
+    let images = context.runtime.image_counts();
+    let help = "Components compiled on this node.";
+    text.counter("swarmer_runtime_compilations_total", help, images.compiled as f64);
+    let help = "Compiled images taken from other nodes.";
+    text.counter("swarmer_runtime_images_fetched_total", help, images.fetched as f64);
     let all = context.functions.status();
     type Read = fn(&swarmer_runtime::Usage) -> f64;
     let columns: [(&str, &str, &str, Read); 12] = [

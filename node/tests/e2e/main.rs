@@ -10,4 +10,5 @@ mod docs;
 mod entitled;
 mod foundings;
 mod functions;
+mod images;
 mod kill;

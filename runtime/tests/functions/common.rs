@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use swarmer_model::Digest;
 use swarmer_runtime::{
     Artifact, Body, BodyError, CallContext, Config, Egress, Function, FunctionConfig, FunctionKey,
-    Handle, LogLine, LogSink, NoEgress, Runtime, empty,
+    Handle, ImageSource, LogLine, LogSink, NoEgress, NoImages, Runtime, empty,
 };
 
 #[derive(Default)]
@@ -50,8 +50,26 @@ impl Bench {
         config.pool_instances = 64;
         config.guest_threads = 2;
         change(&mut config);
+        Self::build(dir, config, egress, Arc::new(NoImages))
+    }
+
+    /// One that asks others for images before it compiles.
+    pub(crate) fn beside(images: Arc<dyn ImageSource>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::new(dir.path().join("images"));
+        config.pool_instances = 64;
+        config.guest_threads = 2;
+        Self::build(dir, config, Arc::new(NoEgress), images)
+    }
+
+    fn build(
+        dir: tempfile::TempDir,
+        config: Config,
+        egress: Arc<dyn Egress>,
+        images: Arc<dyn ImageSource>,
+    ) -> Self {
         let lines = Arc::new(Lines::default());
-        let runtime = Runtime::build(config, egress, lines.clone()).unwrap();
+        let runtime = Runtime::build(config, egress, lines.clone(), images).unwrap();
         let handle = runtime.handle();
         Self { dir, handle, lines, _runtime: runtime, next: AtomicU32::new(1) }
     }
