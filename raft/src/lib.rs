@@ -29,7 +29,7 @@ pub mod wal;
 
 pub use client::Client;
 pub use error::{FeedError, RaftError};
-pub use follower::{Feed, Follower};
+pub use follower::{Feed, FeedKey, FeedSigner, FeedTrust, Follower, VoterKeys};
 pub use handle::Handle;
 pub use keyspace::ChainHash;
 pub use raft::{Config, Raft, Timing};

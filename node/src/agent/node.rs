@@ -14,7 +14,7 @@ use swarmer_mesh::{
     transport::{self, Dependencies, GossipSocket, Transport},
 };
 use swarmer_model::Coded as _;
-use swarmer_raft::{Follower, Raft, RaftError, disk::RealDisk};
+use swarmer_raft::{FeedSigner, FeedTrust, Follower, Raft, RaftError, disk::RealDisk};
 use swarmer_runtime::Runtime;
 use tokio::{
     net::TcpListener,
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     agent::{
         Context, Control, Images, Replicator,
-        admission::PeerBook,
+        admission::{PeerBook, SigningKey},
         api_tls::ApiCertificate,
         authority::NodeAuthority,
         bootstrap::bootstrap,
@@ -438,6 +438,13 @@ impl Agent {
             let raft = joined(opened)?
                 .map_err(|error| Problem::of(&error, "opening the control state"))?;
             let handle = raft.handle();
+            let signer = FeedSigner {
+                cluster: grant.cluster,
+                node,
+                boot: self.dir.meta().boot,
+                key: Arc::new(SigningKey(self.key.clone())),
+            };
+            let _ = self.slots.feed_signer.set(signer);
             let _ = self.slots.raft.set(handle.clone());
             if grant.maker {
                 let (handle, grant) = (handle.clone(), grant.clone());
@@ -451,7 +458,9 @@ impl Agent {
             }
             return Ok(Control::Voter(handle));
         }
-        let opened = self.io.spawn(async move { Follower::open(node, &dir, disk).await }).await;
+        let trust = FeedTrust { cluster: grant.cluster, voters: Arc::new(self.book.clone()) };
+        let opening = async move { Follower::open(node, &dir, disk, trust).await };
+        let opened = self.io.spawn(opening).await;
         let follower =
             joined(opened)?.map_err(|error| Problem::of(&error, "opening the control state"))?;
         let client = swarmer_raft::Client::new(
