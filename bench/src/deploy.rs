@@ -12,8 +12,8 @@ use clap::Args;
 use http_body_util::BodyExt as _;
 use swarmer_model::Digest;
 use swarmer_runtime::{
-    Artifact, CallContext, Config, FunctionConfig, FunctionKey, NoEgress, Runtime, TracingSink,
-    WorkThreads, empty,
+    Artifact, CallContext, Config, FunctionConfig, FunctionKey, NoEgress, NoImages, Runtime,
+    TracingSink, WorkThreads, empty,
 };
 
 use crate::{
@@ -137,7 +137,13 @@ impl Deploy {
 fn runtime(folder: &Path, threads: &WorkThreads) -> Result<Runtime> {
     let config = Config::new(folder.join("images"));
     let guests = threads.handle().clone();
-    Ok(Runtime::build(config, guests, Arc::new(NoEgress), Arc::new(TracingSink))?)
+    Ok(Runtime::build(
+        config,
+        guests,
+        Arc::new(NoEgress),
+        Arc::new(TracingSink),
+        Arc::new(NoImages),
+    )?)
 }
 
 fn row(what: &str, times: &Histogram) {

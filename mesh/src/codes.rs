@@ -131,6 +131,13 @@ pub const REFUSED: Code = Code::new(
     "A node does not allow what was asked of it.",
     "The log of the node named says which rule decided.",
 );
+/// A node speaks for, or answers as, a function that is not its own.
+pub const NOT_ENTITLED: Code = Code::new(
+    "SW-MESH-NOT-ENTITLED",
+    403,
+    "A node spoke for, or answered as, a function that is neither placed on it nor has it as a candidate.",
+    "Look whether the nodes named see the same revision in `swarmer status`; if they do, distrust the node and remove it.",
+);
 /// The work was broken off.
 pub const CANCELLED: Code = Code::new(
     "SW-MESH-CANCELLED",
@@ -202,6 +209,7 @@ pub const ALL: &[Code] = &[
     STALE,
     NOT_STARTED,
     REFUSED,
+    NOT_ENTITLED,
     CANCELLED,
     UNKNOWN_STREAM,
     TOO_LARGE,

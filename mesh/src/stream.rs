@@ -105,6 +105,8 @@ stream_kinds! {
     Observe = 11, "observe", Data;
     /// AppendEntries of a Raft leader: many messages, each answered in its turn.
     RaftAppend = 12, "raft-append", Control;
+    /// A compiled image of a component.
+    Image = 13, "image", Data;
 }
 
 impl StreamKind {
@@ -190,6 +192,9 @@ impl ResetCode {
     pub const INTERNAL: Self = Self(0x1a);
     /// The deadline that came with the request has passed; what was done is not known.
     pub const DEADLINE: Self = Self(0x1b);
+    /// The sender speaks for a workload that, to the receiver's knowledge, is not its own; not
+    /// started.
+    pub const NOT_ENTITLED: Self = Self(0x1c);
 
     /// Whether the receiver says that it did nothing, so that the request may be sent elsewhere.
     pub const fn not_started(self) -> bool {
@@ -202,6 +207,7 @@ impl ResetCode {
                 | Self::UNKNOWN_KIND
                 | Self::UNKNOWN_VERSION
                 | Self::EXPIRED
+                | Self::NOT_ENTITLED
         )
     }
 
@@ -212,6 +218,7 @@ impl ResetCode {
             Self::STALE => codes::STALE,
             Self::OVERLOADED => codes::OVERLOADED,
             Self::REFUSED => codes::REFUSED,
+            Self::NOT_ENTITLED => codes::NOT_ENTITLED,
             Self::UNKNOWN_KIND | Self::UNKNOWN_VERSION => codes::UNKNOWN_STREAM,
             Self::TOO_LARGE => codes::TOO_LARGE,
             Self::EXPIRED => codes::EXPIRED,

@@ -81,6 +81,13 @@ pub const BAD_FEED: Code = Code::new(
     "The feed of the desired state has a gap, goes back, or its hash chain does not fit.",
     "The node asks for the feed again by itself; if it lasts, the sender's state is damaged.",
 );
+/// A frame of the feed is not signed by a voter.
+pub const FEED_SIGNATURE: Code = Code::new(
+    "SW-RAFT-FEED-SIGNATURE",
+    502,
+    "The feed of the desired state is not signed by a voter of this cluster.",
+    "The node turns to another voter by itself; if it lasts, distrust the node that the message names.",
+);
 /// The part was shut down.
 pub const SHUT_DOWN: Code = Code::new(
     "SW-RAFT-SHUT-DOWN",
@@ -102,5 +109,6 @@ pub const ALL: &[Code] = &[
     MEMBERSHIP,
     BAD_MESSAGE,
     BAD_FEED,
+    FEED_SIGNATURE,
     SHUT_DOWN,
 ];

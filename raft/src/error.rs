@@ -148,6 +148,14 @@ pub enum FeedError {
         /// Where.
         revision: Revision,
     },
+    /// Nobody vouches for it whom this node knows as a voter of the cluster.
+    #[error(
+        "feed frame is not signed by a voter of this cluster; it names node {node} as its signer"
+    )]
+    Signature {
+        /// Who is said to have signed.
+        node: NodeId,
+    },
     /// A snapshot chunk without a beginning, out of order, or with a wrong digest.
     #[error("snapshot in the feed is broken: {0}")]
     Snapshot(String),
@@ -160,6 +168,7 @@ impl Coded for FeedError {
     fn code(&self) -> Code {
         match self {
             Self::Storage(_) => codes::STORAGE,
+            Self::Signature { .. } => codes::FEED_SIGNATURE,
             _ => codes::BAD_FEED,
         }
     }

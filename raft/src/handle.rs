@@ -11,7 +11,7 @@ use crate::{
     adapter::Engine,
     client::Client,
     error::RaftError,
-    follower::Feed,
+    follower::{Feed, FeedSigner},
     keyspace::ChainHash,
     latency::AppendLatency,
     status::Status,
@@ -125,9 +125,10 @@ impl Handle {
         self.status.clone()
     }
 
-    /// A feed for a node that follows, from its position (see [`crate::Follower::position`]).
-    pub fn feed(&self, from: Option<(Revision, ChainHash)>) -> Feed {
-        Feed::new(self.engine.shared().clone(), self.status.clone(), from)
+    /// A feed for a node that follows, from its position (see [`crate::Follower::position`]),
+    /// each frame of it signed.
+    pub fn feed(&self, from: Option<(Revision, ChainHash)>, signer: FeedSigner) -> Feed {
+        Feed::new(self.engine.shared().clone(), self.status.clone(), from, signer)
     }
 
     /// Adds a learner; done on the leader only. Returns when it has caught up or `deadline` is

@@ -30,7 +30,7 @@ pub mod wal;
 
 pub use client::Client;
 pub use error::{FeedError, RaftError};
-pub use follower::{Feed, Follower};
+pub use follower::{Feed, FeedKey, FeedSigner, FeedTrust, Follower, VoterKeys};
 pub use handle::Handle;
 pub use keyspace::ChainHash;
 pub use latency::{APPEND_BOUNDS_MS, AppendLatency};

@@ -7,20 +7,49 @@ mod common;
 use std::sync::Arc;
 
 use common::{Cluster, SOON};
-use swarmer_model::{Coded, NodeId};
+use swarmer_model::{ClusterId, Coded, Digest, NodeId};
 use swarmer_raft::{
-    Client, FeedError, Follower, Outcome, Txn, codes,
+    Client, FeedError, FeedKey, FeedSigner, FeedTrust, Follower, Outcome, Txn, VoterKeys, codes,
     disk::{DiskOp, RealDisk, SimDisk},
 };
 
+const CLUSTER: ClusterId = ClusterId(1);
+/// Where the kind of a frame stands: behind version, node, boot, revision, chain, and a signature
+/// of 32 bytes with its length.
+const KIND: usize = 1 + 1 + 1 + 1 + 32 + 1 + 32;
+
+/// A key that everybody can check: the hash of the node's id and the message.
+struct Key(NodeId);
+
+impl FeedKey for Key {
+    fn sign(&self, message: &[u8]) -> Vec<u8> {
+        Digest::of(&[&self.0.0.to_le_bytes(), message].concat()).0.to_vec()
+    }
+}
+
+/// Nodes 1 to 3 vote.
+struct Voters;
+
+impl VoterKeys for Voters {
+    fn signed_by_voter(&self, node: NodeId, message: &[u8], signature: &[u8]) -> bool {
+        (1..=3).contains(&node.0) && Key(node).sign(message) == signature
+    }
+}
+
+fn signer(node: u64) -> FeedSigner {
+    let node = NodeId(node);
+    FeedSigner { cluster: CLUSTER, node, boot: 1, key: Arc::new(Key(node)) }
+}
+
 async fn open(cluster: &Cluster) -> Follower {
     let disk = Arc::new(RealDisk);
-    Follower::open(NodeId(9), &cluster.path(NodeId(9)), disk).await.unwrap()
+    let trust = FeedTrust { cluster: CLUSTER, voters: Arc::new(Voters) };
+    Follower::open(NodeId(9), &cluster.path(NodeId(9)), disk, trust).await.unwrap()
 }
 
 /// Feeds until the follower is at a revision and knows the voters; gives back the frames.
 async fn feed(cluster: &Cluster, follower: &Follower, revision: u64) -> Vec<bytes::Bytes> {
-    let mut feed = cluster.handle(2).feed(follower.position());
+    let mut feed = cluster.handle(2).feed(follower.position(), signer(2));
     let mut frames = Vec::new();
     while follower.view().revision() < revision || follower.status().voters.is_empty() {
         let frame = tokio::time::timeout(SOON, feed.next()).await.unwrap().unwrap();
@@ -67,7 +96,7 @@ async fn a_follower_equals_a_voter_restarts_writes_and_refuses_forgeries() {
     assert_eq!(follower.status().voters.len(), 3);
     // What was seen already is refused, and so is what leaves something out or was changed.
     let before = follower.position();
-    let batch = frames.iter().find(|f| f[1] == 3).unwrap().clone();
+    let batch = frames.iter().find(|f| f[KIND] == 3).unwrap().clone();
     let repeated = follower.consume(batch).await.unwrap_err();
     assert_eq!(repeated, FeedError::Gap { expected: 42, offered: 41 });
     for i in 0..3 {
@@ -78,19 +107,30 @@ async fn a_follower_equals_a_voter_restarts_writes_and_refuses_forgeries() {
     let ahead = cluster.handle(2).view();
     let mut watch = ahead.watch(Some(r43), "").unwrap();
     assert_eq!(watch.next().await.unwrap().revision, 44);
-    let mut good = cluster.handle(2).feed(before);
+    let mut good = cluster.handle(2).feed(before, signer(2));
     let frame = loop {
         let frame = good.next().await.unwrap();
-        if frame[1] == 3 {
+        if frame[KIND] == 3 {
             break frame;
         }
     };
     let mut forged = frame.to_vec();
     let last = forged.len() - 1;
     forged[last] ^= 1;
-    assert!(follower.consume(forged.into()).await.is_err());
+    let unsigned = FeedError::Signature { node: NodeId(2) };
+    assert_eq!(follower.consume(forged.into()).await, Err(unsigned));
+    // One that is no voter, and a voter of another cluster, serve the same in vain.
+    let stranger = FeedSigner { cluster: ClusterId(2), ..signer(2) };
+    for (signer, node) in [(signer(4), NodeId(4)), (stranger, NodeId(2))] {
+        let mut bad = cluster.handle(2).feed(before, signer);
+        let frame = tokio::time::timeout(SOON, bad.next()).await.unwrap().unwrap();
+        let refused = follower.consume(frame).await.unwrap_err();
+        assert_eq!(refused, FeedError::Signature { node });
+        assert_eq!(refused.code(), codes::FEED_SIGNATURE);
+        assert_eq!(follower.position(), before, "nothing of it is applied");
+    }
     assert_eq!(follower.consume(vec![7].into()).await.unwrap_err().code(), codes::BAD_FEED);
-    // What came before the forged batch was sound and stays; the rest follows by a new feed.
+    // Another feed, of a voter, brings all of it.
     feed(&cluster, &follower, 44).await;
     assert_eq!(follower.view().position(), cluster.handle(1).view().position());
     follower.shutdown().await.unwrap();
@@ -102,14 +142,15 @@ async fn a_follower_that_can_keep_nothing_more_says_so() {
     let cluster = Cluster::start(3).await;
     let disk = Arc::new(SimDisk::new());
     let dir = std::path::Path::new("/follower");
-    let follower = Follower::open(NodeId(9), dir, disk.clone()).await.unwrap();
+    let trust = FeedTrust { cluster: CLUSTER, voters: Arc::new(Voters) };
+    let follower = Follower::open(NodeId(9), dir, disk.clone(), trust).await.unwrap();
     cluster.put(1, "k", "1").await;
     cluster.settle(1).await;
     feed(&cluster, &follower, 1).await;
     disk.fail(DiskOp::Sync, 0, libc::ENOSPC);
     cluster.put(1, "k", "2").await;
     cluster.settle(2).await;
-    let mut feed = cluster.handle(2).feed(follower.position());
+    let mut feed = cluster.handle(2).feed(follower.position(), signer(2));
     let eat = async {
         loop {
             // What comes after the failure is refused, or was taken before it was known.

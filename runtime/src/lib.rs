@@ -2,8 +2,8 @@
 //!
 //! [`Runtime::build`] takes the threads for guests ([`WorkThreads`]) and gives a [`Handle`]. [`Handle::load`] turns
 //! the file of a component into a [`Function`]; [`Function::call`] calls it. What the room needs
-//! of the others it asks for by two traits: [`Egress`] sends the requests of guests, [`LogSink`]
-//! takes their log lines.
+//! of the others it asks for by three traits: [`Egress`] sends the requests of guests, [`LogSink`]
+//! takes their log lines, [`ImageSource`] brings what another node has compiled.
 //!
 //! A component exports `wasi:http/incoming-handler@0.2.x` (a fresh instance for each request) or
 //! `wasi:http/handler@0.3.x` (an instance serves requests one after another). All of WASI is
@@ -32,7 +32,10 @@ mod usage;
 
 pub use body::{Body, empty, from_http, full};
 pub use call::Function;
-pub use compile::{Artifact, ComponentInfo, compile_child_main};
+pub use compile::{
+    Artifact, ComponentInfo, ImageCounts, ImageSource, ImageSum, NewImage, NoImages, SharedImage,
+    compile_child_main,
+};
 pub use config::{
     CompileLimits, Config, DEFAULT_COMPONENT_BYTES, DEFAULT_CONCURRENCY, DEFAULT_MEMORY_BYTES,
     DEFAULT_POOL_INSTANCES, DEFAULT_TIMEOUT, FunctionConfig, QUEUE_PER_SLOT,

@@ -13,7 +13,7 @@ use wasmtime::Engine;
 
 use crate::{
     call::{Function, Gate},
-    compile::{Artifact, ComponentInfo, Components},
+    compile::{Artifact, ComponentInfo, Components, ImageCounts, ImageSource, SharedImage},
     config::{Config, FunctionConfig},
     egress::Egress,
     engine::{self, Ticker},
@@ -79,11 +79,12 @@ impl Runtime {
         guests: tokio::runtime::Handle,
         egress: Arc<dyn Egress>,
         sink: Arc<dyn LogSink>,
+        images: Arc<dyn ImageSource>,
     ) -> Result<Self, RuntimeError> {
         let (engine, slots) = engine::build(config.pool_instances)?;
         let linker = guest::linker(&engine)
             .map_err(|error| RuntimeError::Engine(format!("host interfaces: {error:#}")))?;
-        let components = Components::open(&engine, linker, &config)?;
+        let components = Components::open(&engine, linker, &config, images)?;
         let io = tokio::runtime::Handle::try_current().unwrap_or_else(|_| guests.clone());
         let node = Arc::new(Node {
             ticker: Ticker::start(engine.clone())?,
@@ -144,7 +145,8 @@ async fn expire_idle(shared: std::sync::Weak<Shared>, stop: CancellationToken) {
 }
 
 impl Handle {
-    /// Compiles the component if no image of it is here, links it, and says what it is. This is
+    /// Takes the image of the component from another node, or compiles it, if none is here; links
+    /// it, and says what it is. This is
     /// what a candidate does at deploy, and what refuses a component that cannot run.
     pub async fn prepare(&self, artifact: &Artifact) -> Result<ComponentInfo, LoadError> {
         self.0.components.prepare(artifact).await.map(|(_, info)| info)
@@ -153,6 +155,22 @@ impl Handle {
     /// Whether a compiled image is here, so that a start takes milliseconds.
     pub fn is_cached(&self, digest: &Digest) -> bool {
         self.0.components.is_cached(digest)
+    }
+
+    /// What the images of this node run on: one of another is of no use here.
+    pub fn image_compatibility(&self) -> &str {
+        self.0.components.compatibility()
+    }
+
+    /// The compiled image of a component for another node, which runs images of this
+    /// `compatibility`; none if it is not here, or not sound.
+    pub async fn share_image(&self, digest: Digest, compatibility: &str) -> Option<SharedImage> {
+        self.0.components.share(digest, compatibility).await
+    }
+
+    /// How the images of this node came to be, since its start.
+    pub fn image_counts(&self) -> ImageCounts {
+        self.0.components.counts()
     }
 
     /// Makes a function ready to be called. One of the same key is replaced: its calls end as

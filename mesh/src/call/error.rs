@@ -38,6 +38,19 @@ pub enum CallError {
         /// By which rule.
         reason: String,
     },
+    /// To the peer's knowledge the caller's workload is not this node's to speak for; nothing was
+    /// started.
+    #[error(
+        "the other node knows no right of this node to speak for the calling function; nothing \
+         was started"
+    )]
+    NotEntitled,
+    /// The answer names a server that may not serve the function.
+    #[error("the answer is from a server that may not give it: {reason}")]
+    WrongServer {
+        /// Who, and why not.
+        reason: String,
+    },
     /// The peer broke the protocol.
     #[error("the call protocol was broken: {reason}")]
     Protocol {
@@ -68,7 +81,14 @@ impl CallError {
     /// The peer is known not to have started anything: the call may be sent elsewhere, whatever
     /// its method (if its body can still be sent).
     pub fn not_started(&self) -> bool {
-        matches!(self, Self::Stale | Self::NotStarted | Self::Overloaded | Self::Unreachable { .. })
+        matches!(
+            self,
+            Self::Stale
+                | Self::NotStarted
+                | Self::Overloaded
+                | Self::NotEntitled
+                | Self::Unreachable { .. }
+        )
     }
 
     /// Whether the rules allow to send the call again: it was not started, or it is idempotent
@@ -133,6 +153,7 @@ impl Coded for CallError {
             Self::Deadline => crate::codes::DEADLINE,
             Self::Broken { .. } | Self::BodySource { .. } => codes::BROKEN,
             Self::Refused { .. } => crate::codes::REFUSED,
+            Self::NotEntitled | Self::WrongServer { .. } => crate::codes::NOT_ENTITLED,
             Self::Protocol { .. } => codes::PROTOCOL,
             Self::HeadTooLarge { .. } => codes::HEAD_TOO_LARGE,
             Self::Loop => codes::LOOP,

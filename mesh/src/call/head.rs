@@ -5,13 +5,14 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
-use swarmer_model::{NodeId, Revision};
+use swarmer_model::{ClusterId, Digest, NodeId, Revision};
 
 use super::{
     Body, CallError, MAX_HEAD_BYTES, MAX_HEADERS, MAX_HOPS, MAX_TAGS, WIRE_VERSION,
     frame::{FRAME_HEADER_BYTES, Kind, put_header},
     hop::is_hop_by_hop,
 };
+use crate::identity::Workload;
 
 /// The scheme of the URI that the caller used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,8 +57,9 @@ pub struct CallHead {
     pub scheme: Scheme,
     /// The header fields; hop-by-hop fields are left out when the call is sent.
     pub headers: HeaderMap,
-    /// The workload that calls, as a SPIFFE id; `None` for a call that came in from outside.
-    pub source: Option<String>,
+    /// The workload that calls; `None` for a call that came in from outside. The receiver asks
+    /// [`may_speak`](crate::identity::may_speak) whether the sender may say so.
+    pub source: Option<Workload>,
     /// What is called.
     pub destination: Destination,
     /// The revision of the state by which the sender chose the destination.
@@ -90,7 +92,8 @@ struct WireCall<'a> {
     path: &'a str,
     authority: &'a str,
     https: bool,
-    source: Option<&'a str>,
+    #[serde(borrow)]
+    source: Option<WireWorkload<'a>>,
     namespace: &'a str,
     name: &'a str,
     version: Option<u32>,
@@ -104,6 +107,34 @@ struct WireCall<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
+struct WireWorkload<'a> {
+    cluster: u128,
+    namespace: &'a str,
+    name: &'a str,
+    component: [u8; 32],
+}
+
+impl<'a> WireWorkload<'a> {
+    fn of(workload: &'a Workload) -> Self {
+        Self {
+            cluster: workload.cluster.0,
+            namespace: &workload.namespace,
+            name: &workload.name,
+            component: workload.component.0,
+        }
+    }
+
+    fn to_workload(&self) -> Workload {
+        Workload {
+            cluster: ClusterId(self.cluster),
+            namespace: self.namespace.into(),
+            name: self.name.into(),
+            component: Digest(self.component),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
 struct WireAnswer {
     status: u16,
     revision: u64,
@@ -112,7 +143,7 @@ struct WireAnswer {
 }
 
 /// What the fixed-size fields of a head take at most, with all their length prefixes.
-const FIXED_BYTES: usize = 128;
+const FIXED_BYTES: usize = 192;
 
 impl CallHead {
     /// The head of a call of `destination` with this method and path, everything else empty.
@@ -209,7 +240,7 @@ impl CallHead {
             path: &self.path,
             authority: &self.authority,
             https: self.scheme == Scheme::Https,
-            source: self.source.as_deref(),
+            source: self.source.as_ref().map(WireWorkload::of),
             namespace: &self.destination.namespace,
             name: &self.destination.name,
             version: self.destination.version,
@@ -223,7 +254,7 @@ impl CallHead {
         let texts = wire.method.len()
             + wire.path.len()
             + wire.authority.len()
-            + wire.source.map_or(0, str::len)
+            + wire.source.as_ref().map_or(0, |source| source.namespace.len() + source.name.len())
             + wire.namespace.len()
             + wire.name.len()
             + wire.traceparent.len()
@@ -249,7 +280,7 @@ impl CallHead {
             authority: wire.authority.to_owned(),
             scheme: if wire.https { Scheme::Https } else { Scheme::Http },
             headers: decode_headers(payload, rest)?,
-            source: wire.source.map(str::to_owned),
+            source: wire.source.as_ref().map(WireWorkload::to_workload),
             destination: Destination {
                 namespace: wire.namespace.to_owned(),
                 name: wire.name.to_owned(),

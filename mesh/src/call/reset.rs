@@ -29,6 +29,7 @@ pub(super) fn to_error(code: VarInt, answered: bool) -> CallError {
         ResetCode::REFUSED => {
             CallError::Refused { reason: "the other node does not serve this call".to_owned() }
         }
+        ResetCode::NOT_ENTITLED => CallError::NotEntitled,
         ResetCode::MALFORMED | ResetCode::TOO_LARGE => {
             CallError::protocol("the other node did not understand the call")
         }
@@ -46,6 +47,8 @@ pub(super) fn of_error(error: &CallError) -> VarInt {
         CallError::Overloaded => ResetCode::OVERLOADED,
         CallError::Deadline => ResetCode::DEADLINE,
         CallError::Refused { .. } | CallError::Loop => ResetCode::REFUSED,
+        CallError::NotEntitled => ResetCode::NOT_ENTITLED,
+        CallError::WrongServer { .. } => ResetCode::CANCELLED,
         CallError::Protocol { .. } | CallError::HeadTooLarge { .. } => ResetCode::MALFORMED,
         CallError::Cancelled => ResetCode::CANCELLED,
         CallError::Broken { .. } | CallError::BodySource { .. } => ResetCode::INTERNAL,

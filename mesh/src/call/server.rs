@@ -58,6 +58,8 @@ pub enum Refusal {
     Overloaded,
     /// This caller may not call this, or there is no such function here.
     Refused,
+    /// The caller is a workload that is not the sender's to speak for; nothing was started.
+    NotEntitled,
     /// The deadline passed before it could start.
     Deadline,
     /// An answer that explains itself: a problem document (RFC 9457) with a stable code.
@@ -206,6 +208,7 @@ impl Responder {
             Refusal::Stale => ResetCode::STALE,
             Refusal::Overloaded => ResetCode::OVERLOADED,
             Refusal::Refused => ResetCode::REFUSED,
+            Refusal::NotEntitled => ResetCode::NOT_ENTITLED,
             Refusal::Deadline => ResetCode::DEADLINE,
             Refusal::Problem { code, detail } => {
                 return self.respond(problem(code, &detail), served).await;

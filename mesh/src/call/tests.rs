@@ -15,7 +15,7 @@ use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt as _, StreamBody, channel::Channel};
 use proptest::prelude::*;
 use quinn::{Connection, Endpoint, VarInt};
-use swarmer_model::{Coded as _, NodeId};
+use swarmer_model::{ClusterId, Coded as _, Digest, NodeId};
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 
 use super::{
@@ -23,7 +23,7 @@ use super::{
     head::AnswerHead,
     *,
 };
-use crate::stream::ResetCode;
+use crate::{identity::Workload, stream::ResetCode};
 
 const SERVED: Served = Served { node: NodeId(7), version: Some(3), revision: 42 };
 
@@ -123,7 +123,13 @@ async fn head_body_and_trailers_arrive_as_they_went() {
     let accept = pair.accept();
     let mut sent = head();
     sent.authority = "hello.internal".into();
-    sent.source = Some("spiffe://td/ns/default/fn/caller".into());
+    let source = Workload {
+        cluster: ClusterId(7),
+        namespace: "default".into(),
+        name: "caller".into(),
+        component: Digest::of(b"component"),
+    };
+    sent.source = Some(source.clone());
     sent.trace.traceparent = "00-1-2-01".into();
     sent.tags.push(("lane".into(), "grey".into()));
     sent.headers.append("x-a", HeaderValue::from_static("1"));
@@ -140,7 +146,7 @@ async fn head_body_and_trailers_arrive_as_they_went() {
         assert_eq!(call.head.hop, 1);
         assert!(call.head.time_left() > Duration::from_secs(10));
         assert_eq!(call.head.tags, [("lane".to_owned(), "grey".to_owned())]);
-        assert_eq!(call.head.source.as_deref(), Some("spiffe://td/ns/default/fn/caller"));
+        assert_eq!(call.head.source, Some(source));
         let (request, _, responder) = call.into_request().unwrap();
         assert_eq!(request.uri().to_string(), "http://hello.internal/hello?x=1");
         assert_eq!(request.headers().get_all("x-a").iter().count(), 2);
@@ -475,7 +481,7 @@ fn text() -> impl Strategy<Value = String> {
 prop_compose! {
     fn any_head()(
         (path, authority, namespace, name) in (text(), text(), text(), text()),
-        source in prop::option::of(text()),
+        source in prop::option::of((any::<u128>(), text(), text(), any::<[u8; 32]>())),
         version in any::<Option<u32>>(),
         (revision, deadline_ms, https) in any::<(u64, u64, bool)>(),
         (traceparent, tracestate) in (text(), text()),
@@ -494,7 +500,12 @@ prop_compose! {
             authority,
             scheme: if https { Scheme::Https } else { Scheme::Http },
             headers: map,
-            source,
+            source: source.map(|(cluster, namespace, name, component)| Workload {
+                cluster: ClusterId(cluster),
+                namespace: namespace.into(),
+                name: name.into(),
+                component: Digest(component),
+            }),
             destination: Destination { namespace, name, version },
             revision,
             deadline_ms,

@@ -13,8 +13,10 @@ mod clock;
 mod error;
 mod key;
 mod spiffe;
+mod standing;
 pub(crate) mod tls;
 mod verify;
+mod workload;
 
 use swarmer_model::{ClusterId, NodeId};
 
@@ -25,8 +27,10 @@ pub use clock::{SystemClock, WallClock};
 pub use error::IdentityError;
 pub use key::{NodeKey, SIGNATURE_LEN, SPKI_LEN};
 pub use spiffe::{SpiffeId, SpiffePath, TrustDomain};
+pub use standing::{FINISH, NoStanding, Standing, may_speak};
 pub use verify::{PeerIdentity, Refusal, verify_member};
 pub(crate) use verify::{Side, verify_pinned};
+pub use workload::Workload;
 
 /// All that a node shows to others, and which protocols it serves with it.
 ///

@@ -149,16 +149,29 @@ impl swarmer_gossip::Admission for PeerBook {
     }
 }
 
+impl swarmer_raft::VoterKeys for PeerBook {
+    fn signed_by_voter(&self, node: NodeId, message: &[u8], signature: &[u8]) -> bool {
+        self.votes(node)
+            && self.spki(node).is_some_and(|spki| NodeKey::verify(&spki, message, signature))
+    }
+}
+
 impl swarmer_gossip::Verifier for PeerBook {
     fn verify(&self, node: NodeId, bytes: &[u8], signature: &[u8]) -> bool {
         self.spki(node).is_some_and(|spki| NodeKey::verify(&spki, bytes, signature))
     }
 }
 
-/// Signs gossip records with the node's key.
-pub(crate) struct RecordSigner(pub(crate) NodeKey);
+/// Signs gossip records and the feed with the node's key.
+pub(crate) struct SigningKey(pub(crate) NodeKey);
 
-impl swarmer_gossip::Signer for RecordSigner {
+impl swarmer_raft::FeedKey for SigningKey {
+    fn sign(&self, message: &[u8]) -> Vec<u8> {
+        self.0.sign(message)
+    }
+}
+
+impl swarmer_gossip::Signer for SigningKey {
     fn sign(&self, bytes: &[u8]) -> Vec<u8> {
         self.0.sign(bytes)
     }

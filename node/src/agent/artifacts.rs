@@ -2,12 +2,14 @@
 //! names them.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use quinn::{RecvStream, SendStream};
 use serde::{Deserialize, Serialize};
 use swarmer_mesh::{
@@ -33,6 +35,8 @@ const REFUSAL_DEADLINE: Duration = Duration::from_secs(5);
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(60);
 /// The largest message before and after the bytes, and the largest piece of these.
 const MAX_FRAME: usize = CHUNK;
+/// Senders of artifacts that are remembered: those of the last deploys.
+const MAX_ORIGINS: usize = 256;
 
 #[derive(Serialize, Deserialize)]
 enum Ask {
@@ -65,11 +69,20 @@ pub(crate) struct Replicator {
     transport: Handle,
     budget: bulk::Budget,
     members: Arc<OnceLock<watch::Receiver<Arc<swarmer_gossip::Members>>>>,
+    /// Who sent artifacts here, the last ones: who takes a component in has compiled it too.
+    origins: Arc<Mutex<VecDeque<(Digest, NodeId)>>>,
 }
 
 impl Replicator {
     pub(crate) fn new(node: NodeId, store: ArtifactStore, transport: Handle) -> Self {
-        Self { node, store, transport, budget: bulk::Budget::default(), members: Arc::default() }
+        Self {
+            node,
+            store,
+            transport,
+            budget: bulk::Budget::default(),
+            members: Arc::default(),
+            origins: Arc::default(),
+        }
     }
 
     /// From now on members are known.
@@ -77,13 +90,31 @@ impl Replicator {
         let _ = self.members.set(members);
     }
 
-    /// The other living members in the order in which they hold this artifact.
-    fn holders(&self, digest: &Digest) -> Vec<NodeId> {
+    /// The other living members.
+    pub(crate) fn living(&self) -> Vec<NodeId> {
         let Some(members) = self.members.get() else { return Vec::new() };
-        let key = digest.hex();
         let members = members.borrow();
         let alive = members.iter().filter(|m| m.state.is_active() && m.node != self.node);
-        let mut nodes: Vec<NodeId> = alive.map(|member| member.node).collect();
+        alive.map(|member| member.node).collect()
+    }
+
+    /// Which node sent this artifact here a while ago, if one did.
+    pub(crate) fn origin(&self, digest: &Digest) -> Option<NodeId> {
+        let origins = self.origins.lock();
+        origins.iter().find(|(sent, _)| sent == digest).map(|(_, node)| *node)
+    }
+
+    fn note_origin(&self, digest: Digest, node: NodeId) {
+        let mut origins = self.origins.lock();
+        origins.retain(|(sent, _)| *sent != digest);
+        origins.truncate(MAX_ORIGINS - 1);
+        origins.push_front((digest, node));
+    }
+
+    /// The other living members in the order in which they hold this artifact.
+    pub(crate) fn holders(&self, digest: &Digest) -> Vec<NodeId> {
+        let key = digest.hex();
+        let mut nodes = self.living();
         nodes.sort_by_key(|node| std::cmp::Reverse(swarmer_scheduler::score(&key, *node)));
         nodes
     }
@@ -204,6 +235,7 @@ impl Replicator {
                 link.give(&self.budget.of(peer), file, bytes).await
             }
             Ask::Push { digest, bytes } => {
+                self.note_origin(digest, peer);
                 if self.store.has(&digest).await {
                     return link.write(&Reply::Held).await;
                 }

@@ -11,7 +11,7 @@ use swarmer_mesh::{identity::Fingerprint, transport};
 use swarmer_model::{ClusterId, NodeId, Place};
 
 use crate::{
-    agent::{Control, Replicator, authority::NodeAuthority},
+    agent::{Control, Images, Replicator, authority::NodeAuthority},
     artifacts::ArtifactStore,
     desired::DesiredStore,
     dispatch::{Catalog, Dispatcher},
@@ -41,6 +41,7 @@ pub(crate) struct Context {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) artifacts: ArtifactStore,
     pub(crate) replicator: Replicator,
+    pub(crate) images: Images,
     pub(crate) logs: LogBook,
     /// What a join token pins.
     pub(crate) ca_fingerprint: Fingerprint,

@@ -13,7 +13,7 @@ use swarmer_mesh::{
 use swarmer_model::NodeId;
 use tokio::time::Instant;
 
-use crate::agent::admission::{PeerBook, RecordSigner};
+use crate::agent::admission::{PeerBook, SigningKey};
 
 /// How long an exchange may take; the room puts its own, shorter one around it.
 const EXCHANGE_DEADLINE: Duration = Duration::from_secs(5);
@@ -71,7 +71,7 @@ pub(crate) fn deps(sender: GossipSender, transport: Handle, book: PeerBook, key:
         push_pull: Arc::clone(&streams) as Arc<dyn PushPull>,
         liveness: streams,
         admission: Arc::new(book.clone()),
-        signer: Arc::new(RecordSigner(key)),
+        signer: Arc::new(SigningKey(key)),
         verifier: Arc::new(book),
     }
 }

@@ -14,7 +14,7 @@ use swarmer_mesh::{
     transport::{self, Dependencies, GossipSocket, Transport},
 };
 use swarmer_model::{Coded as _, DEFAULT_REGION};
-use swarmer_raft::{Follower, Raft, RaftError, disk::RealDisk};
+use swarmer_raft::{FeedSigner, FeedTrust, Follower, Raft, RaftError, disk::RealDisk};
 use swarmer_runtime::{Runtime, WorkThreads};
 use tokio::{
     net::TcpListener,
@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::{
-        Context, Control, Replicator,
-        admission::PeerBook,
+        Context, Control, Images, Replicator,
+        admission::{PeerBook, SigningKey},
         api_tls::ApiCertificate,
         authority::NodeAuthority,
         bootstrap::bootstrap,
@@ -298,6 +298,7 @@ impl Agent {
                 .await?;
         let replicator = Replicator::new(node, artifacts.clone(), self.transport.clone());
         replicator.set_members(gossip.subscribe());
+        let images = Images::new(node, self.transport.clone(), replicator.clone());
         let egress = MeshEgress::new(grant.cluster)?;
         let logs = LogBook::new(self.dir.meta().boot);
         let runtime = Runtime::build(
@@ -305,6 +306,7 @@ impl Agent {
             self.work.handle().clone(),
             Arc::clone(&egress) as Arc<dyn swarmer_runtime::Egress>,
             Arc::new(logs.clone()),
+            Arc::new(images.clone()),
         )
         .map_err(|error| Problem::of(&error, "starting the runtime"))?;
         let functions = FunctionManager::new(functions::Deps {
@@ -315,9 +317,11 @@ impl Agent {
             desired: desired.clone(),
             gossip: gossip.clone(),
         });
+        images.set_parts(functions.clone(), runtime.handle(), desired.clone());
         let catalog = Catalog::follow(gossip.subscribe(), &desired, self.shutdown.clone());
         let dispatcher = Dispatcher::new(crate::dispatch::Deps {
             node,
+            cluster: grant.cluster,
             name: self.config.name.clone(),
             desired: desired.clone(),
             catalog: catalog.clone(),
@@ -343,6 +347,7 @@ impl Agent {
             dispatcher: dispatcher.clone(),
             artifacts,
             replicator,
+            images,
             logs,
             ca_fingerprint: fingerprint(&grant)?,
             authority: NodeAuthority::from_grant(&grant)?.map(Arc::new),
@@ -450,6 +455,13 @@ impl Agent {
             let raft = joined(opened)?
                 .map_err(|error| Problem::of(&error, "opening the control state"))?;
             let handle = raft.handle();
+            let signer = FeedSigner {
+                cluster: grant.cluster,
+                node,
+                boot: self.dir.meta().boot,
+                key: Arc::new(SigningKey(self.key.clone())),
+            };
+            let _ = self.slots.feed_signer.set(signer);
             let _ = self.slots.raft.set(handle.clone());
             if grant.maker {
                 let (handle, grant) = (handle.clone(), grant.clone());
@@ -463,7 +475,9 @@ impl Agent {
             }
             return Ok(Control::Voter(handle));
         }
-        let opened = self.io.spawn(async move { Follower::open(node, &dir, disk).await }).await;
+        let trust = FeedTrust { cluster: grant.cluster, voters: Arc::new(self.book.clone()) };
+        let opening = async move { Follower::open(node, &dir, disk, trust).await };
+        let opened = self.io.spawn(opening).await;
         let follower =
             joined(opened)?.map_err(|error| Problem::of(&error, "opening the control state"))?;
         let client = swarmer_raft::Client::new(

@@ -41,6 +41,8 @@ const FOUND_DEADLINE: Duration = Duration::from_secs(25);
 #[derive(Default)]
 pub(crate) struct Slots {
     pub(crate) raft: OnceLock<swarmer_raft::Handle>,
+    /// What signs the feed, on a voter.
+    pub(crate) feed_signer: OnceLock<swarmer_raft::FeedSigner>,
     pub(crate) gossip: OnceLock<swarmer_gossip::Handle>,
     pub(crate) context: OnceLock<Arc<Context>>,
     pub(crate) founders: OnceLock<mpsc::Sender<AcceptedLink>>,
@@ -62,6 +64,10 @@ impl StreamHandler for Streams {
             },
             StreamKind::Artifact => match self.slots.context.get() {
                 Some(context) => context.replicator.serve(peer.node, send, recv).await,
+                None => not_started(send),
+            },
+            StreamKind::Image => match self.slots.context.get() {
+                Some(context) => context.images.serve(peer.node, send, recv).await,
                 None => not_started(send),
             },
             StreamKind::Feed => self.feed(send, recv).await,
@@ -177,7 +183,8 @@ impl Streams {
 
     /// The watch of the desired state, to a node that follows.
     async fn feed(&self, mut send: SendStream, mut recv: RecvStream) {
-        let Some(raft) = self.slots.raft.get() else { return not_started(send) };
+        let (raft, signer) = (self.slots.raft.get(), self.slots.feed_signer.get());
+        let (Some(raft), Some(signer)) = (raft, signer) else { return not_started(send) };
         let from: Option<Option<(u64, ChainHash)>> = match read_frame(&mut recv, 256).await {
             Ok(frame) => postcard::from_bytes(&frame).ok(),
             Err(_) => None,
@@ -186,7 +193,7 @@ impl Streams {
             let _ = send.reset(ResetCode::MALFORMED.var());
             return;
         };
-        let mut feed = raft.feed(from);
+        let mut feed = raft.feed(from, signer.clone());
         while let Some(frame) = feed.next().await {
             if write_frame(&mut send, frame).await.is_err() {
                 return;
@@ -297,6 +304,10 @@ async fn follow_one(
         match tokio::time::timeout(FEED_SILENCE, frame).await {
             Ok(Ok(frame)) => {
                 if let Err(error) = follower.consume(frame).await {
+                    if matches!(error, swarmer_raft::FeedError::Signature { .. }) {
+                        tracing::warn!(target: "swarmer::feed", %voter, %error,
+                            code = swarmer_model::Coded::code(&error).name, "a feed is refused");
+                    }
                     return crate::problem::chain(&error);
                 }
             }

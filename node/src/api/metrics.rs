@@ -31,6 +31,7 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Answer {
         raft(&mut text, &context);
         members(&mut text, &context);
         functions(&mut text, &context);
+        dispatch(&mut text, &context);
         transport(&mut text, &context);
         gossip(&mut text, &context);
     }
@@ -151,6 +152,11 @@ fn functions(text: &mut Text, context: &Context) {
     text.gauge("swarmer_runtime_pool_taken", "Instances that exist.", pool.taken as f64);
     text.gauge("swarmer_runtime_pool_waiting", "Calls that wait for a slot.", pool.waiting as f64);
     text.gauge("swarmer_runtime_functions", "Versions that are loaded.", pool.functions as f64);
+    let images = context.runtime.image_counts();
+    let help = "Components compiled on this node.";
+    text.counter("swarmer_runtime_compilations_total", help, images.compiled as f64);
+    let help = "Compiled images taken from other nodes.";
+    text.counter("swarmer_runtime_images_fetched_total", help, images.fetched as f64);
     let all = context.functions.status();
     type Read = fn(&swarmer_runtime::Usage) -> f64;
     let columns: [(&str, &str, &str, Read); 12] = [
@@ -189,6 +195,21 @@ fn functions(text: &mut Text, context: &Context) {
         let labels = [("function", status.function.as_str()), ("version", &version)];
         text.sample("swarmer_function_ready", &labels, flag(status.error.is_none()));
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counters below 2^52; the format is a float")]
+fn dispatch(text: &mut Text, context: &Context) {
+    let refusals = context.dispatcher.refusals();
+    let name = "swarmer_dispatch_not_entitled_total";
+    let help = "Claims of other nodes refused: to speak for a function, to have served one.";
+    text.head(name, "counter", help);
+    text.sample(name, &[("claim", "source")], refusals.sources() as f64);
+    text.sample(name, &[("claim", "server")], refusals.servers() as f64);
+    text.gauge(
+        "swarmer_dispatch_not_entitled_endpoints",
+        "Endpoints that nodes tell of and may not serve, by this node's copy of the state.",
+        context.catalog.current().not_entitled() as f64,
+    );
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counters below 2^52; the format is a float")]

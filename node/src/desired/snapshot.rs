@@ -3,10 +3,14 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Instant,
 };
 
 use http::HeaderValue;
-use swarmer_mesh::routing::{RouteRule, RouteTable, RouteTarget};
+use swarmer_mesh::{
+    identity::Standing,
+    routing::{RouteRule, RouteTable, RouteTarget},
+};
 use swarmer_model::{Function, Kind, Node, NodeId, Placement, Revision, TrafficTarget, Version};
 
 /// A function with everything that serving it needs.
@@ -71,22 +75,53 @@ pub(crate) struct Desired {
     pub(crate) functions: HashMap<Arc<str>, Arc<FunctionEntry>>,
     pub(crate) nodes: BTreeMap<NodeId, Arc<Node>>,
     placements: HashMap<Arc<str>, (Revision, Placement)>,
+    /// Who may speak for and serve what, by function; see [`Desired::stand`].
+    pub(crate) standings: HashMap<Arc<str>, Arc<Standing>>,
     pub(crate) routes: Arc<RouteTable>,
 }
 
 impl Desired {
     /// The function of this namespace and name.
     pub(crate) fn function(&self, namespace: &str, name: &str) -> Option<&Arc<FunctionEntry>> {
-        // Names are at most 63 bytes each, so the key fits a small buffer: no allocation here.
-        let mut buffer = [0_u8; 128];
-        let length = namespace.len() + 1 + name.len();
-        let key = buffer.get_mut(..length)?;
-        key[..namespace.len()].copy_from_slice(namespace.as_bytes());
-        key[namespace.len()] = b'/';
-        key[namespace.len() + 1..].copy_from_slice(name.as_bytes());
-        self.functions.get(std::str::from_utf8(key).ok()?)
+        by_name(&self.functions, namespace, name)
     }
 
+    /// Who may speak for and serve the function of this namespace and name.
+    pub(crate) fn standing(&self, namespace: &str, name: &str) -> Option<&Standing> {
+        by_name(&self.standings, namespace, name).map(Arc::as_ref)
+    }
+
+    /// Notes who may speak for and serve what, and, from the state before, who may finish what it
+    /// began.
+    pub(crate) fn stand(&mut self, before: &Self, now: Instant) {
+        let mut standings = HashMap::with_capacity(self.functions.len());
+        for (id, entry) in &self.functions {
+            let old = before.standings.get(id);
+            let unchanged =
+                before.functions.get(id).is_some_and(|before| Arc::ptr_eq(before, entry));
+            let next = match old {
+                Some(old) if unchanged => Arc::clone(old),
+                old => {
+                    let placement = &entry.placement;
+                    let nodes = placement.nodes.iter().chain(&placement.candidates).copied();
+                    let versions = entry.function.status.versions.iter();
+                    let components = versions.map(|version| version.template.component);
+                    let old = old.map(Arc::as_ref).cloned().unwrap_or_default();
+                    Arc::new(old.next(nodes, components, now))
+                }
+            };
+            standings.insert(Arc::clone(id), next);
+        }
+        for (id, old) in &before.standings {
+            if !self.functions.contains_key(id) {
+                let next = old.next([], [], now);
+                if !next.is_empty() {
+                    standings.insert(Arc::clone(id), Arc::new(next));
+                }
+            }
+        }
+        self.standings = standings;
+    }
     /// The function that has a route for this host and path.
     pub(crate) fn route(&self, host: &str, path: &str) -> Option<&Arc<FunctionEntry>> {
         let target = self.routes.find(host, path)?;
@@ -182,6 +217,18 @@ impl Desired {
         }
         self.routes = Arc::new(table);
     }
+}
+
+/// What stands under `namespace/name`. Names are at most 63 bytes each, so the key fits a small
+/// buffer: no allocation here.
+fn by_name<'a, T>(all: &'a HashMap<Arc<str>, T>, namespace: &str, name: &str) -> Option<&'a T> {
+    let mut buffer = [0_u8; 128];
+    let length = namespace.len() + 1 + name.len();
+    let key = buffer.get_mut(..length)?;
+    key[..namespace.len()].copy_from_slice(namespace.as_bytes());
+    key[namespace.len()] = b'/';
+    key[namespace.len() + 1..].copy_from_slice(name.as_bytes());
+    all.get(std::str::from_utf8(key).ok()?)
 }
 
 /// The routes of a function as the mesh takes them.

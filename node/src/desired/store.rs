@@ -1,6 +1,6 @@
 //! Keeps the typed state up to date with the keyspace.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use swarmer_raft::{Entry, Update, View};
 use tokio::sync::watch;
@@ -24,7 +24,8 @@ impl DesiredStore {
     /// there when this returns.
     pub(crate) fn follow(view: &View, shutdown: CancellationToken) -> Self {
         let (revision, entries) = view.list("");
-        let first = Desired::default().apply(revision, entries.iter().map(whole));
+        let mut first = Desired::default().apply(revision, entries.iter().map(whole));
+        first.stand(&Desired::default(), Instant::now());
         let (sender, current) = watch::channel(Arc::new(first));
         let mut updates = view.list_and_watch("");
         tokio::spawn(async move {
@@ -33,7 +34,7 @@ impl DesiredStore {
                     () = shutdown.cancelled() => return,
                     update = updates.next() => update,
                 };
-                let next = match update {
+                let mut next = match update {
                     None => return,
                     Some(Update::Snapshot { revision, entries }) => {
                         Desired::default().apply(revision, entries.iter().map(whole))
@@ -44,6 +45,7 @@ impl DesiredStore {
                         sender.borrow().apply(at, changes)
                     }
                 };
+                next.stand(&sender.borrow(), Instant::now());
                 sender.send_replace(Arc::new(next));
             }
         });

@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Instant,
 };
 
 use swarmer_gossip::{EndpointState, Members};
@@ -19,12 +20,17 @@ pub(crate) struct Index {
     /// Endpoints that take calls on members that live, by function.
     ready: HashMap<Box<str>, Vec<(u32, Endpoint)>>,
     alive: HashSet<NodeId>,
+    /// Endpoints told by nodes that may not serve the function.
+    not_entitled: usize,
 }
 
 impl Index {
     /// Builds the index. Region and zone come from the committed state: what a node says of
     /// itself is no authority.
-    pub(crate) fn build(members: &Members, desired: &Desired) -> Self {
+    ///
+    /// Nor is it authority for what a node serves: an endpoint that, by this node's copy of the
+    /// desired state, is not that node's is left out, so that no request is ever sent there.
+    pub(crate) fn build(members: &Members, desired: &Desired, now: Instant) -> Self {
         let mut index = Self::default();
         for member in members {
             if !member.state.is_active() {
@@ -43,6 +49,11 @@ impl Index {
                 if endpoint.state != EndpointState::Ready {
                     continue;
                 }
+                let standing = desired.standings.get(endpoint.function.as_str());
+                if !standing.is_some_and(|standing| standing.may_serve(member.node, now)) {
+                    index.not_entitled += 1;
+                    continue;
+                }
                 let ready = Endpoint {
                     node: member.node,
                     region: committed.map(|spec| spec.region.clone()).unwrap_or_default(),
@@ -57,10 +68,23 @@ impl Index {
         index
     }
 
+    fn of(
+        members: &mut watch::Receiver<Arc<Members>>,
+        states: &mut watch::Receiver<Arc<Desired>>,
+    ) -> Self {
+        Self::build(&members.borrow_and_update(), &states.borrow_and_update(), Instant::now())
+    }
+
     /// Where a version of a function is ready.
     pub(crate) fn ready(&self, function: &str, version: u32) -> Vec<Endpoint> {
         let all = self.ready.get(function).into_iter().flatten();
         all.filter(|(v, _)| *v == version).map(|(_, endpoint)| endpoint.clone()).collect()
+    }
+
+    /// How many endpoints were left out because the nodes that tell of them may not serve the
+    /// function. For a moment that may be a node which has seen a newer placement than this one.
+    pub(crate) fn not_entitled(&self) -> usize {
+        self.not_entitled
     }
 
     /// Whether a member lives, as far as this node knows.
@@ -83,7 +107,7 @@ impl Catalog {
         shutdown: CancellationToken,
     ) -> Self {
         let mut states = desired.subscribe();
-        let first = Index::build(&members.borrow_and_update(), &states.borrow_and_update());
+        let first = Index::of(&mut members, &mut states);
         let (sender, current) = watch::channel(Arc::new(first));
         tokio::spawn(async move {
             loop {
@@ -95,7 +119,7 @@ impl Catalog {
                 if changed.is_err() {
                     return;
                 }
-                let index = Index::build(&members.borrow_and_update(), &states.borrow_and_update());
+                let index = Index::of(&mut members, &mut states);
                 sender.send_replace(Arc::new(index));
             }
         });
@@ -110,5 +134,84 @@ impl Catalog {
     /// The catalog now.
     pub(crate) fn current(&self) -> Arc<Index> {
         Arc::clone(&self.current.borrow())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use swarmer_gossip::{Endpoint as Told, Facts, Member, MemberState, Record};
+    use swarmer_mesh::identity::FINISH;
+    use swarmer_model::{Digest, Function, Metadata, Placement};
+
+    use super::*;
+
+    fn member(node: u64, functions: &[&str]) -> Member {
+        let told = functions.iter().map(|function| Told {
+            function: (*function).to_owned(),
+            version: 1,
+            state: EndpointState::Ready,
+            in_flight: 0,
+            concurrency: 10,
+        });
+        let facts = Facts { endpoints: told.collect(), ..Facts::default() };
+        let node = NodeId(node);
+        Member {
+            node,
+            name: "n".into(),
+            addr: ([127, 0, 0, 1], 7400).into(),
+            state: MemberState::Alive,
+            draining: false,
+            reason: "".into(),
+            boot: 1,
+            since: std::time::Duration::ZERO,
+            record: Some(Arc::new(Record { node, boot: 1, version: 1, left: false, facts })),
+        }
+    }
+
+    /// The next state, in which `default/f` is placed there.
+    fn placed(before: &Desired, nodes: &[u64], candidates: &[u64], now: Instant) -> Desired {
+        let mut function = Function::new(Metadata::named("f"), Digest::of(b"component"));
+        function.succeed(None, &[], 0);
+        let ids = |ids: &[u64]| ids.iter().copied().map(NodeId).collect();
+        let placement =
+            Placement { nodes: ids(nodes), candidates: ids(candidates), ..Placement::default() };
+        let (function, placement) =
+            (serde_json::to_vec(&function).unwrap(), serde_json::to_vec(&placement).unwrap());
+        let at = before.revision + 1;
+        let mut next = before.apply(
+            at,
+            [
+                ("functions/default/f", at, Some(&function[..])),
+                ("placements/default/f", at, Some(&placement[..])),
+            ],
+        );
+        next.stand(before, now);
+        next
+    }
+
+    #[test]
+    fn what_a_node_may_not_serve_is_never_chosen_whatever_it_says() {
+        let now = Instant::now();
+        let members = vec![
+            member(1, &["default/f"]),
+            member(2, &["default/f"]),
+            member(3, &["default/f", "default/unknown"]),
+        ];
+        let ready = |desired: &Desired, at| -> (Vec<u64>, usize) {
+            let index = Index::build(&members, desired, at);
+            assert!(index.ready("default/unknown", 1).is_empty());
+            let nodes = index.ready("default/f", 1).into_iter().map(|e| e.node.0).collect();
+            (nodes, index.not_entitled())
+        };
+        let first = placed(&Desired::default(), &[1], &[1, 2], now);
+        assert_eq!(ready(&first, now), (vec![1, 2], 2));
+        // Moved from 1 to 3: 1 still serves until it has heard of it and has ended its calls.
+        let moved = placed(&first, &[3], &[2], now);
+        assert_eq!(ready(&moved, now), (vec![1, 2, 3], 1));
+        assert_eq!(ready(&moved, now + FINISH), (vec![2, 3], 2));
+        // A copy of the whole state in place of changes forgets nothing of that.
+        let mut copy = placed(&Desired::default(), &[3], &[2], now);
+        copy.stand(&moved, now);
+        assert_eq!(ready(&copy, now), (vec![1, 2, 3], 1));
     }
 }

@@ -16,14 +16,14 @@ use swarmer_mesh::{
     stream::StreamKind,
     transport,
 };
-use swarmer_model::NodeId;
+use swarmer_model::{ClusterId, NodeId};
 use swarmer_runtime::CallContext;
 
 use crate::{
     codes,
     desired::{DesiredStore, FunctionEntry},
     dispatch::{
-        Catalog,
+        Catalog, Refusals, Source,
         body::{to_mesh, to_runtime},
     },
     functions::FunctionManager,
@@ -47,8 +47,8 @@ const NODE_HEADER: HeaderName = HeaderName::from_static("x-swarmer-node");
 pub(crate) struct Call {
     /// When the caller stops waiting.
     pub(crate) deadline: Instant,
-    /// The workload that calls; none from outside.
-    pub(crate) source: Option<String>,
+    /// The function of this node that calls; none from outside.
+    pub(crate) source: Option<Source>,
     /// How many nodes the call has passed.
     pub(crate) hop: u8,
     /// The W3C `traceparent`.
@@ -58,6 +58,7 @@ pub(crate) struct Call {
 /// What the dispatcher is made from.
 pub(crate) struct Deps {
     pub(crate) node: NodeId,
+    pub(crate) cluster: ClusterId,
     pub(crate) name: String,
     pub(crate) desired: DesiredStore,
     pub(crate) catalog: Catalog,
@@ -77,6 +78,7 @@ struct Inner {
     outlier: Mutex<Outlier>,
     budget: Mutex<RetryBudget>,
     name_header: HeaderValue,
+    refusals: Refusals,
 }
 
 /// How one attempt failed.
@@ -98,6 +100,7 @@ impl Dispatcher {
                 outlier: Mutex::new(Outlier::new(OutlierConfig::default())),
                 budget: Mutex::new(RetryBudget::new(RetryBudgetConfig::default(), now)),
                 name_header,
+                refusals: Refusals::default(),
                 deps,
             }),
         }
@@ -105,6 +108,11 @@ impl Dispatcher {
 
     pub(crate) fn deps(&self) -> &Deps {
         &self.inner.deps
+    }
+
+    /// What was refused because it was not the other node's to do.
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.inner.refusals
     }
 
     /// Routes a request that came in from outside.
@@ -408,15 +416,22 @@ impl Dispatcher {
             version: Some(version),
         };
         let mut head = CallHead::from_parts(parts, destination);
-        head.source.clone_from(&call.source);
         head.hop = call.hop;
         head.revision = entry.changed;
+        if let Some(source) = &call.source {
+            head.revision = head.revision.max(source.changed);
+            head.source = Some(source.workload.clone());
+        }
         head.trace.traceparent = call.traceparent.to_string();
         let failed = |error: CallError| {
             let detail =
                 format!("{} version {version} on node {}: {error}", entry.id, self.node_name(node));
-            let node_fault =
-                matches!(error, CallError::Unreachable { .. } | CallError::Broken { .. });
+            let node_fault = matches!(
+                error,
+                CallError::Unreachable { .. }
+                    | CallError::Broken { .. }
+                    | CallError::WrongServer { .. }
+            );
             let problem = Problem::new(swarmer_model::Coded::code(&error), detail);
             let problem = if error.not_started() { problem.retry_after(1) } else { problem };
             Failed { error, problem, node_fault }
@@ -434,6 +449,9 @@ impl Dispatcher {
             .map_err(|error| failed(CallError::unreachable(error)))?;
         let sent = call::send_call_with_prefix(send, recv, prefix, head, body, deadline);
         let mut response = sent.await.map_err(failed)?;
+        if let Some(served) = response.extensions().get::<Served>() {
+            self.served_well(node, entry, version, served).map_err(failed)?;
+        }
         let served = response.extensions().get::<Served>().map_or(node, |served| served.node);
         if let Ok(name) = HeaderValue::from_str(&self.node_name(served)) {
             response.headers_mut().insert(NODE_HEADER, name);

@@ -13,14 +13,14 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use swarmer_mesh::call::Body as MeshBody;
+use swarmer_mesh::{call::Body as MeshBody, identity::Workload};
 use swarmer_model::ClusterId;
 use swarmer_runtime::{Body, Egress, EgressContext, EgressError, EgressOptions, FunctionKey};
 
 use crate::{
     codes,
     dispatch::{
-        Call, Dispatcher,
+        Call, Dispatcher, Source,
         body::{from_http, to_runtime},
         trace::new_traceparent,
     },
@@ -80,9 +80,17 @@ impl MeshEgress {
         let Some(entry) = desired.function(namespace, name).cloned() else {
             return Err(EgressError::NotFound(format!("there is no function {namespace}/{name}")));
         };
+        let changed = desired.function(&from.namespace, &from.name).map_or(0, |own| own.changed);
         drop(desired);
-        let source =
-            format!("spiffe://{}.swarmer/ns/{}/fn/{}", self.cluster, from.namespace, from.name);
+        let source = Source {
+            workload: Workload {
+                cluster: self.cluster,
+                namespace: Arc::clone(&from.namespace),
+                name: Arc::clone(&from.name),
+                component: context.digest,
+            },
+            changed,
+        };
         let traceparent = request.headers().get("traceparent").and_then(|t| t.to_str().ok());
         let traceparent: Arc<str> = match traceparent.map(Arc::from).or(context.traceparent) {
             Some(traceparent) => traceparent,

@@ -32,7 +32,7 @@ impl Dispatcher {
                 return;
             }
         };
-        if let Err(error) = self.answer(call).await
+        if let Err(error) = self.answer(peer, call).await
             && !matches!(error, CallError::Cancelled)
         {
             tracing::debug!(target: "swarmer::dispatch", peer = %peer.node, %error,
@@ -40,7 +40,7 @@ impl Dispatcher {
         }
     }
 
-    async fn answer(&self, call: IncomingCall) -> Result<(), CallError> {
+    async fn answer(&self, peer: &Peer, call: IncomingCall) -> Result<(), CallError> {
         let deps = self.deps();
         let deadline = call.deadline.into_std();
         let served = |version| Served {
@@ -55,6 +55,11 @@ impl Dispatcher {
             if tokio::time::timeout(left, seen).await.is_err() {
                 return call.responder.refuse(Refusal::Stale, served(None)).await;
             }
+        }
+        if let Some(source) = &head.source
+            && !self.speaks_for(peer, source)
+        {
+            return call.responder.refuse(Refusal::NotEntitled, served(None)).await;
         }
         let desired = deps.desired.current();
         let entry = desired.function(&head.destination.namespace, &head.destination.name).cloned();

@@ -4,6 +4,7 @@ mod body;
 mod catalog;
 mod dispatcher;
 mod egress;
+mod entitled;
 mod incoming;
 mod trace;
 
@@ -11,4 +12,5 @@ pub(crate) use body::from_hyper;
 pub(crate) use catalog::Catalog;
 pub(crate) use dispatcher::{Call, Deps, Dispatcher};
 pub(crate) use egress::MeshEgress;
+pub(crate) use entitled::{Refusals, Source};
 pub(crate) use trace::{new_traceparent, valid_traceparent};

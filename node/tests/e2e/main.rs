@@ -12,6 +12,8 @@ mod cluster;
 mod common;
 mod dev;
 mod docs;
+mod entitled;
 mod foundings;
 mod functions;
+mod images;
 mod kill;

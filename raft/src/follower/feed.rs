@@ -1,4 +1,4 @@
-//! The sending side: a position in, frames out.
+//! The sending side: a position in, signed frames out.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -11,13 +11,14 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior},
 };
 
+use super::seal::{FeedSigner, Position, SEAL_BYTES};
 use crate::{
     keyspace::{Batch, Catchup, ChainHash, Progress, Record, Shared, StateImage, Tail},
     status::Status,
 };
 
 /// The first byte of every frame: the version of all that follows.
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 /// The longest frame.
 pub(crate) const MAX_FRAME_BYTES: usize = 256 * 1024;
 /// Records and batches are gathered up to about this much; a single batch may be larger.
@@ -58,7 +59,7 @@ enum Stage {
     Tail(Revision),
 }
 
-/// The sending side of a feed; made by [`crate::Handle::feed`] or [`crate::Follower::feed`].
+/// The sending side of a feed; made by [`crate::Handle::feed`].
 #[derive(Debug)]
 pub struct Feed {
     shared: Arc<Shared>,
@@ -66,6 +67,7 @@ pub struct Feed {
     status: watch::Receiver<Status>,
     heartbeat: Interval,
     stage: Stage,
+    signer: FeedSigner,
 }
 
 impl Feed {
@@ -73,11 +75,12 @@ impl Feed {
         shared: Arc<Shared>,
         status: watch::Receiver<Status>,
         from: Option<(Revision, ChainHash)>,
+        signer: FeedSigner,
     ) -> Self {
         let progress = shared.progress();
         let mut heartbeat = tokio::time::interval_at(Instant::now(), HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { shared, progress, status, heartbeat, stage: Stage::Start(from) }
+        Self { shared, progress, status, heartbeat, stage: Stage::Start(from), signer }
     }
 
     /// The next frame, at most 256 KiB; one at least every second. None when the node is
@@ -147,7 +150,7 @@ impl Feed {
                 },
             };
             if let Some(frame) = frame {
-                return Some(encode(&frame));
+                return Some(self.seal(&frame));
             }
             tokio::select! {
                 changed = self.progress.changed() => {
@@ -155,9 +158,22 @@ impl Feed {
                         return None;
                     }
                 }
-                _ = self.heartbeat.tick() => return Some(encode(&self.known())),
+                _ = self.heartbeat.tick() => return Some(self.seal(&self.known())),
             }
         }
+    }
+
+    /// The frame as it is sent, signed together with where this node stands after it.
+    fn seal(&self, frame: &Frame) -> Bytes {
+        let stated = match frame {
+            Frame::SnapshotBegin { revision, chain } => Some((*revision, *chain)),
+            Frame::Batches(batches) => batches.last().map(|last| (last.revision, last.chain)),
+            _ => None,
+        };
+        let (revision, chain) =
+            stated.unwrap_or_else(|| self.shared.read(|state| (state.revision(), state.chain())));
+        let position = Position { revision, chain };
+        self.signer.seal(position, &encode(frame))
     }
 
     fn known(&self) -> Frame {
@@ -178,8 +194,8 @@ pub(crate) fn record_bytes(record: &Record) -> Vec<u8> {
     postcard::to_allocvec(record).unwrap_or_default()
 }
 
-pub(crate) fn encode(frame: &Frame) -> Bytes {
-    let bytes = postcard::to_extend(frame, vec![VERSION]).unwrap_or_default();
-    debug_assert!(bytes.len() <= MAX_FRAME_BYTES, "a frame of {} bytes", bytes.len());
-    bytes.into()
+fn encode(frame: &Frame) -> Vec<u8> {
+    let bytes = postcard::to_allocvec(frame).unwrap_or_default();
+    debug_assert!(bytes.len() <= MAX_FRAME_BYTES - SEAL_BYTES, "a frame of {} bytes", bytes.len());
+    bytes
 }

@@ -7,7 +7,8 @@ use swarmer_model::Revision;
 
 use super::{
     disk::Kept,
-    feed::{Frame, Known, MAX_FRAME_BYTES, VERSION, record_bytes},
+    feed::{Frame, Known, record_bytes},
+    seal::{FeedTrust, Position},
 };
 use crate::{
     error::{FeedError, RaftError},
@@ -19,6 +20,7 @@ pub(super) struct Intake {
     kept: Kept,
     shared: Arc<Shared>,
     snapshot: Option<Snapshot>,
+    trust: FeedTrust,
 }
 
 /// A state that is coming in.
@@ -36,14 +38,18 @@ fn failed(error: impl std::fmt::Display) -> FeedError {
 }
 
 impl Intake {
-    pub(super) fn new(kept: Kept, shared: Arc<Shared>) -> Self {
-        Self { kept, shared, snapshot: None }
+    pub(super) fn new(kept: Kept, shared: Arc<Shared>, trust: FeedTrust) -> Self {
+        Self { kept, shared, snapshot: None, trust }
     }
 
-    /// Takes a frame; a heartbeat is handed back.
+    /// Takes a frame that a voter signed; a heartbeat is handed back.
     pub(super) async fn take(&mut self, frame: &[u8]) -> Result<Option<Known>, FeedError> {
+        let (position, frame) = self.trust.open(frame)?;
         match decode(frame)? {
-            Frame::Heartbeat(known) => return Ok(Some(known)),
+            Frame::Heartbeat(known) => {
+                self.same_history(position)?;
+                return Ok(Some(known));
+            }
             Frame::SnapshotBegin { revision, chain } => self.begin(revision, chain)?,
             Frame::SnapshotChunk { records } => self.chunk(records)?,
             Frame::SnapshotEnd { records, digest } => self.end(records, digest).await?,
@@ -59,6 +65,15 @@ impl Intake {
             }
         }
         Ok(None)
+    }
+
+    /// At one revision there is one history: another one here or there is damage.
+    fn same_history(&self, told: Position) -> Result<(), FeedError> {
+        let (revision, chain) = self.shared.read(|state| (state.revision(), state.chain()));
+        if revision == told.revision && chain != told.chain {
+            return Err(FeedError::Chain { revision });
+        }
+        Ok(())
     }
 
     fn begin(&mut self, revision: Revision, chain: ChainHash) -> Result<(), FeedError> {
@@ -127,17 +142,9 @@ fn broken(why: &str) -> FeedError {
 }
 
 fn decode(frame: &[u8]) -> Result<Frame, FeedError> {
-    let malformed = |why: String| FeedError::Malformed(why);
-    if frame.len() > MAX_FRAME_BYTES {
-        return Err(malformed(format!("{} bytes, at most {MAX_FRAME_BYTES}", frame.len())));
-    }
-    match frame.split_first() {
-        Some((&VERSION, rest)) => match postcard::take_from_bytes(rest) {
-            Ok((frame, [])) => Ok(frame),
-            Ok(_) => Err(malformed("bytes follow its end".to_owned())),
-            Err(error) => Err(malformed(error.to_string())),
-        },
-        Some((version, _)) => Err(malformed(format!("version {version}, not {VERSION}"))),
-        None => Err(malformed("it is empty".to_owned())),
+    match postcard::take_from_bytes(frame) {
+        Ok((frame, [])) => Ok(frame),
+        Ok(_) => Err(FeedError::Malformed("bytes follow its end".to_owned())),
+        Err(error) => Err(FeedError::Malformed(error.to_string())),
     }
 }

@@ -3,6 +3,7 @@
 mod disk;
 mod feed;
 mod intake;
+mod seal;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -11,6 +12,7 @@ pub use feed::Feed;
 use feed::Known;
 use intake::Intake;
 use parking_lot::Mutex;
+pub use seal::{FeedKey, FeedSigner, FeedTrust, VoterKeys};
 use swarmer_model::{NodeId, Revision};
 use tokio::{sync::watch, time::Instant};
 
@@ -51,11 +53,17 @@ struct Heard {
 }
 
 impl Follower {
-    /// Opens what this node last knew from `dir`, on the current tokio runtime.
+    /// Opens what this node last knew from `dir`, on the current tokio runtime. Feeds are taken
+    /// only as `trust` says.
     ///
     /// # Errors
     /// [`RaftError::Storage`] or [`RaftError::Log`] if the disk fails or what it holds is damaged.
-    pub async fn open(node: NodeId, dir: &Path, disk: Arc<dyn Disk>) -> Result<Self, RaftError> {
+    pub async fn open(
+        node: NodeId,
+        dir: &Path,
+        disk: Arc<dyn Disk>,
+        trust: FeedTrust,
+    ) -> Result<Self, RaftError> {
         let dir = dir.to_owned();
         let opened = tokio::task::spawn_blocking(move || disk::Kept::open(disk, &dir)).await;
         let (kept, state, known) =
@@ -65,7 +73,7 @@ impl Follower {
         let inner = Arc::new(Inner {
             node,
             log: kept.fatal(),
-            intake: tokio::sync::Mutex::new(Intake::new(kept, shared.clone())),
+            intake: tokio::sync::Mutex::new(Intake::new(kept, shared.clone(), trust)),
             shared,
             heard: Mutex::new(Heard { known, at: None }),
             status,
@@ -124,11 +132,6 @@ impl Follower {
         drop(heard);
         self.inner.publish();
         Ok(())
-    }
-
-    /// A feed of what this node knows, for a further follower.
-    pub fn feed(&self, from: Option<(Revision, ChainHash)>) -> Feed {
-        Feed::new(self.inner.shared.clone(), self.subscribe_status(), from)
     }
 
     /// Waits for the first fatal error of the disk. The node must exit then: it would show what the

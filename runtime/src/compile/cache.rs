@@ -15,21 +15,14 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use serde::{Deserialize, Serialize};
-use swarmer_model::Digest;
+use swarmer_model::{Digest, DigestHasher};
 
+use super::source::{ImageSum, SharedImage};
 use crate::error::{LoadError, RuntimeError};
 
 const IMAGE: &str = "image";
 const SUM: &str = "sum";
 const TEMPORARY: &str = "tmp";
-
-/// What lies beside an image.
-#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
-struct Sum {
-    bytes: u64,
-    crc32c: u32,
-}
 
 pub(crate) struct ImageDir {
     dir: PathBuf,
@@ -95,12 +88,22 @@ impl ImageDir {
         if !meta.is_file() || meta.uid() != self.owner || meta.mode() & 0o022 != 0 {
             return Err(io::Error::other("the image is not a file of this user alone"));
         }
-        let sum = fs::read(self.path(digest, SUM))?;
-        let sum: Sum = serde_json::from_slice(&sum)?;
-        if sum != sum_of(path)? {
+        let sum = self.sum(digest)?;
+        if (sum.bytes, sum.crc32c) != checksum(path, |_| ())? {
             return Err(io::Error::other("the checksum of the image is wrong"));
         }
         Ok(())
+    }
+
+    fn sum(&self, digest: &Digest) -> io::Result<ImageSum> {
+        Ok(serde_json::from_slice(&fs::read(self.path(digest, SUM))?)?)
+    }
+
+    /// The image for another node, if it is there and sound.
+    pub(crate) fn share(&self, digest: &Digest) -> Option<SharedImage> {
+        let path = self.checked(digest)?;
+        let (sum, file) = (self.sum(digest).ok()?, File::open(path).ok()?);
+        Some(SharedImage { sum, file })
     }
 
     pub(crate) fn remove(&self, digest: &Digest) {
@@ -116,12 +119,21 @@ impl ImageDir {
         Temporary(self.dir.join(name))
     }
 
-    /// Takes a written and synced file as the image of this component.
-    pub(crate) fn adopt(&self, digest: &Digest, temporary: Temporary) -> Result<(), LoadError> {
+    /// Takes a written and synced file as the image of this component: one that was compiled
+    /// here, or one that must be as another node `announced` it.
+    pub(crate) fn adopt(
+        &self,
+        digest: &Digest,
+        temporary: &Temporary,
+        announced: Option<ImageSum>,
+    ) -> Result<(), LoadError> {
         let fail = |error: io::Error| {
             LoadError::Compile(format!("the image cannot be kept in {:?}: {error}", self.dir))
         };
         let sum = sum_of(temporary.path()).map_err(fail)?;
+        if announced.is_some_and(|announced| announced != sum) {
+            return Err(fail(io::Error::other("it is not the image that was announced")));
+        }
         let sum = serde_json::to_vec(&sum).map_err(|error| fail(error.into()))?;
         let beside = self.temporary();
         write_synced(beside.path(), &sum).map_err(fail)?;
@@ -174,17 +186,25 @@ pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn sum_of(path: &Path) -> io::Result<Sum> {
+fn sum_of(path: &Path) -> io::Result<ImageSum> {
+    let mut hasher = DigestHasher::default();
+    let (bytes, crc32c) = checksum(path, |piece| hasher.update(piece))?;
+    Ok(ImageSum { bytes, crc32c, sha256: hasher.finish() })
+}
+
+/// Length and CRC-32C of a file, each piece of which is shown to `see`.
+fn checksum(path: &Path, mut see: impl FnMut(&[u8])) -> io::Result<(u64, u32)> {
     let mut file = File::open(path)?;
     let mut buffer = vec![0; 256 << 10];
-    let mut sum = Sum { bytes: 0, crc32c: 0 };
+    let (mut bytes, mut crc32c) = (0, 0);
     loop {
         let read = file.read(&mut buffer)?;
         if read == 0 {
-            return Ok(sum);
+            return Ok((bytes, crc32c));
         }
-        sum.bytes += read as u64;
-        sum.crc32c = crc32c::crc32c_append(sum.crc32c, &buffer[..read]);
+        bytes += read as u64;
+        crc32c = crc32c::crc32c_append(crc32c, &buffer[..read]);
+        see(&buffer[..read]);
     }
 }
 
@@ -195,7 +215,7 @@ mod tests {
     fn put(images: &ImageDir, digest: &Digest, bytes: &[u8]) {
         let temporary = images.temporary();
         write_synced(temporary.path(), bytes).unwrap();
-        images.adopt(digest, temporary).unwrap();
+        images.adopt(digest, &temporary, None).unwrap();
     }
 
     #[test]
@@ -220,6 +240,28 @@ mod tests {
         put(&images, &digest, b"machine code");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         assert_eq!(images.checked(&digest), None, "others could write it");
+    }
+
+    #[test]
+    fn an_image_of_another_node_is_taken_only_as_it_was_announced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (there, here) = (dir.path().join("there"), dir.path().join("here"));
+        let there = ImageDir::open(&there, "engine1").unwrap();
+        let here = ImageDir::open(&here, "engine1").unwrap();
+        let digest = Digest::of(b"component");
+        assert!(there.share(&digest).is_none());
+        put(&there, &digest, b"machine code");
+        let announced = there.share(&digest).unwrap().sum;
+        assert_eq!(announced.sha256, Digest::of(b"machine code"));
+        for (bytes, good) in [(b"machine c0de", false), (b"machine code", true)] {
+            let temporary = here.temporary();
+            write_synced(temporary.path(), bytes).unwrap();
+            assert_eq!(here.adopt(&digest, &temporary, Some(announced)).is_ok(), good);
+            assert_eq!(here.checked(&digest).is_some(), good);
+        }
+        let damaged = there.checked(&digest).unwrap();
+        fs::write(damaged, b"machine c0de").unwrap();
+        assert!(there.share(&digest).is_none(), "damage is not passed on");
     }
 
     #[test]

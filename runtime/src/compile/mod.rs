@@ -2,12 +2,16 @@
 
 mod cache;
 mod child;
+mod source;
 
 use std::{
     collections::HashMap,
     ffi::OsString,
     path::PathBuf,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -20,6 +24,7 @@ use wasmtime::{
 };
 
 pub use child::compile_child_main;
+pub use source::{ImageSource, ImageSum, NewImage, NoImages, SharedImage};
 
 pub(crate) use self::cache::ImageDir;
 use self::child::Job;
@@ -55,6 +60,15 @@ pub struct ComponentInfo {
     pub compiled: bool,
 }
 
+/// How the images of this node came to be, since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ImageCounts {
+    /// Compiled here.
+    pub compiled: u64,
+    /// Taken from other nodes.
+    pub fetched: u64,
+}
+
 /// All components of the node, in memory and on disk.
 pub(crate) struct Components {
     engine: Engine,
@@ -63,6 +77,9 @@ pub(crate) struct Components {
     limits: CompileLimits,
     command: Option<Vec<OsString>>,
     compilers: Semaphore,
+    others: Arc<dyn ImageSource>,
+    compiled: AtomicU64,
+    fetched: AtomicU64,
     /// One flight for each digest; what is loaded already is found without one.
     flights: Mutex<HashMap<Digest, Flight>>,
 }
@@ -78,6 +95,7 @@ impl Components {
         engine: &Engine,
         linker: Linker<Guest>,
         config: &Config,
+        others: Arc<dyn ImageSource>,
     ) -> Result<Self, RuntimeError> {
         let images = ImageDir::open(&config.cache_dir, &child::compatibility(engine))?;
         Ok(Self {
@@ -87,6 +105,9 @@ impl Components {
             limits: config.compile,
             command: config.compile_command.clone(),
             compilers: Semaphore::new(COMPILERS),
+            others,
+            compiled: AtomicU64::new(0),
+            fetched: AtomicU64::new(0),
             flights: Mutex::default(),
         })
     }
@@ -94,6 +115,28 @@ impl Components {
     /// Whether an image of it lies on disk.
     pub(crate) fn is_cached(&self, digest: &Digest) -> bool {
         self.images.has(digest)
+    }
+
+    /// The image of a component for another node of the same engine, if it is here.
+    pub(crate) async fn share(&self, digest: Digest, compatibility: &str) -> Option<SharedImage> {
+        if compatibility != self.images.compatibility() || !self.images.has(&digest) {
+            return None;
+        }
+        let images = Arc::clone(&self.images);
+        blocking(move || images.share(&digest)).await.ok().flatten()
+    }
+
+    /// What images of this node run on.
+    pub(crate) fn compatibility(&self) -> &str {
+        self.images.compatibility()
+    }
+
+    /// How the images came to be.
+    pub(crate) fn counts(&self) -> ImageCounts {
+        ImageCounts {
+            compiled: self.compiled.load(Ordering::Relaxed),
+            fetched: self.fetched.load(Ordering::Relaxed),
+        }
     }
 
     /// Deletes images of components that are not wanted any more; gives their number.
@@ -106,7 +149,7 @@ impl Components {
         self.images.prune(wanted)
     }
 
-    /// The component, linked: from memory, from its image, or compiled. Many callers at once
+    /// The component, linked: from memory, from its image, from another node's, or compiled. Many callers at once
     /// cause one compilation.
     pub(crate) async fn prepare(
         &self,
@@ -126,7 +169,11 @@ impl Components {
         if let Some(prepared) = loaded {
             return Ok(info(artifact, prepared, start, false));
         }
-        let (prepared, compiled) = match self.load(artifact.digest).await? {
+        let mut prepared = self.load(artifact.digest).await?;
+        if prepared.is_none() {
+            prepared = self.fetch(artifact.digest).await?;
+        }
+        let (prepared, compiled) = match prepared {
             Some(prepared) => (prepared, false),
             None => {
                 self.compile(artifact).await?;
@@ -145,8 +192,9 @@ impl Components {
         let linker = self.linker.clone();
         let work = move || {
             let Some(path) = images.checked(&digest) else { return Ok(None) };
-            // SAFETY: the image was written by a compiler that this node started, into a
-            // directory that only this user may write to, and its checksum still matches.
+            // SAFETY: the image was written by a compiler that this node, or a member that it
+            // trusts with code, started; into a directory that only this user may write to; and
+            // its checksum still matches.
             let component = match unsafe { Component::deserialize_file(&engine, &path) } {
                 Ok(component) => component,
                 Err(error) => {
@@ -158,6 +206,29 @@ impl Components {
             interface::prepare(&linker, &component).map(|prepared| Some(Arc::new(prepared)))
         };
         blocking(work).await?
+    }
+
+    /// Takes the image from another node and loads it, if one gives it.
+    async fn fetch(&self, digest: Digest) -> Result<Option<Arc<Prepared>>, LoadError> {
+        let start = Instant::now();
+        let max_bytes = self.limits.component_bytes.saturating_mul(source::IMAGE_FACTOR);
+        let mut image = NewImage::new(self.images.temporary(), max_bytes);
+        self.others.bring(digest, self.images.compatibility(), &mut image).await;
+        let Some(announced) = image.whole() else { return Ok(None) };
+        let images = Arc::clone(&self.images);
+        let adopted =
+            blocking(move || images.adopt(&digest, &image.temporary, Some(announced))).await?;
+        if let Err(error) = adopted {
+            tracing::warn!(%digest, %error, "another node's image is not taken");
+            return Ok(None);
+        }
+        let prepared = self.load(digest).await?;
+        if prepared.is_some() {
+            self.fetched.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(%digest, bytes = announced.bytes, took = ?start.elapsed(),
+                "image taken from another node");
+        }
+        Ok(prepared)
     }
 
     async fn compile(&self, artifact: &Artifact) -> Result<(), LoadError> {
@@ -187,7 +258,8 @@ impl Components {
             }
         }
         let images = self.images.clone();
-        blocking(move || images.adopt(&digest, temporary)).await??;
+        blocking(move || images.adopt(&digest, &temporary, None)).await??;
+        self.compiled.fetch_add(1, Ordering::Relaxed);
         tracing::info!(%digest, took = ?start.elapsed(), "compiled");
         Ok(())
     }

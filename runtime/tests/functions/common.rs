@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use swarmer_model::Digest;
 use swarmer_runtime::{
     Artifact, Body, BodyError, CallContext, Config, Egress, Function, FunctionConfig, FunctionKey,
-    Handle, LogLine, LogSink, NoEgress, Runtime, WorkThreads, empty,
+    Handle, ImageSource, LogLine, LogSink, NoEgress, NoImages, Runtime, WorkThreads, empty,
 };
 
 #[derive(Default)]
@@ -50,10 +50,27 @@ impl Bench {
         let mut config = Config::new(dir.path().join("images"));
         config.pool_instances = 64;
         change(&mut config);
+        Self::build(dir, config, egress, Arc::new(NoImages))
+    }
+
+    /// One that asks others for images before it compiles.
+    pub(crate) fn beside(images: Arc<dyn ImageSource>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::new(dir.path().join("images"));
+        config.pool_instances = 64;
+        Self::build(dir, config, Arc::new(NoEgress), images)
+    }
+
+    fn build(
+        dir: tempfile::TempDir,
+        config: Config,
+        egress: Arc<dyn Egress>,
+        images: Arc<dyn ImageSource>,
+    ) -> Self {
         let lines = Arc::new(Lines::default());
         let threads = WorkThreads::with(2).unwrap();
         let guests = threads.handle().clone();
-        let runtime = Runtime::build(config, guests, egress, lines.clone()).unwrap();
+        let runtime = Runtime::build(config, guests, egress, lines.clone(), images).unwrap();
         let handle = runtime.handle();
         Self { dir, handle, lines, _runtime: runtime, _threads: threads, next: AtomicU32::new(1) }
     }

@@ -4,7 +4,8 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use swarmer_model::{Coded, Digest};
 use swarmer_runtime::{
-    Artifact, CompileLimits, FunctionConfig, LoadError, NoEgress, check_header, codes, fixtures,
+    Artifact, CompileLimits, FunctionConfig, ImageCounts, ImageSource, ImageSum, LoadError,
+    NewImage, NoEgress, check_header, codes, fixtures,
 };
 
 use crate::common::{Bench, get, text};
@@ -72,6 +73,63 @@ async fn one_compilation_for_many_and_a_damaged_image_is_made_anew() {
     assert!(info.compiled, "a flipped bit is found");
     assert_eq!(bench.handle.prune_images(|_| false), 1);
     assert!(!bench.handle.is_cached(&artifact.digest));
+}
+
+/// Gives what a runtime beside has, changed as the test wants.
+struct Beside {
+    runtime: swarmer_runtime::Handle,
+    change: fn(&mut Vec<u8>, &mut ImageSum),
+}
+
+#[async_trait::async_trait]
+impl ImageSource for Beside {
+    async fn bring(&self, digest: Digest, compatibility: &str, image: &mut NewImage) {
+        let Some(mut shared) = self.runtime.share_image(digest, compatibility).await else {
+            return;
+        };
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut shared.file, &mut bytes).unwrap();
+        (self.change)(&mut bytes, &mut shared.sum);
+        if image.begin(shared.sum).await.is_ok() && image.write(&bytes).await.is_ok() {
+            let _ = image.finish().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_of_another_node_is_used_only_if_it_is_whole_and_as_announced() {
+    type Change = fn(&mut Vec<u8>, &mut ImageSum);
+    let cases: [(&str, Change, u64); 6] = [
+        ("as it is", |_, _| {}, 0),
+        ("a flipped bit", |bytes, _| bytes[1000] ^= 1, 1),
+        ("cut short", |bytes, _| bytes.truncate(1000), 1),
+        ("too long", |bytes, _| bytes.push(0), 1),
+        ("too large", |_, sum| sum.bytes = u64::MAX, 1),
+        (
+            "sound, but not an image",
+            |bytes, sum| {
+                *bytes = vec![7; 100];
+                let crc32c = crc32c::crc32c(bytes);
+                *sum = ImageSum { bytes: 100, crc32c, sha256: Digest::of(bytes) };
+            },
+            1,
+        ),
+    ];
+    let first = Bench::new();
+    let component = fixtures::hello_p2();
+    first.handle.prepare(&first.artifact(&component)).await.unwrap();
+    assert_eq!(first.handle.image_counts(), ImageCounts { compiled: 1, fetched: 0 });
+    let digest = Digest::of(&component);
+    assert!(first.handle.share_image(digest, "another engine").await.is_none());
+    for (what, change, compiled) in cases {
+        let beside = Beside { runtime: first.handle.clone(), change };
+        let second = Bench::beside(Arc::new(beside));
+        let function = second.load(&component, FunctionConfig::default()).await;
+        let answer = function.call(get("/"), second.context(TIME)).await.unwrap();
+        assert_eq!(text(answer).await.unwrap(), "hello from swarmer\n", "{what}");
+        let counts = ImageCounts { compiled, fetched: 1 - compiled };
+        assert_eq!(second.handle.image_counts(), counts, "{what}");
+    }
 }
 
 /// The test binary itself is the compiler: the hidden sub-command is one of its tests.
