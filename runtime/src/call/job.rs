@@ -100,14 +100,20 @@ impl Drop for Entered {
 
 /// What ends a call before its guest does: the caller's leave, the end of the version, time.
 pub(super) struct Limits {
+    inner: Arc<Inner>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// `stop` was polled: it wakes the task, which is always the same, and [`Inner::stopped`]
+    /// tells whether it did.
+    stop_awaited: bool,
     deadline: Pin<Box<Sleep>>,
 }
 
 impl Limits {
-    pub(super) fn new(inner: &Inner, call: &Call) -> Self {
+    pub(super) fn new(inner: &Arc<Inner>, call: &Call) -> Self {
         Self {
+            inner: inner.clone(),
             stop: Box::pin(inner.stop.clone().cancelled_owned()),
+            stop_awaited: false,
             deadline: Box::pin(tokio::time::sleep_until(call.deadline.into())),
         }
     }
@@ -121,7 +127,13 @@ impl Limits {
         if call.poll_cancelled(cx) {
             return Poll::Ready(CallError::Cancelled);
         }
-        if self.stop.as_mut().poll(cx).is_ready() {
+        let stopped = if self.stop_awaited {
+            self.inner.stopped.load(Relaxed)
+        } else {
+            self.stop_awaited = true;
+            self.stop.as_mut().poll(cx).is_ready()
+        };
+        if stopped {
             let why = "the version was unloaded before the answer was whole";
             return Poll::Ready(CallError::Trap(why.to_owned()));
         }

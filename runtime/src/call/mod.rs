@@ -124,6 +124,8 @@ pub(crate) struct Inner {
     idle: Mutex<Vec<Idle>>,
     draining: AtomicBool,
     stop: CancellationToken,
+    /// Set before `stop` is cancelled.
+    stopped: AtomicBool,
 }
 
 /// The permits that a call holds while it runs, and the instance it found waiting.
@@ -172,6 +174,7 @@ impl Function {
             idle: Mutex::default(),
             draining: AtomicBool::new(false),
             stop: CancellationToken::new(),
+            stopped: AtomicBool::new(false),
         }))
     }
 
@@ -262,6 +265,7 @@ impl Function {
 
     /// Ends the calls that run.
     pub(crate) fn stop(&self) {
+        self.0.stopped.store(true, Ordering::Release);
         self.0.stop.cancel();
     }
 

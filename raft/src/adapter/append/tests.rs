@@ -113,7 +113,7 @@ async fn an_answer_that_does_not_come_breaks_the_channel_and_it_is_opened_again_
     assert_eq!(latency.read().unanswered, 3);
     let early = appender.run(requests(0..1), TTL).await.err();
     assert!(matches!(early, Some(RPCError::Unreachable(_))), "{early:?}");
-    tokio::time::sleep_until(appender.not_before.unwrap()).await;
+    sleep_until(appender.not_before.unwrap()).await;
     let mut answers = appender.run(requests(0..1), TTL).await.unwrap();
     assert!(futures::poll!(answers.next()).is_pending());
     let end = ends.recv().await.unwrap();
