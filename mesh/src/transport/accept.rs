@@ -16,6 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     JoinHandler, Peer, StreamHandler,
+    berth::Berth,
     close::{CloseCode, Loss, loss},
     config::{MAX_CONTROL_STREAMS, MAX_DATA_STREAMS, RETRY_ABOVE},
     dial::{WELCOME, chain},
@@ -91,7 +92,8 @@ impl Acceptor {
 
     async fn connection(self, incoming: Incoming, pass: Pass) {
         let address = incoming.remote_address();
-        let handshake = async { incoming.accept()?.await };
+        let (accepted, berth) = Berth::of(|| incoming.accept());
+        let handshake = async { accepted?.await };
         let connection = match timeout(self.shared.config.dial_timeout, handshake).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => {
@@ -121,7 +123,15 @@ impl Acceptor {
             .unwrap_or_default();
         match protocol.as_slice() {
             ALPN_CONTROL => self.member(connection, pass, Class::Control).await,
-            ALPN_DATA => self.member(connection, pass, Class::Data).await,
+            ALPN_DATA => {
+                // With its driver and its streams on the same threads, nothing of a call has to
+                // wake others.
+                let data = self.shared.config.data.clone();
+                berth.move_to(&data);
+                let tasks = self.tasks.clone();
+                let member = async move { self.member(connection, pass, Class::Data).await };
+                tasks.spawn_on(member, &data);
+            }
             ALPN_JOIN => stranger::serve(&self, connection, pass, false).await,
             ALPN_FOUND => stranger::serve(&self, connection, pass, true).await,
             _ => self.refuse(&connection, "none", codes::NOT_SERVED, "no protocol was chosen"),

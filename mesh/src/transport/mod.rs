@@ -9,6 +9,7 @@
 //! windows and congestion control are per connection.
 
 mod accept;
+mod berth;
 mod close;
 mod config;
 mod dial;

@@ -5,7 +5,10 @@ use std::{future::Future, io, net::UdpSocket, pin::Pin, sync::Arc, time::Instant
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime};
 use tokio::{runtime::Handle, time::sleep_until};
 
-/// Puts the endpoint's and connections' drivers and their timers on one runtime.
+use super::berth::{Berth, Movable};
+
+/// Puts the endpoint's driver and all timers on one runtime, and the drivers of connections where
+/// their [`Berth`] says.
 #[derive(Debug)]
 pub(crate) struct IoRuntime(pub(crate) Handle);
 
@@ -16,7 +19,10 @@ impl Runtime for IoRuntime {
     }
 
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        self.0.spawn(future);
+        match Berth::take() {
+            Some(berth) => self.0.spawn(Movable::new(future, berth)),
+            None => self.0.spawn(future),
+        };
     }
 
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
