@@ -85,6 +85,11 @@ impl Replicator {
         }
     }
 
+    /// What may be on its way to a node in bulk, artifacts or images.
+    pub(crate) fn window(&self, node: NodeId) -> bulk::Window {
+        self.budget.of(node)
+    }
+
     /// From now on members are known.
     pub(crate) fn set_members(&self, members: watch::Receiver<Arc<swarmer_gossip::Members>>) {
         let _ = self.members.set(members);

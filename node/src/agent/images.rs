@@ -18,13 +18,13 @@ use parking_lot::Mutex;
 use quinn::{RecvStream, SendStream};
 use serde::{Deserialize, Serialize};
 use swarmer_mesh::{
-    stream::{ResetCode, StreamKind, read_frame, write_frame},
+    bulk::{self, BULK_PRIORITY, BulkReceiver, CHUNK},
+    stream::{FrameReader, FrameWriter, ResetCode, StreamKind},
     transport::Handle,
 };
 use swarmer_model::{Digest, NodeId};
 use swarmer_runtime::{ImageSource, ImageSum, NewImage};
 use tokio::{
-    io::AsyncReadExt as _,
     sync::Semaphore,
     time::{Instant, timeout, timeout_at},
 };
@@ -57,10 +57,6 @@ const TRANSFER_DEADLINE: Duration = Duration::from_secs(60);
 const SEEN_DEADLINE: Duration = Duration::from_secs(2);
 /// Images that are sent at once: each holds a file open and a buffer.
 const MAX_SENDING: usize = 16;
-/// The largest message before the bytes.
-const MAX_MESSAGE: usize = 4096;
-/// One read on the way to or from the network.
-const CHUNK: usize = 64 << 10;
 
 #[derive(Serialize, Deserialize)]
 struct Ask {
@@ -143,17 +139,15 @@ impl Images {
         deadline: Instant,
         image: &mut NewImage,
     ) -> Result<bool, String> {
-        let (reply, mut recv) = self.ask(from, ask, deadline).await?;
+        let (reply, mut link) = self.ask(from, ask, deadline).await?;
         let Reply::Here(sum) = reply else { return Ok(false) };
         let copying = async {
             image.begin(sum).await?;
-            let mut buffer = vec![0; CHUNK];
-            loop {
-                match recv.read(&mut buffer).await.map_err(std::io::Error::other)? {
-                    Some(read) => image.write(&buffer[..read]).await?,
-                    None => return image.finish().await,
-                }
+            let mut bytes = BulkReceiver::new(&mut link.writer, &mut link.reader, sum.bytes);
+            while let Some(chunk) = bytes.next().await.map_err(std::io::Error::other)? {
+                image.write(&chunk).await?;
             }
+            image.finish().await
         };
         match timeout(TRANSFER_DEADLINE, copying).await {
             Ok(copied) => copied.map(|()| true).map_err(|error| error.to_string()),
@@ -166,19 +160,17 @@ impl Images {
         node: NodeId,
         ask: &Ask,
         deadline: Instant,
-    ) -> Result<(Reply, RecvStream), String> {
+    ) -> Result<(Reply, Link), String> {
         let kind = StreamKind::Image;
         let opened = self.inner.transport.open(node, kind.class(), kind, deadline).await;
-        let (mut send, mut recv) = opened.map_err(|error| chain(&error))?;
+        let (send, recv) = opened.map_err(|error| chain(&error))?;
+        let mut link = Link::new(send, recv);
         let talk = async {
-            let bytes = postcard::to_stdvec(ask).map_err(|error| error.to_string())?;
-            write_frame(&mut send, Bytes::from(bytes)).await.map_err(|error| chain(&error))?;
-            let _ = send.finish();
-            let frame = read_frame(&mut recv, MAX_MESSAGE).await.map_err(|e| chain(&e))?;
-            postcard::from_bytes(&frame).map_err(|error| error.to_string())
+            link.write(ask).await?;
+            link.read().await
         };
         let reply = timeout_at(deadline, talk).await;
-        reply.unwrap_or_else(|_| Err("it did not answer in time".to_owned())).map(|r| (r, recv))
+        reply.unwrap_or_else(|_| Err("it did not answer in time".to_owned())).map(|r| (r, link))
     }
 
     /// Asks these nodes at once, and where they point; the first that has it.
@@ -223,28 +215,24 @@ impl Images {
     }
 
     /// Serves one stream that a member opened.
-    pub(crate) async fn serve(&self, peer: NodeId, mut send: SendStream, mut recv: RecvStream) {
-        let read = timeout(ASK_DEADLINE, read_frame(&mut recv, MAX_MESSAGE)).await;
-        let ask = read.ok().and_then(Result::ok);
-        let Some(ask) = ask.and_then(|ask| postcard::from_bytes::<Ask>(&ask).ok()) else {
-            let _ = send.reset(ResetCode::MALFORMED.var());
-            return;
+    pub(crate) async fn serve(&self, peer: NodeId, send: SendStream, recv: RecvStream) {
+        let mut link = Link::new(send, recv);
+        let Ok(Ok(ask)) = timeout(ASK_DEADLINE, link.read::<Ask>()).await else {
+            return link.writer.reset(ResetCode::MALFORMED);
         };
-        match self.answer(peer, &ask, &mut send).await {
-            Ok(()) => {
-                let _ = send.finish();
-            }
+        match self.answer(peer, &ask, &mut link).await {
+            Ok(()) => link.writer.finish(),
             Err(why) => {
                 tracing::debug!(target: "swarmer::images", %peer, digest = %ask.digest, why,
                     "an image was not sent");
-                let _ = send.reset(ResetCode::INTERNAL.var());
+                link.writer.reset(ResetCode::INTERNAL);
             }
         }
     }
 
-    async fn answer(&self, peer: NodeId, ask: &Ask, send: &mut SendStream) -> Result<(), String> {
+    async fn answer(&self, peer: NodeId, ask: &Ask, link: &mut Link) -> Result<(), String> {
         let Some(parts) = self.inner.parts.get() else {
-            return reply(send, &Reply::Missing).await;
+            return link.write(&Reply::Missing).await;
         };
         let (runtime, digest) = (&parts.runtime, ask.digest);
         let mut image = runtime.share_image(digest, &ask.compatibility).await;
@@ -256,23 +244,19 @@ impl Images {
         }
         let Some(image) = image else {
             let origin = self.inner.replicator.origin(&digest).filter(|origin| *origin != peer);
-            return reply(send, &origin.map_or(Reply::Missing, Reply::At)).await;
+            return link.write(&origin.map_or(Reply::Missing, Reply::At)).await;
         };
         if ask.want == Want::Word {
-            return reply(send, &Reply::Here(image.sum)).await;
+            return link.write(&Reply::Here(image.sum)).await;
         }
         let sending = async {
             let _permit = self.inner.sending.acquire().await.map_err(|error| error.to_string())?;
-            reply(send, &Reply::Here(image.sum)).await?;
+            link.write(&Reply::Here(image.sum)).await?;
             let mut file = tokio::fs::File::from_std(image.file);
-            let mut buffer = vec![0; CHUNK];
-            loop {
-                let read = file.read(&mut buffer).await.map_err(|error| error.to_string())?;
-                if read == 0 {
-                    return Ok(());
-                }
-                send.write_all(&buffer[..read]).await.map_err(|error| error.to_string())?;
-            }
+            let window = self.inner.replicator.window(peer);
+            let Link { writer, reader } = link;
+            let sent = bulk::send(&window, writer, reader, &mut file, image.sum.bytes).await;
+            sent.map_err(|error| chain(&error))
         };
         let sent = timeout(TRANSFER_DEADLINE, sending).await;
         sent.unwrap_or_else(|_| Err("the transfer took too long".to_owned()))
@@ -349,7 +333,28 @@ impl Drop for Waiting<'_> {
     }
 }
 
-async fn reply(send: &mut SendStream, reply: &Reply) -> Result<(), String> {
-    let bytes = postcard::to_stdvec(reply).map_err(|error| error.to_string())?;
-    write_frame(send, Bytes::from(bytes)).await.map_err(|error| chain(&error))
+/// The two directions of one stream.
+struct Link {
+    writer: FrameWriter,
+    reader: FrameReader,
+}
+
+impl Link {
+    fn new(send: SendStream, recv: RecvStream) -> Self {
+        // It fails on a closed stream only, which the first message finds out.
+        let _ = send.set_priority(BULK_PRIORITY);
+        Self { writer: FrameWriter::new(send), reader: FrameReader::new(recv, CHUNK) }
+    }
+
+    async fn write<T: Serialize>(&mut self, message: &T) -> Result<(), String> {
+        let bytes = postcard::to_stdvec(message).map_err(|error| error.to_string())?;
+        self.writer.push(Bytes::from(bytes));
+        self.writer.flush().await.map_err(|error| chain(&error))
+    }
+
+    async fn read<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, String> {
+        let frame = self.reader.next().await.map_err(|error| chain(&error))?;
+        let frame = frame.ok_or_else(|| "the other side ended the stream".to_owned())?;
+        postcard::from_bytes(&frame).map_err(|error| error.to_string())
+    }
 }

@@ -13,6 +13,8 @@ use crate::functions::{
 
 /// How often failures are tried again and load is told.
 const TICK: Duration = Duration::from_secs(1);
+/// How often images that nobody wants are looked for: disk is the only thing they cost.
+const PRUNE: Duration = Duration::from_secs(3600);
 /// How long a version stays that was started here only because no placed node was ready.
 const GUEST_STAY: Duration = Duration::from_secs(60);
 
@@ -22,6 +24,9 @@ impl FunctionManager {
         let mut states = self.inner.deps.desired.subscribe();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Not at the start, when what this node knows may be old.
+        let mut prunes = tokio::time::interval_at(tokio::time::Instant::now() + PRUNE, PRUNE);
+        prunes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // Artifacts whose preparation was asked for; forgotten when no longer wanted, so that a
         // failed one is tried again only after a change or a restart, not every second.
         let mut asked: HashSet<Digest> = HashSet::new();
@@ -30,9 +35,25 @@ impl FunctionManager {
                 () = shutdown.cancelled() => return,
                 changed = states.changed() => if changed.is_err() { return },
                 _ = ticks.tick() => self.publish_load().await,
+                _ = prunes.tick() => self.prune_images().await,
             }
             states.mark_unchanged();
             self.reconcile(&mut asked).await;
+        }
+    }
+
+    /// Deletes the images of components that no version names any more. One that was wanted after
+    /// all is compiled or fetched again.
+    async fn prune_images(&self) {
+        let desired = self.inner.deps.desired.current();
+        let versions = desired.functions.values().flat_map(|e| &e.function.status.versions);
+        let wanted: HashSet<Digest> = versions.map(|v| v.template.component).collect();
+        let runtime = self.inner.deps.runtime.clone();
+        let pruned = tokio::task::spawn_blocking(move || {
+            runtime.prune_images(|digest| wanted.contains(digest))
+        });
+        if let Ok(images @ 1..) = pruned.await {
+            tracing::info!(target: "swarmer::functions", images, "unused images are gone");
         }
     }
 

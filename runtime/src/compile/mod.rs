@@ -149,8 +149,8 @@ impl Components {
         self.images.prune(wanted)
     }
 
-    /// The component, linked: from memory, from its image, from another node's, or compiled. Many callers at once
-    /// cause one compilation.
+    /// The component, linked: from memory, from its image, from another node's, or compiled. Many
+    /// callers at once cause one compilation.
     pub(crate) async fn prepare(
         &self,
         artifact: &Artifact,
