@@ -109,11 +109,6 @@ impl Batch {
         Poll::Ready(Ok(()))
     }
 
-    /// The body has ended.
-    pub(super) fn is_ended(&self) -> bool {
-        self.ended
-    }
-
     /// The whole body is here and small enough to stand behind the head.
     pub(super) fn is_whole_and_small(&self) -> bool {
         self.ended && self.bytes <= INLINE_BYTES

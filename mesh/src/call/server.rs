@@ -170,14 +170,7 @@ impl Responder {
             mark_last(&mut out);
             true
         } else {
-            let mut filled = poll_fn(|cx| Poll::Ready(batch.poll_fill(&mut body, cx))).await;
-            if !batch.is_ended() && !matches!(filled, Poll::Ready(Err(_))) {
-                // Most guests give the body right after the head: one more turn of theirs, and
-                // the whole answer is one write and one packet instead of three.
-                tokio::task::yield_now().await;
-                filled = poll_fn(|cx| Poll::Ready(batch.poll_fill(&mut body, cx))).await;
-            }
-            match filled {
+            match poll_fn(|cx| Poll::Ready(batch.poll_fill(&mut body, cx))).await {
                 Poll::Ready(Err(error)) => {
                     self.guard.reset(error.reset_code());
                     return Err(error);

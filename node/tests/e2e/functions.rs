@@ -95,7 +95,9 @@ async fn a_redeploy_that_no_node_may_serve_fails_with_its_reason_and_ends_nothin
         let arguments = ["--env", greeting.as_str(), "--label", "disk=gold"];
         let (code, text, took) = deploy(node, &arguments);
         assert_eq!(code, Some(1), "{text}");
-        for word in ["SW-ROLLOUT-FAILED", "SW-SCHEDULER-SHORT", "disk=gold", "version 1 goes on serving"] {
+        for word in
+            ["SW-ROLLOUT-FAILED", "SW-SCHEDULER-SHORT", "disk=gold", "version 1 goes on serving"]
+        {
             assert!(text.contains(word), "{word} is not in: {text}");
         }
         assert!(took < Duration::from_secs(30), "{took:?}");

@@ -253,7 +253,10 @@ impl Function {
             || status == http::StatusCode::NO_CONTENT
             || status == http::StatusCode::NOT_MODIFIED;
         let meter = inner.meter.clone();
-        Ok(response.map(|body| AnswerBody::new(body, call, meter, bodyless).boxed_unsync()))
+        let (head, body) = response.into_parts();
+        let mut body = AnswerBody::new(body, call, meter, bodyless);
+        body.settle().await;
+        Ok(http::Response::from_parts(head, body.boxed_unsync()))
     }
 
     /// Refuses new calls from now on and lets go of instances that wait for one: they hold the
