@@ -160,3 +160,55 @@ impl Drop for AnswerBody {
         self.call.body_gone.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use http_body::Body as _;
+    use http_body_util::{BodyExt, channel::Channel};
+    use wasmtime_wasi_http::Error;
+
+    use super::*;
+    use crate::{config::FunctionConfig, key::CallContext};
+
+    /// The body of a guest that writes so many pieces of one byte, then ends if it is to.
+    fn written(pieces: usize, ends: bool) -> AnswerBody {
+        let (mut guest, body) = Channel::<Bytes, Error>::new(1);
+        tokio::spawn(async move {
+            for _ in 0..pieces {
+                if guest.send_data(Bytes::from_static(b"x")).await.is_err() {
+                    return;
+                }
+            }
+            if !ends {
+                std::future::pending::<()>().await;
+            }
+        });
+        let now = Instant::now();
+        let context = CallContext::until(now + Duration::from_secs(60));
+        let call = Arc::new(Call::new(&context, now, &FunctionConfig::default()));
+        AnswerBody::new(body.boxed_unsync(), call, Arc::default(), false)
+    }
+
+    #[tokio::test]
+    async fn a_short_body_is_whole_before_the_head_goes_out() {
+        let mut body = written(2, true);
+        body.settle().await;
+        assert_eq!(body.size_hint().exact(), Some(2));
+        assert!(!body.is_end_stream());
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "xx");
+    }
+
+    #[tokio::test]
+    async fn a_long_or_slow_body_is_neither_waited_for_nor_kept() {
+        let mut slow = written(2, false);
+        slow.settle().await;
+        assert_eq!((slow.size_hint().exact(), slow.ahead.len()), (None, 2));
+        let mut long = written(1000, true);
+        long.settle().await;
+        assert!(long.ahead.len() <= SETTLE_FRAMES, "{}", long.ahead.len());
+        assert_eq!(long.size_hint().exact(), None);
+        assert_eq!(long.collect().await.unwrap().to_bytes().len(), 1000);
+    }
+}
