@@ -44,6 +44,8 @@ use crate::{
 /// A quorum's acknowledgement older than so many longest election timeouts is no longer believed:
 /// by then the others may have elected another leader.
 const QUORUM_AGE_TIMEOUTS: u32 = 3;
+/// How long a failed log may take to say so after the engine noticed.
+const LOG_SPEAKS: Duration = Duration::from_millis(200);
 
 type Core = openraft::Raft<Types, Machine>;
 
@@ -426,7 +428,7 @@ impl Engine {
             let running = self.core.metrics().borrow_watched().running_state.clone();
             match running {
                 Err(Fatal::Stopped) => std::future::pending().await,
-                Err(fatal) => return fatal_error(&fatal),
+                Err(fatal) => return self.cause(&fatal).await,
                 Ok(()) => {}
             }
             let ended = tokio::select! {
@@ -437,9 +439,23 @@ impl Engine {
                 let running = self.core.metrics().borrow_watched().running_state.clone();
                 match running {
                     Err(Fatal::Stopped) | Ok(()) => std::future::pending().await,
-                    Err(fatal) => return fatal_error(&fatal),
+                    Err(fatal) => return self.cause(&fatal).await,
                 }
             }
+        }
+    }
+
+    /// What stopped the engine. If the log failed, that is why, in words and by a code of its own,
+    /// though the engine may have been the first to notice.
+    async fn cause(&self, fatal: &Fatal<Types>) -> RaftError {
+        let mut log = self.wal.fatal();
+        let told = tokio::time::timeout(LOG_SPEAKS, log.wait_for(Option::is_some)).await;
+        match told {
+            Ok(Ok(error)) => match error.clone() {
+                Some(error) => error.into(),
+                None => fatal_error(fatal),
+            },
+            _ => fatal_error(fatal),
         }
     }
 

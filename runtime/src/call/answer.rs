@@ -137,7 +137,16 @@ impl http_body::Body for AnswerBody {
 
     fn size_hint(&self) -> SizeHint {
         if !self.ended {
-            return self.inner.size_hint();
+            // What the guest still has to give, and what was taken from it already.
+            let ahead = self.ahead.iter().filter_map(|frame| frame.as_ref().ok()?.data_ref());
+            let ahead = ahead.map(|data| data.len() as u64).sum::<u64>();
+            let rest = self.inner.size_hint();
+            let mut hint = SizeHint::new();
+            hint.set_lower(rest.lower().saturating_add(ahead));
+            if let Some(upper) = rest.upper() {
+                hint.set_upper(upper.saturating_add(ahead));
+            }
+            return hint;
         }
         // All of it is here; what failed, or has trailers, has no length to promise.
         let lengths =
@@ -185,10 +194,14 @@ mod tests {
                 std::future::pending::<()>().await;
             }
         });
+        answer(body.boxed_unsync())
+    }
+
+    fn answer(body: WasiBody) -> AnswerBody {
         let now = Instant::now();
         let context = CallContext::until(now + Duration::from_secs(60));
         let call = Arc::new(Call::new(&context, now, &FunctionConfig::default()));
-        AnswerBody::new(body.boxed_unsync(), call, Arc::default(), false)
+        AnswerBody::new(body, call, Arc::default(), false)
     }
 
     #[tokio::test]
@@ -210,5 +223,35 @@ mod tests {
         assert!(long.ahead.len() <= SETTLE_FRAMES, "{}", long.ahead.len());
         assert_eq!(long.size_hint().exact(), None);
         assert_eq!(long.collect().await.unwrap().to_bytes().len(), 1000);
+    }
+
+    #[tokio::test]
+    async fn a_promised_length_counts_what_was_taken_already() {
+        let pieces = [vec![b'x'; SETTLE_BYTES], vec![b'y'; 10]].map(Bytes::from);
+        let whole = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let mut body = answer(Promised(pieces.into_iter().collect()).boxed_unsync());
+        body.settle().await;
+        assert!(!body.ended && body.ahead.len() == 1, "the test is of a body that goes on");
+        assert_eq!(body.size_hint().exact(), Some(whole));
+        assert_eq!(body.collect().await.unwrap().to_bytes().len() as u64, whole);
+    }
+
+    /// Knows how much is left of it.
+    struct Promised(VecDeque<Bytes>);
+
+    impl http_body::Body for Promised {
+        type Data = Bytes;
+        type Error = Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+            Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.0.iter().map(|piece| piece.len() as u64).sum())
+        }
     }
 }

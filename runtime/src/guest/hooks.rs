@@ -80,8 +80,10 @@ impl WasiHttpHooks for Hooks {
         };
         add(&self.inner.meter.outgoing, 1);
         let call = self.call.clone();
-        let mut request =
-            request.map(|body| OutgoingBody { inner: body, call: call.clone() }.boxed_unsync());
+        let io = self.inner.node.io.clone();
+        let mut request = request.map(|body| {
+            OutgoingBody { inner: body, call: call.clone(), io, ended: false }.boxed_unsync()
+        });
         if let Some(parent) = &call.traceparent
             && !request.headers().contains_key(TRACEPARENT)
             && let Ok(value) = http::HeaderValue::from_str(parent)
@@ -187,10 +189,45 @@ impl Drop for Open {
     }
 }
 
+/// Bytes of a request's body that are taken from a guest after its receiver lost interest: what a
+/// connection would hold in its buffers.
+const UNREAD_BYTES: usize = 1 << 20;
+
 /// A body that a guest sends: it is broken off, never ended, when the guest is.
+///
+/// A receiver may answer without having read the request to its end, and then drops this. The
+/// guest must not notice while it writes what it has, as it would not with a connection: so the
+/// rest, up to [`UNREAD_BYTES`], is taken and thrown away.
 struct OutgoingBody {
     inner: WasiBody,
     call: Arc<Call>,
+    io: tokio::runtime::Handle,
+    ended: bool,
+}
+
+impl Drop for OutgoingBody {
+    fn drop(&mut self) {
+        if self.ended
+            || http_body::Body::is_end_stream(&self.inner)
+            || self.call.verdict().is_some()
+        {
+            return;
+        }
+        let mut rest = std::mem::replace(
+            &mut self.inner,
+            http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync(),
+        );
+        // It ends with the guest, which holds the other side.
+        self.io.spawn(async move {
+            let mut left = UNREAD_BYTES;
+            while let Some(Ok(frame)) = rest.frame().await {
+                left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+                if left == 0 {
+                    return;
+                }
+            }
+        });
+    }
 }
 
 impl http_body::Body for OutgoingBody {
@@ -201,7 +238,9 @@ impl http_body::Body for OutgoingBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.inner).poll_frame(cx).map(|frame| match frame {
+        let frame = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        self.ended = !matches!(frame, Some(Ok(_)));
+        Poll::Ready(match frame {
             Some(Ok(frame)) => Some(Ok(frame)),
             Some(Err(error)) => Some(Err(CallError::Guest(error.to_string()).into())),
             None => self.call.verdict().map(|verdict| Err(verdict.into())),
