@@ -67,7 +67,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    fn new(context: &CallContext, accepted: Instant, config: &FunctionConfig) -> Self {
+    pub(crate) fn new(context: &CallContext, accepted: Instant, config: &FunctionConfig) -> Self {
         Self {
             trace_id: context.traceparent.as_deref().and_then(trace_id).map(Arc::from),
             traceparent: context.traceparent.clone(),

@@ -284,3 +284,32 @@ impl http_body::Body for IncomingBody {
         self.inner.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use http_body_util::channel::Channel;
+
+    use super::*;
+    use crate::{config::FunctionConfig, key::CallContext};
+
+    #[tokio::test]
+    async fn a_guest_does_not_notice_that_nobody_reads_on_within_a_bound() {
+        let (mut guest, body) = Channel::<Bytes, Error>::new(1);
+        let now = Instant::now();
+        let context = CallContext::until(now + Duration::from_secs(60));
+        let call = Arc::new(Call::new(&context, now, &FunctionConfig::default()));
+        let io = tokio::runtime::Handle::current();
+        drop(OutgoingBody { inner: body.boxed_unsync(), call, io, ended: false });
+        for _ in 0..8 {
+            guest.send_data(Bytes::from_static(b"x")).await.unwrap();
+        }
+        let mut taken = 0;
+        while guest.send_data(Bytes::from_static(&[0; 64 << 10])).await.is_ok() {
+            taken += 64 << 10;
+            assert!(taken <= 2 * UNREAD_BYTES, "there must be an end to it");
+        }
+        assert!(taken >= UNREAD_BYTES / 2, "{taken}");
+    }
+}
