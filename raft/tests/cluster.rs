@@ -272,7 +272,9 @@ async fn a_leader_keeps_one_channel_for_heartbeats_and_one_for_entries_to_each_v
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(cluster.leader().await, leader);
-    assert_eq!(cluster.net.opened(), opened, "each message had a channel of its own");
+    // The second channel to a voter may be opened only now, by its first heartbeat.
+    let since = cluster.net.opened() - opened;
+    assert!(since <= before.len(), "each message had a channel of its own: {since} more");
     cluster.stop_all().await;
 }
 
