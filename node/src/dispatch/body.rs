@@ -21,6 +21,9 @@ pub(crate) fn to_mesh(body: RuntimeBody) -> MeshBody {
 
 /// What a hyper connection brings in.
 pub(crate) fn from_hyper(body: hyper::body::Incoming) -> MeshBody {
+    if body.is_end_stream() {
+        return swarmer_mesh::call::empty();
+    }
     from_http(body)
 }
 

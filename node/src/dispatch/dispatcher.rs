@@ -165,15 +165,31 @@ impl Dispatcher {
             ));
         }
         call.deadline = call.deadline.min(Instant::now() + limits.timeout.duration());
-        let (parts, body) = request.into_parts();
-        let mut response = if let Some(function) = self.local(entry, version) {
-            // The common case first, without the machinery of retries: the function is ready here.
-            self.try_local_then_others(entry, version, function, parts, body, &call).await?
-        } else {
-            let placed = self.placed(entry, call.deadline).await;
-            let entry = placed.as_deref().unwrap_or(entry);
-            let body = ReplayableBody::new(body);
-            self.anywhere(entry, version, parts, body, &call, Vec::new()).await?
+        let local = self.inner.deps.functions.ready(&entry.id, version);
+        let admitted = match &local {
+            Some(function) => Some(function.admit(runtime_context(&call)).await),
+            None => None,
+        };
+        let mut response = match admitted {
+            // The common case first, without the machinery of retries: what fails after it was
+            // started here is not tried again.
+            Some(Ok(admitted)) => {
+                let ran = self.run_admitted(admitted, request).await;
+                ran.map_err(|failed| failed.problem)?
+            }
+            Some(Err(error)) => {
+                let (failed, tried) = (local_failure(&error), vec![self.inner.deps.node]);
+                let (parts, body) = request.into_parts();
+                let body = ReplayableBody::new(body);
+                self.after_failure(failed, entry, version, parts, body, &call, tried).await?
+            }
+            None => {
+                let placed = self.placed(entry, call.deadline).await;
+                let entry = placed.as_deref().unwrap_or(entry);
+                let (parts, body) = request.into_parts();
+                let body = ReplayableBody::new(body);
+                self.anywhere(entry, version, parts, body, &call, Vec::new()).await?
+            }
         };
         if let Some(label) = entry.label(version) {
             response.headers_mut().insert(VERSION_HEADER, label.clone());
@@ -194,32 +210,6 @@ impl Dispatcher {
         let left = deadline.saturating_duration_since(Instant::now()).min(PLACEMENT_WAIT);
         let state = tokio::time::timeout(left, seen).await.ok().flatten()?;
         state.functions.get(&entry.id).cloned()
-    }
-
-    fn local(&self, entry: &FunctionEntry, version: u32) -> Option<swarmer_runtime::Function> {
-        self.inner.deps.functions.ready(&entry.id, version)
-    }
-
-    async fn try_local_then_others(
-        &self,
-        entry: &FunctionEntry,
-        version: u32,
-        function: swarmer_runtime::Function,
-        parts: http::request::Parts,
-        body: Body,
-        call: &Call,
-    ) -> Outcome<Response<Body>> {
-        let body = ReplayableBody::new(body);
-        let Some(attempt) = body.attempt() else {
-            return Err(Problem::new(codes::INTERNAL, "a fresh body cannot be read"));
-        };
-        match self.run_local(&function, parts.clone(), attempt, call).await {
-            Ok(response) => Ok(response),
-            Err(failed) => {
-                let tried = vec![self.inner.deps.node];
-                self.after_failure(failed, entry, version, parts, body, call, tried).await
-            }
-        }
     }
 
     /// Decides about a failed attempt, and goes on elsewhere where the rules allow it.
@@ -374,23 +364,18 @@ impl Dispatcher {
                 return Err(Failed { error: CallError::Deadline, problem, node_fault: false });
             }
         };
-        self.run_local(&function, parts, body, call).await
+        match function.admit(runtime_context(call)).await {
+            Ok(admitted) => self.run_admitted(admitted, Request::from_parts(parts, body)).await,
+            Err(error) => Err(local_failure(&error)),
+        }
     }
 
-    async fn run_local(
+    async fn run_admitted(
         &self,
-        function: &swarmer_runtime::Function,
-        parts: http::request::Parts,
-        body: Body,
-        call: &Call,
+        admitted: swarmer_runtime::Admitted,
+        request: Request<Body>,
     ) -> Result<Response<Body>, Failed> {
-        let context = CallContext {
-            deadline: call.deadline,
-            traceparent: Some(Arc::clone(&call.traceparent)),
-            hop: call.hop,
-        };
-        let request = Request::from_parts(parts, to_runtime(body));
-        match function.call(request, context).await {
+        match admitted.call(request.map(to_runtime)).await {
             Ok(response) => {
                 let mut response = response.map(to_mesh);
                 response.headers_mut().insert(NODE_HEADER, self.inner.name_header.clone());
@@ -469,6 +454,14 @@ impl Dispatcher {
 /// A stream is opened at once on a living connection; a dial must leave time to go elsewhere.
 fn open_deadline(deadline: Instant) -> tokio::time::Instant {
     deadline.min(Instant::now() + OPEN_DEADLINE).into()
+}
+
+fn runtime_context(call: &Call) -> CallContext {
+    CallContext {
+        deadline: call.deadline,
+        traceparent: Some(Arc::clone(&call.traceparent)),
+        hop: call.hop,
+    }
 }
 
 fn local_failure(error: &swarmer_runtime::CallError) -> Failed {

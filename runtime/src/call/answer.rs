@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -12,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use wasmtime_wasi_http::WasiBody;
 
-use super::Call;
+use super::{Call, Turn};
 use crate::{
     error::{BodyError, CallError},
     usage::{Meter, add},
@@ -36,13 +35,15 @@ pub(crate) struct AnswerBody {
     bodyless: bool,
     /// Taken from the guest already, to be given first.
     ahead: VecDeque<Result<Frame<Bytes>, BodyError>>,
+    /// So many bytes were taken ahead.
+    ahead_bytes: usize,
     /// The last frame was taken from the guest.
     ended: bool,
 }
 
 impl AnswerBody {
     pub(crate) fn new(inner: WasiBody, call: Arc<Call>, meter: Arc<Meter>, bodyless: bool) -> Self {
-        Self { inner, call, meter, bodyless, ahead: VecDeque::new(), ended: false }
+        Self { inner, call, meter, bodyless, ahead: VecDeque::new(), ahead_bytes: 0, ended: false }
     }
 
     fn poll_guest(
@@ -88,24 +89,32 @@ impl AnswerBody {
 
     /// Lets the guest go on for a few turns. Most give a short body right after the head: then the
     /// answer is one write with a known length, here and to another node, in place of three.
-    pub(crate) async fn settle(&mut self) {
+    pub(super) fn settle(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut guest: impl FnMut(&mut Context<'_>) -> Turn,
+    ) {
         if self.bodyless {
             return;
         }
-        let mut bytes = 0;
-        for turn in 0..=SETTLE_TURNS {
-            if turn > 0 {
-                tokio::task::yield_now().await;
+        for _ in 0..SETTLE_TURNS {
+            self.take_ahead(cx);
+            if self.full() || guest(cx) != Turn::Working {
+                break;
             }
-            while !self.ended && bytes < SETTLE_BYTES && self.ahead.len() < SETTLE_FRAMES {
-                let taken = poll_fn(|cx| Poll::Ready(self.poll_guest(cx))).await;
-                let Poll::Ready(Some(frame)) = taken else { break };
-                bytes += frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len);
-                self.ahead.push_back(frame);
-            }
-            if self.ended || bytes >= SETTLE_BYTES || self.ahead.len() >= SETTLE_FRAMES {
-                return;
-            }
+        }
+        self.take_ahead(cx);
+    }
+
+    fn full(&self) -> bool {
+        self.ahead_bytes >= SETTLE_BYTES || self.ahead.len() >= SETTLE_FRAMES
+    }
+
+    fn take_ahead(&mut self, cx: &mut Context<'_>) {
+        while !self.ended && !self.full() {
+            let Poll::Ready(Some(frame)) = self.poll_guest(cx) else { break };
+            self.ahead_bytes += frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len);
+            self.ahead.push_back(frame);
         }
     }
 
@@ -181,10 +190,10 @@ mod tests {
     use super::*;
     use crate::{config::FunctionConfig, key::CallContext};
 
-    /// The body of a guest that writes so many pieces of one byte, then ends if it is to.
-    fn written(pieces: usize, ends: bool) -> AnswerBody {
+    /// A guest that writes so many pieces of one byte, then ends if it is to, and its answer.
+    fn written(pieces: usize, ends: bool) -> (Pin<Box<dyn Future<Output = ()>>>, AnswerBody) {
         let (mut guest, body) = Channel::<Bytes, Error>::new(1);
-        tokio::spawn(async move {
+        let guest = async move {
             for _ in 0..pieces {
                 if guest.send_data(Bytes::from_static(b"x")).await.is_err() {
                     return;
@@ -193,8 +202,19 @@ mod tests {
             if !ends {
                 std::future::pending::<()>().await;
             }
-        });
-        answer(body.boxed_unsync())
+        };
+        (Box::pin(guest), answer(body.boxed_unsync()))
+    }
+
+    async fn settle<G: Future<Output = ()> + ?Sized>(
+        guest: &mut Pin<Box<G>>,
+        body: &mut AnswerBody,
+    ) {
+        let turn = |guest: &mut Pin<Box<G>>, cx: &mut Context<'_>| match guest.as_mut().poll(cx) {
+            Poll::Pending => Turn::Working,
+            Poll::Ready(()) => Turn::Gone,
+        };
+        std::future::poll_fn(|cx| Poll::Ready(body.settle(cx, |cx| turn(guest, cx)))).await;
     }
 
     fn answer(body: WasiBody) -> AnswerBody {
@@ -206,8 +226,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_short_body_is_whole_before_the_head_goes_out() {
-        let mut body = written(2, true);
-        body.settle().await;
+        let (mut guest, mut body) = written(2, true);
+        settle(&mut guest, &mut body).await;
         assert_eq!(body.size_hint().exact(), Some(2));
         assert!(!body.is_end_stream());
         assert_eq!(body.collect().await.unwrap().to_bytes(), "xx");
@@ -215,14 +235,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_long_or_slow_body_is_neither_waited_for_nor_kept() {
-        let mut slow = written(2, false);
-        slow.settle().await;
+        let (mut guest, mut slow) = written(2, false);
+        settle(&mut guest, &mut slow).await;
         assert_eq!((slow.size_hint().exact(), slow.ahead.len()), (None, 2));
-        let mut long = written(1000, true);
-        long.settle().await;
+        let (mut guest, mut long) = written(1000, true);
+        settle(&mut guest, &mut long).await;
         assert!(long.ahead.len() <= SETTLE_FRAMES, "{}", long.ahead.len());
         assert_eq!(long.size_hint().exact(), None);
-        assert_eq!(long.collect().await.unwrap().to_bytes().len(), 1000);
+        let ((), whole) = tokio::join!(guest, long.collect());
+        assert_eq!(whole.unwrap().to_bytes().len(), 1000);
     }
 
     #[tokio::test]
@@ -230,7 +251,7 @@ mod tests {
         let pieces = [vec![b'x'; SETTLE_BYTES], vec![b'y'; 10]].map(Bytes::from);
         let whole = pieces.iter().map(|piece| piece.len() as u64).sum();
         let mut body = answer(Promised(pieces.into_iter().collect()).boxed_unsync());
-        body.settle().await;
+        settle(&mut Box::pin(std::future::pending()), &mut body).await;
         assert!(!body.ended && body.ahead.len() == 1, "the test is of a body that goes on");
         assert_eq!(body.size_hint().exact(), Some(whole));
         assert_eq!(body.collect().await.unwrap().to_bytes().len() as u64, whole);

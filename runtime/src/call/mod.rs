@@ -2,17 +2,21 @@
 
 mod answer;
 mod cpu;
+mod entered;
 mod fresh;
 mod gate;
-mod job;
+mod instance;
+mod limits;
 mod verdict;
 mod worker;
 
 use std::{
+    future::poll_fn,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -20,12 +24,19 @@ use futures::task::AtomicWaker;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use swarmer_model::Digest;
-use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use wasmtime_wasi_config::WasiConfigVariables;
+use wasmtime_wasi_http::WasiBody;
 
 pub(crate) use self::gate::Gate;
-use self::{answer::AnswerBody, cpu::CpuClock, gate::Refused, job::Job, worker::Idle};
+use self::{
+    answer::AnswerBody,
+    cpu::CpuClock,
+    entered::{Entered, Task},
+    gate::Refused,
+    instance::{Instance, Turn},
+};
 use crate::{
     body::Body,
     config::FunctionConfig,
@@ -42,6 +53,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Longest wait for one of the node's instance slots: if none becomes free in this time the
 /// node is overloaded, and the call is better sent elsewhere.
 const SLOT_WAIT: Duration = Duration::from_secs(1);
+
+type Head = Result<http::Response<WasiBody>, CallError>;
 
 /// What the caller, the instance and the answer's body know of each other.
 pub(crate) struct Call {
@@ -61,6 +74,9 @@ pub(crate) struct Call {
     /// Why the call failed. Set before the instance is dropped, so that whoever sees a stream
     /// of it end can tell a whole one from a broken one.
     verdict: OnceLock<CallError>,
+    /// The answer's head, from when the guest gave it until it is taken.
+    head: Mutex<Option<Head>>,
+    /// The guest has given a head.
     answered: AtomicBool,
     body_gone: Notify,
     reader: AtomicWaker,
@@ -80,6 +96,7 @@ impl Call {
             cancelled: AtomicBool::new(false),
             runner: AtomicWaker::new(),
             verdict: OnceLock::new(),
+            head: Mutex::default(),
             answered: AtomicBool::new(false),
             body_gone: Notify::new(),
             reader: AtomicWaker::new(),
@@ -90,6 +107,13 @@ impl Call {
     pub(crate) fn conclude(&self, error: CallError) {
         let _ = self.verdict.set(error);
         self.reader.wake();
+    }
+
+    /// The guest gives the answer's head. To be called while the guest is polled: whoever polls it
+    /// looks for the head.
+    fn answer(&self, head: Head) {
+        self.answered.store(true, Ordering::Relaxed);
+        *self.head.lock() = Some(head);
     }
 
     /// The caller went away: the guest is stopped.
@@ -121,22 +145,21 @@ pub(crate) struct Inner {
     pub(crate) node: Arc<Node>,
     prepared: Arc<Prepared>,
     gate: Gate,
-    idle: Mutex<Vec<Idle>>,
+    /// Instances that wait for a call.
+    idle: Mutex<Vec<Instance>>,
     draining: AtomicBool,
     stop: CancellationToken,
-    /// Set before `stop` is cancelled.
-    stopped: AtomicBool,
 }
 
-/// The permits that a call holds while it runs, and the instance it found waiting.
+/// What a call holds while it runs: its slot of the function, and an instance or the slot of one.
 struct Slots {
     function: OwnedSemaphorePermit,
-    instance: Instance,
+    instance: Found,
 }
 
-enum Instance {
-    Fresh(OwnedSemaphorePermit),
-    Idle(Idle),
+enum Found {
+    Slot(OwnedSemaphorePermit),
+    Waiting(Instance),
 }
 
 /// A function that is ready to be called. Cheap to clone.
@@ -174,7 +197,6 @@ impl Function {
             idle: Mutex::default(),
             draining: AtomicBool::new(false),
             stop: CancellationToken::new(),
-            stopped: AtomicBool::new(false),
         }))
     }
 
@@ -203,60 +225,24 @@ impl Function {
         self.0.meter.snapshot(self.0.gate.waiting() as u64)
     }
 
-    /// Calls the function.
+    /// Waits for the call's turn: a slot of the function, and an instance or room for one.
     ///
-    /// Gives the answer's head as soon as the guest has given it; the body streams, with its
-    /// trailers, and ends with an error if the guest dies, hangs beyond its deadline or uses up
-    /// its limits before it has finished. Dropping this future, and dropping the body before its
-    /// end, each stop the guest at once.
-    ///
-    /// The request needs an absolute URI or a `host` header.
+    /// An error means that nothing was started, so that the call may be sent elsewhere.
+    pub async fn admit(&self, context: CallContext) -> Result<Admitted, CallError> {
+        let inner = &self.0;
+        let call = Arc::new(Call::new(&context, Instant::now(), &inner.config));
+        let admitted = inner.admit(&call).await;
+        let slots = admitted.inspect_err(|_| add(&inner.meter.refused, 1))?;
+        Ok(Admitted { function: self.clone(), call, slots })
+    }
+
+    /// Calls the function: [`admit`](Self::admit), then [`Admitted::call`].
     pub async fn call(
         &self,
         request: http::Request<Body>,
         context: CallContext,
     ) -> Result<http::Response<Body>, CallError> {
-        let inner = &self.0;
-        let call = Arc::new(Call::new(&context, Instant::now(), &inner.config));
-        let admitted = match check_request(&request) {
-            Ok(()) => inner.admit(&call).await,
-            Err(error) => Err(error),
-        };
-        let slots = admitted.inspect_err(|_| add(&inner.meter.refused, 1))?;
-        let head = request.method() == http::Method::HEAD;
-        let (answer, answered) = oneshot::channel();
-        let stop_guest = StopGuest(Some(&call));
-        let job = Job::new(inner, call.clone(), slots.function, request, answer);
-        let guests = &inner.node.guests;
-        match (slots.instance, &*inner.prepared) {
-            (Instance::Idle(idle), _) => {
-                if !idle.give(job) {
-                    return Err(CallError::Draining);
-                }
-            }
-            (Instance::Fresh(slot), Prepared::Wasi02(pre)) => {
-                guests.spawn(fresh::run(inner.clone(), pre.clone(), job, slot));
-            }
-            (Instance::Fresh(slot), Prepared::Wasi03(pre)) => {
-                guests.spawn(worker::run(inner.clone(), pre.clone(), job, slot));
-            }
-        }
-        let response = match answered.await {
-            Ok(answer) => answer?,
-            // The instance is gone, and has left word why.
-            Err(_) => return Err(call.verdict().unwrap_or(CallError::NoAnswer)),
-        };
-        stop_guest.disarm();
-        let status = response.status();
-        let bodyless = head
-            || status.is_informational()
-            || status == http::StatusCode::NO_CONTENT
-            || status == http::StatusCode::NOT_MODIFIED;
-        let meter = inner.meter.clone();
-        let (head, body) = response.into_parts();
-        let mut body = AnswerBody::new(body, call, meter, bodyless);
-        body.settle().await;
-        Ok(http::Response::from_parts(head, body.boxed_unsync()))
+        self.admit(context).await?.call(request).await
     }
 
     /// Refuses new calls from now on and lets go of instances that wait for one: they hold the
@@ -268,7 +254,6 @@ impl Function {
 
     /// Ends the calls that run.
     pub(crate) fn stop(&self) {
-        self.0.stopped.store(true, Ordering::Release);
         self.0.stop.cancel();
     }
 
@@ -284,6 +269,91 @@ impl Function {
     /// Drops instances that waited longer than this for a request.
     pub(crate) fn expire_idle(&self, age: Duration) {
         self.0.drop_idle(|idle| idle.age() < age);
+    }
+}
+
+/// A call that has all it needs to start. Dropping it gives that back.
+pub struct Admitted {
+    function: Function,
+    call: Arc<Call>,
+    slots: Slots,
+}
+
+impl std::fmt::Debug for Admitted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admitted").field("function", &self.function).finish_non_exhaustive()
+    }
+}
+
+impl Admitted {
+    /// Hands the request to the guest.
+    ///
+    /// Gives the answer's head as soon as the guest has given it; the body streams, with its
+    /// trailers, and ends with an error if the guest dies, hangs beyond its deadline or uses up
+    /// its limits before it has finished. Dropping this future, and dropping the body before its
+    /// end, each stop the guest at once.
+    ///
+    /// The request needs an absolute URI or a `host` header. On one of the guests' threads the
+    /// guest runs as a part of this future; from elsewhere it gets a task there.
+    pub async fn call(
+        self,
+        request: http::Request<Body>,
+    ) -> Result<http::Response<Body>, CallError> {
+        check_request(&request).inspect_err(|_| add(&self.function.0.meter.refused, 1))?;
+        let guests = &self.function.0.node.guests;
+        if tokio::runtime::Handle::current().id() == guests.id() {
+            return self.drive(request).await;
+        }
+        let guests = guests.clone();
+        let driven = AbortOnDropHandle::new(guests.spawn(self.drive(request)));
+        // It is cut off when the threads are shut down.
+        driven.await.unwrap_or(Err(CallError::Draining))
+    }
+
+    /// Drives the guest up to the answer's head, and a little further: see
+    /// [`AnswerBody::settle`].
+    async fn drive(self, request: http::Request<Body>) -> Result<http::Response<Body>, CallError> {
+        let Self { function: Function(inner), call, slots } = self;
+        let head_only = request.method() == http::Method::HEAD;
+        let entered = Entered::new(&inner, call.clone(), slots.function);
+        let task = Task::new(&inner, call.clone(), request);
+        let mut instance = match slots.instance {
+            Found::Slot(slot) => Instance::new(&inner, slot, entered, task),
+            Found::Waiting(mut instance) => {
+                instance.give(entered, task);
+                instance
+            }
+        };
+        let head = poll_fn(|cx| {
+            let turn = instance.poll_guest(cx);
+            if let Some(head) = call.head.lock().take() {
+                return Poll::Ready(head);
+            }
+            if turn == Turn::Working && instance.poll_limits(cx).is_pending() {
+                return Poll::Pending;
+            }
+            Poll::Ready(Err(call.verdict().unwrap_or(CallError::NoAnswer)))
+        });
+        let (head, body) = match head.await {
+            Ok(response) => response.into_parts(),
+            Err(error) => {
+                // The guest's own error does not end the guest, which has nothing left to do.
+                instance.fail(error.clone());
+                return Err(error);
+            }
+        };
+        let bodyless = head_only
+            || head.status.is_informational()
+            || head.status == http::StatusCode::NO_CONTENT
+            || head.status == http::StatusCode::NOT_MODIFIED;
+        let mut body = AnswerBody::new(body, call, inner.meter.clone(), bodyless);
+        poll_fn(|cx| {
+            body.settle(cx, |cx| instance.poll_guest(cx));
+            Poll::Ready(())
+        })
+        .await;
+        instance.go_on();
+        Ok(http::Response::from_parts(head, body.boxed_unsync()))
     }
 }
 
@@ -310,12 +380,12 @@ impl Inner {
         let instance = match idle {
             Some(idle) => {
                 self.node.idle_instances.fetch_sub(1, Ordering::Relaxed);
-                Instance::Idle(idle)
+                Found::Waiting(idle)
             }
             None => {
                 let until = call.deadline.min(Instant::now() + SLOT_WAIT);
                 let slot = self.node.pool.enter(until).await;
-                Instance::Fresh(slot.map_err(|refused| match refused {
+                Found::Slot(slot.map_err(|refused| match refused {
                     Refused::Full | Refused::Late => {
                         CallError::NodeBusy { retry_after: RETRY_AFTER }
                     }
@@ -325,54 +395,37 @@ impl Inner {
         Ok(Slots { function, instance })
     }
 
-    /// Keeps an instance for the next request, unless that would starve other functions; false
-    /// if it is not kept.
-    fn keep(&self, idle: Idle) -> bool {
+    /// The call has failed, and this is why. The first reason stays.
+    fn fail(&self, call: &Call, error: CallError) {
+        let meter = &self.meter;
+        let cancelled = matches!(error, CallError::Cancelled);
+        add(if cancelled { &meter.cancelled } else { &meter.failed }, 1);
+        call.conclude(error);
+    }
+
+    /// Keeps an instance for the next request, unless that would starve other functions.
+    fn keep(&self, instance: Instance) {
         let most = self.node.pool.limit() / 2;
         // Under the lock: whoever retires the function sees either this instance or none.
         let mut waiting = self.idle.lock();
         if self.draining.load(Ordering::Acquire) {
-            return false;
+            return;
         }
         if self.node.idle_instances.fetch_add(1, Ordering::Relaxed) >= most {
             self.node.idle_instances.fetch_sub(1, Ordering::Relaxed);
-            return false;
+            return;
         }
-        waiting.push(idle);
-        true
+        waiting.push(instance);
     }
 
-    fn drop_idle(&self, keep: impl Fn(&Idle) -> bool) {
-        let dropped: Vec<Idle> = {
+    fn drop_idle(&self, keep: impl Fn(&Instance) -> bool) {
+        let dropped: Vec<Instance> = {
             let mut idle = self.idle.lock();
             let (stay, go) = std::mem::take(&mut *idle).into_iter().partition(|i| keep(i));
             *idle = stay;
             go
         };
         self.node.idle_instances.fetch_sub(dropped.len(), Ordering::Relaxed);
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.drop_idle(|_| false);
-    }
-}
-
-/// Stops the guest if the call's future is dropped before there is an answer.
-struct StopGuest<'a>(Option<&'a Call>);
-
-impl StopGuest<'_> {
-    fn disarm(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for StopGuest<'_> {
-    fn drop(&mut self) {
-        if let Some(call) = self.0 {
-            call.cancel();
-        }
     }
 }
 

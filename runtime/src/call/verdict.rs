@@ -1,7 +1,5 @@
 //! Why a guest ended, told from what it left.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use wasmtime::PoolConcurrencyLimitError;
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::p3::bindings::http::types as p3_types;
@@ -66,16 +64,4 @@ fn classify(inner: &Inner, call: &Call, guest: &Guest, error: &wasmtime::Error) 
 pub(super) fn first_line(error: &wasmtime::Error) -> String {
     let cause = error.root_cause().to_string();
     cause.lines().next().unwrap_or("unknown").chars().take(REASON_CHARS).collect()
-}
-
-/// What must happen however a call ends: its log is flushed, its memory noted.
-pub(super) fn finish(inner: &Inner, call: &Call, guest: &Guest) {
-    inner.meter.memory_peak_bytes.fetch_max(guest.memory.peak, Relaxed);
-    if let Some(
-        error @ (CallError::Timeout { .. } | CallError::CpuLimit { .. } | CallError::NoAnswer),
-    ) = call.verdict()
-    {
-        guest.log.note(&format!("{}: {error}", swarmer_model::Coded::code(&error)));
-    }
-    guest.log.end();
 }

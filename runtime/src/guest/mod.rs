@@ -4,7 +4,7 @@ mod config;
 mod hooks;
 mod memory;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use wasmtime::{
     Engine, Store, UpdateDeadline,
@@ -70,6 +70,24 @@ impl Guest {
         self.call = call.clone();
         self.hooks.call = call.clone();
         self.log.begin(call.trace_id.clone());
+    }
+
+    /// The call is over, whichever way: its log is flushed, its memory noted.
+    pub(crate) fn end(&mut self) {
+        self.hooks.inner.meter.memory_peak_bytes.fetch_max(self.memory.peak, Relaxed);
+        if let Some(
+            error @ (CallError::Timeout { .. } | CallError::CpuLimit { .. } | CallError::NoAnswer),
+        ) = self.call.verdict()
+        {
+            self.log.note(&format!("{}: {error}", swarmer_model::Coded::code(&error)));
+        }
+        self.log.end();
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use http_body::Body as _;
 use swarmer_runtime::{
     BodyError, CallError, FunctionConfig, HandlerKind,
-    fixtures::{Behaviour03, behaviour_p3, hello_p3},
+    fixtures::{Behaviour03, behaviour_p3, hello_p2, hello_p3},
 };
 
 use crate::common::{Bench, get, text, until};
@@ -21,7 +22,6 @@ async fn hello_answers_and_its_instance_is_used_again_so_many_times() {
         let answer = function.call(get("/"), bench.context(TIME)).await.unwrap();
         assert_eq!(answer.status(), 200);
         assert_eq!(text(answer).await.unwrap(), "hello from swarmer\n");
-        until("the end", || function.usage().running == 0).await;
     }
     let usage = function.usage();
     assert_eq!((usage.requests, usage.instances, usage.failed), (10, 2, 0));
@@ -35,7 +35,6 @@ async fn a_replaced_function_gives_its_slots_back() {
     let old = bench.load(&hello_p3(), FunctionConfig::default()).await;
     let answer = old.call(get("/"), bench.context(TIME)).await.unwrap();
     assert_eq!(text(answer).await.unwrap(), "hello from swarmer\n");
-    until("the end", || old.usage().running == 0).await;
     assert_eq!(bench.handle.pool().taken, 1, "its instance waits for the next request");
     let artifact = bench.artifact(&hello_p3());
     let key = old.key().clone();
@@ -90,4 +89,21 @@ async fn each_misdeed_has_its_code_and_its_instance_is_gone() {
     assert_eq!(hang.usage().cancelled, 1);
     assert_eq!(hang.usage().instances, 2);
     until("the slots", || bench.handle.pool().taken == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_short_call_is_over_when_its_answer_is_there() {
+    let bench = Bench::new();
+    for (component, waiting) in [(hello_p2(), 0), (hello_p3(), 1)] {
+        let function = bench.load(&component, FunctionConfig::default()).await;
+        for _ in 0..3 {
+            let answer = function.call(get("/"), bench.context(TIME)).await.unwrap();
+            let usage = function.usage();
+            assert_eq!((usage.running, usage.failed), (0, 0), "the guest has nothing left to do");
+            assert_eq!(bench.handle.pool().taken, waiting, "its instance is gone, or waits");
+            assert!(answer.body().size_hint().exact().is_some(), "and the answer is whole");
+        }
+        assert!(bench.handle.unload(function.key(), TIME).await);
+        assert_eq!(bench.handle.pool().taken, 0);
+    }
 }
