@@ -174,8 +174,8 @@ impl Dispatcher {
             // The common case first, without the machinery of retries: what fails after it was
             // started here is not tried again.
             Some(Ok(admitted)) => {
-                let ran = self.run_admitted(admitted, request).await;
-                ran.map_err(|failed| failed.problem)?
+                let answer = admitted.call(request.map(to_runtime)).await;
+                self.answered_here(answer.map_err(|error| local_failure(&error).problem)?)
             }
             Some(Err(error)) => {
                 let (failed, tried) = (local_failure(&error), vec![self.inner.deps.node]);
@@ -188,7 +188,8 @@ impl Dispatcher {
                 let entry = placed.as_deref().unwrap_or(entry);
                 let (parts, body) = request.into_parts();
                 let body = ReplayableBody::new(body);
-                self.anywhere(entry, version, parts, body, &call, Vec::new()).await?
+                // Boxed: its state is large, and the local call would carry it along.
+                Box::pin(self.anywhere(entry, version, parts, body, &call, Vec::new())).await?
             }
         };
         if let Some(label) = entry.label(version) {
@@ -365,24 +366,20 @@ impl Dispatcher {
             }
         };
         match function.admit(runtime_context(call)).await {
-            Ok(admitted) => self.run_admitted(admitted, Request::from_parts(parts, body)).await,
+            Ok(admitted) => {
+                let request = Request::from_parts(parts, to_runtime(body));
+                let answer = admitted.call(request).await;
+                answer.map(|a| self.answered_here(a)).map_err(|error| local_failure(&error))
+            }
             Err(error) => Err(local_failure(&error)),
         }
     }
 
-    async fn run_admitted(
-        &self,
-        admitted: swarmer_runtime::Admitted,
-        request: Request<Body>,
-    ) -> Result<Response<Body>, Failed> {
-        match admitted.call(request.map(to_runtime)).await {
-            Ok(response) => {
-                let mut response = response.map(to_mesh);
-                response.headers_mut().insert(NODE_HEADER, self.inner.name_header.clone());
-                Ok(response)
-            }
-            Err(error) => Err(local_failure(&error)),
-        }
+    /// What a function of this node answered, as the mesh has it.
+    fn answered_here(&self, response: Response<swarmer_runtime::Body>) -> Response<Body> {
+        let mut response = response.map(to_mesh);
+        response.headers_mut().insert(NODE_HEADER, self.inner.name_header.clone());
+        response
     }
 
     async fn run_remote(

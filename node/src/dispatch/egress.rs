@@ -94,7 +94,7 @@ impl MeshEgress {
         let traceparent = request.headers().get("traceparent").and_then(|t| t.to_str().ok());
         let traceparent: Arc<str> = match traceparent.map(Arc::from).or(context.traceparent) {
             Some(traceparent) => traceparent,
-            None => new_traceparent().into(),
+            None => new_traceparent(),
         };
         let call = Call {
             deadline: context.deadline,

@@ -84,7 +84,7 @@ impl Dispatcher {
         let traceparent: Arc<str> = if valid_traceparent(traceparent) {
             traceparent.as_str().into()
         } else {
-            new_traceparent().into()
+            new_traceparent()
         };
         let hop = call.head.hop;
         let gone = call.responder.cancelled();

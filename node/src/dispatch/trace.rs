@@ -1,10 +1,25 @@
 //! W3C trace context: every request has one, so that logs of all nodes can be put together.
 
+use std::sync::Arc;
+
 /// A new trace with this request as its first span (version 00, sampled).
-pub(crate) fn new_traceparent() -> String {
-    let trace: u128 = rand::random::<u128>() | 1;
-    let span: u64 = rand::random::<u64>() | 1;
-    format!("00-{trace:032x}-{span:016x}-01")
+pub(crate) fn new_traceparent() -> Arc<str> {
+    let trace = (rand::random::<u128>() | 1).to_be_bytes();
+    let span = (rand::random::<u64>() | 1).to_be_bytes();
+    // By hand: every request needs one.
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
+    for (digits, byte) in text[3..35].chunks_exact_mut(2).zip(trace) {
+        digits.copy_from_slice(&hex(byte));
+    }
+    for (digits, byte) in text[36..52].chunks_exact_mut(2).zip(span) {
+        digits.copy_from_slice(&hex(byte));
+    }
+    std::str::from_utf8(&text).expect("it is hexadecimal digits and dashes").into()
+}
+
+fn hex(byte: u8) -> [u8; 2] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]
 }
 
 /// Whether a caller's `traceparent` can be passed on (Trace Context, section 3.2).

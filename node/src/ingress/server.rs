@@ -106,7 +106,7 @@ async fn serve(
     let traceparent = request.headers().get("traceparent").and_then(|t| t.to_str().ok());
     let traceparent: Arc<str> = match traceparent.filter(|t| valid_traceparent(t)) {
         Some(traceparent) => traceparent.into(),
-        None => new_traceparent().into(),
+        None => new_traceparent(),
     };
     // hyper drops this future, and then the answer's body, when the client goes away.
     let call = Call { deadline: Instant::now() + MAX_REQUEST, source: None, hop: 0, traceparent };

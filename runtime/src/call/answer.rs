@@ -214,7 +214,11 @@ mod tests {
             Poll::Pending => Turn::Working,
             Poll::Ready(()) => Turn::Gone,
         };
-        std::future::poll_fn(|cx| Poll::Ready(body.settle(cx, |cx| turn(guest, cx)))).await;
+        std::future::poll_fn(|cx| {
+            body.settle(cx, |cx| turn(guest, cx));
+            Poll::Ready(())
+        })
+        .await;
     }
 
     fn answer(body: WasiBody) -> AnswerBody {

@@ -156,7 +156,7 @@ impl Instance {
     }
 
     /// To be called when the answer is on its way: what is left of the call goes on by itself.
-    pub(super) fn go_on(self) {
+    pub(super) fn go_on(self: Box<Self>) {
         match self.turn {
             Turn::Working => drop(self.inner.node.guests.clone().spawn(self.finish())),
             Turn::Served => self.park(),
@@ -164,14 +164,14 @@ impl Instance {
         }
     }
 
-    async fn finish(mut self) {
+    async fn finish(mut self: Box<Self>) {
         if poll_fn(|cx| self.poll(cx)).await == Turn::Served {
             self.park();
         }
     }
 
     /// Waits for the next call, if it is worth keeping.
-    fn park(mut self) {
+    fn park(mut self: Box<Self>) {
         // The slot of the function comes free after the instance is kept: whoever gets the slot
         // finds the instance.
         let served = self.serving.take();

@@ -42,7 +42,7 @@ use crate::{
     config::FunctionConfig,
     error::CallError,
     interface::{HandlerKind, Prepared},
-    key::{CallContext, FunctionKey, trace_id},
+    key::{CallContext, FunctionKey},
     log::RateBound,
     runtime::Node,
     usage::{Meter, Usage, add},
@@ -60,7 +60,6 @@ type Head = Result<http::Response<WasiBody>, CallError>;
 pub(crate) struct Call {
     pub(crate) traceparent: Option<Arc<str>>,
     pub(crate) hop: u8,
-    pub(crate) trace_id: Option<Arc<str>>,
     pub(crate) deadline: Instant,
     pub(crate) cpu: CpuClock,
     pub(crate) cpu_limit: Duration,
@@ -85,7 +84,6 @@ pub(crate) struct Call {
 impl Call {
     pub(crate) fn new(context: &CallContext, accepted: Instant, config: &FunctionConfig) -> Self {
         Self {
-            trace_id: context.traceparent.as_deref().and_then(trace_id).map(Arc::from),
             traceparent: context.traceparent.clone(),
             hop: context.hop,
             deadline: context.deadline.min(accepted + config.timeout),
@@ -146,7 +144,8 @@ pub(crate) struct Inner {
     prepared: Arc<Prepared>,
     gate: Gate,
     /// Instances that wait for a call.
-    idle: Mutex<Vec<Instance>>,
+    #[expect(clippy::vec_box, reason = "each goes to its calls and back: a pointer moves faster")]
+    idle: Mutex<Vec<Box<Instance>>>,
     draining: AtomicBool,
     stop: CancellationToken,
 }
@@ -159,7 +158,7 @@ struct Slots {
 
 enum Found {
     Slot(OwnedSemaphorePermit),
-    Waiting(Instance),
+    Waiting(Box<Instance>),
 }
 
 /// A function that is ready to be called. Cheap to clone.
@@ -295,35 +294,56 @@ impl Admitted {
     ///
     /// The request needs an absolute URI or a `host` header. On one of the guests' threads the
     /// guest runs as a part of this future; from elsewhere it gets a task there.
-    pub async fn call(
+    pub fn call(
         self,
         request: http::Request<Body>,
-    ) -> Result<http::Response<Body>, CallError> {
-        check_request(&request).inspect_err(|_| add(&self.function.0.meter.refused, 1))?;
-        let guests = &self.function.0.node.guests;
-        if tokio::runtime::Handle::current().id() == guests.id() {
-            return self.drive(request).await;
+    ) -> impl Future<Output = Result<http::Response<Body>, CallError>> + Send + use<> {
+        let refused = &self.function.0.meter.refused;
+        let checked = check_request(&request).inspect_err(|_| add(refused, 1));
+        // Before the future: what it does not keep it need not have room for.
+        let started = checked.map(|()| Started::new(self, request));
+        async move {
+            let started = started?;
+            let guests = started.inner.node.guests.clone();
+            if tokio::runtime::Handle::current().id() == guests.id() {
+                return started.drive().await;
+            }
+            let driven = AbortOnDropHandle::new(guests.spawn(started.drive()));
+            // It is cut off when the threads are shut down.
+            driven.await.unwrap_or(Err(CallError::Draining))
         }
-        let guests = guests.clone();
-        let driven = AbortOnDropHandle::new(guests.spawn(self.drive(request)));
-        // It is cut off when the threads are shut down.
-        driven.await.unwrap_or(Err(CallError::Draining))
     }
+}
 
-    /// Drives the guest up to the answer's head, and a little further: see
-    /// [`AnswerBody::settle`].
-    async fn drive(self, request: http::Request<Body>) -> Result<http::Response<Body>, CallError> {
-        let Self { function: Function(inner), call, slots } = self;
+/// A call with its instance.
+struct Started {
+    inner: Arc<Inner>,
+    call: Arc<Call>,
+    instance: Box<Instance>,
+    /// The answer's body will not be sent.
+    head_only: bool,
+}
+
+impl Started {
+    fn new(admitted: Admitted, request: http::Request<Body>) -> Self {
+        let Admitted { function: Function(inner), call, slots } = admitted;
         let head_only = request.method() == http::Method::HEAD;
         let entered = Entered::new(&inner, call.clone(), slots.function);
         let task = Task::new(&inner, call.clone(), request);
-        let mut instance = match slots.instance {
-            Found::Slot(slot) => Instance::new(&inner, slot, entered, task),
+        let instance = match slots.instance {
+            Found::Slot(slot) => Box::new(Instance::new(&inner, slot, entered, task)),
             Found::Waiting(mut instance) => {
                 instance.give(entered, task);
                 instance
             }
         };
+        Self { inner, call, instance, head_only }
+    }
+
+    /// Drives the guest up to the answer's head, and a little further: see
+    /// [`AnswerBody::settle`].
+    async fn drive(self) -> Result<http::Response<Body>, CallError> {
+        let Self { inner, call, mut instance, head_only } = self;
         let head = poll_fn(|cx| {
             let turn = instance.poll_guest(cx);
             if let Some(head) = call.head.lock().take() {
@@ -404,7 +424,7 @@ impl Inner {
     }
 
     /// Keeps an instance for the next request, unless that would starve other functions.
-    fn keep(&self, instance: Instance) {
+    fn keep(&self, instance: Box<Instance>) {
         let most = self.node.pool.limit() / 2;
         // Under the lock: whoever retires the function sees either this instance or none.
         let mut waiting = self.idle.lock();
@@ -419,7 +439,7 @@ impl Inner {
     }
 
     fn drop_idle(&self, keep: impl Fn(&Instance) -> bool) {
-        let dropped: Vec<Instance> = {
+        let dropped: Vec<Box<Instance>> = {
             let mut idle = self.idle.lock();
             let (stay, go) = std::mem::take(&mut *idle).into_iter().partition(|i| keep(i));
             *idle = stay;

@@ -63,7 +63,7 @@ async fn serve(
 ) -> wasmtime::Result<()> {
     let (head, mut given) = futures::channel::oneshot::channel();
     let prepared = accessor.with(|mut store| {
-        store.data_mut().begin(&call);
+        guest::begin(store.as_context_mut(), &call);
         Prepared::new(store.as_context_mut(), proxy, request, Guest::http, head)
     })?;
     // Deadlines are kept outside, where they also stop a guest that never yields.

@@ -7,7 +7,7 @@ mod memory;
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use wasmtime::{
-    Engine, Store, UpdateDeadline,
+    AsContextMut, Engine, Store, StoreContextMut, UpdateDeadline,
     component::{Linker, ResourceTable},
 };
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -65,13 +65,6 @@ impl WasiHttpView for Guest {
 }
 
 impl Guest {
-    /// From here on the instance serves this call.
-    pub(crate) fn begin(&mut self, call: &Arc<Call>) {
-        self.call = call.clone();
-        self.hooks.call = call.clone();
-        self.log.begin(call.trace_id.clone());
-    }
-
     /// The call is over, whichever way: its log is flushed, its memory noted.
     pub(crate) fn end(&mut self) {
         self.hooks.inner.meter.memory_peak_bytes.fetch_max(self.memory.peak, Relaxed);
@@ -89,6 +82,16 @@ impl Drop for Guest {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// From here on the instance serves this call.
+pub(crate) fn begin(mut store: StoreContextMut<'_, Guest>, call: &Arc<Call>) {
+    // From now, not from when it last ran: else the guest gave way at once, for nothing.
+    store.set_epoch_deadline(1);
+    let guest = store.data_mut();
+    guest.call = call.clone();
+    guest.hooks.call = call.clone();
+    guest.log.begin(call.traceparent.clone());
 }
 
 /// A store for a fresh instance, with all its limits, that serves this call first.
@@ -131,7 +134,6 @@ pub(crate) fn store(inner: &Arc<Inner>, call: &Arc<Call>) -> Store<Guest> {
     if let Some(table) = store.concurrent_resource_table() {
         table.set_max_capacity(TABLE_CAPACITY);
     }
-    store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|store| {
         let call = &store.data().call;
         if call.cpu.spent() > call.cpu_limit {
@@ -141,7 +143,7 @@ pub(crate) fn store(inner: &Arc<Inner>, call: &Arc<Call>) -> Store<Guest> {
         Ok(UpdateDeadline::Yield(1))
     });
     add(&inner.meter.instances, 1);
-    store.data_mut().begin(call);
+    begin(store.as_context_mut(), call);
     store
 }
 

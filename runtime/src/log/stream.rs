@@ -18,7 +18,7 @@ use wasmtime_wasi::{
 
 use super::{LINE_BYTES, LogLine, LogSink, LogStream, RateBound, Verdict};
 use crate::{
-    key::FunctionKey,
+    key::{FunctionKey, trace_id},
     usage::{Meter, add},
 };
 
@@ -69,7 +69,7 @@ pub(crate) struct CallLog {
 
 #[derive(Default)]
 struct State {
-    trace_id: Option<Arc<str>>,
+    traceparent: Option<Arc<str>>,
     stdout: Splitter,
     stderr: Splitter,
 }
@@ -84,66 +84,78 @@ impl CallLog {
         Self { function, sink, rate, meter, state: Mutex::default() }
     }
 
-    /// From here on, lines belong to this trace.
-    pub(crate) fn begin(&self, trace_id: Option<Arc<str>>) {
-        self.state.lock().trace_id = trace_id;
+    /// From here on, lines belong to the trace of this `traceparent`.
+    pub(crate) fn begin(&self, traceparent: Option<Arc<str>>) {
+        self.state.lock().traceparent = traceparent;
     }
 
     /// The call is over: what stands without a line break is a line too.
     pub(crate) fn end(&self) {
         let mut state = self.state.lock();
-        let State { trace_id, stdout, stderr } = &mut *state;
-        stdout.flush(&mut |line, cut| self.emit(LogStream::Stdout, trace_id, line, cut), false);
-        stderr.flush(&mut |line, cut| self.emit(LogStream::Stderr, trace_id, line, cut), false);
+        let State { traceparent, stdout, stderr } = &mut *state;
+        stdout.flush(&mut |line, cut| self.emit(LogStream::Stdout, traceparent, line, cut), false);
+        stderr.flush(&mut |line, cut| self.emit(LogStream::Stderr, traceparent, line, cut), false);
         let missed = self.rate.lock().take_missed();
-        self.note_missed(missed, trace_id);
+        self.note_missed(missed, traceparent);
     }
 
     /// A line of the runtime itself. Not bounded by the guest's rate: each call has few.
     pub(crate) fn note(&self, text: &str) {
-        let trace_id = self.state.lock().trace_id.clone();
+        let traceparent = self.state.lock().traceparent.clone();
         for line in text.lines() {
             let cut = floor_char(line, LINE_BYTES);
-            self.send(LogStream::Runtime, &trace_id, cut.to_owned(), cut.len() < line.len());
+            self.send(LogStream::Runtime, &traceparent, cut.to_owned(), cut.len() < line.len());
         }
     }
 
     fn write(&self, stream: LogStream, bytes: &[u8]) {
         let mut state = self.state.lock();
-        let State { trace_id, stdout, stderr } = &mut *state;
+        let State { traceparent, stdout, stderr } = &mut *state;
         let splitter = if stream == LogStream::Stdout { stdout } else { stderr };
-        splitter.push(bytes, |line, cut| self.emit(stream, trace_id, line, cut));
+        splitter.push(bytes, |line, cut| self.emit(stream, traceparent, line, cut));
     }
 
-    fn emit(&self, stream: LogStream, trace_id: &Option<Arc<str>>, line: &[u8], truncated: bool) {
+    fn emit(
+        &self,
+        stream: LogStream,
+        traceparent: &Option<Arc<str>>,
+        line: &[u8],
+        truncated: bool,
+    ) {
         let verdict = self.rate.lock().take(line.len(), Instant::now());
         match verdict {
             Verdict::Drop => add(&self.meter.log_dropped, 1),
             Verdict::Pass { missed } => {
-                self.note_missed(missed, trace_id);
+                self.note_missed(missed, traceparent);
                 add(&self.meter.log_lines, 1);
                 let text = String::from_utf8_lossy(line).into_owned();
-                self.send(stream, trace_id, text, truncated);
+                self.send(stream, traceparent, text, truncated);
             }
         }
     }
 
-    fn note_missed(&self, missed: u64, trace_id: &Option<Arc<str>>) {
+    fn note_missed(&self, missed: u64, traceparent: &Option<Arc<str>>) {
         if missed > 0 {
             let text = format!(
                 "dropped {missed} lines: a function may log {} lines and {} bytes a second",
                 super::rate::LINES_PER_SECOND,
                 super::rate::BYTES_PER_SECOND,
             );
-            self.send(LogStream::Runtime, trace_id, text, false);
+            self.send(LogStream::Runtime, traceparent, text, false);
         }
     }
 
-    fn send(&self, stream: LogStream, trace: &Option<Arc<str>>, text: String, truncated: bool) {
+    fn send(
+        &self,
+        stream: LogStream,
+        traceparent: &Option<Arc<str>>,
+        text: String,
+        truncated: bool,
+    ) {
         self.sink.line(LogLine {
             function: self.function.clone(),
             stream,
-            trace_id: trace.clone(),
+            trace_id: traceparent.as_deref().and_then(trace_id).map(Arc::from),
             text,
             truncated,
         });
@@ -250,7 +262,7 @@ mod tests {
     #[test]
     fn bytes_become_lines_with_the_trace_of_their_call() {
         let (log, kept) = log();
-        log.begin(Some("abc".into()));
+        log.begin(Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()));
         log.write(LogStream::Stdout, b"one\r\ntw");
         log.write(LogStream::Stderr, b"oops");
         log.write(LogStream::Stdout, b"o\n\nthree \xff");
@@ -267,7 +279,8 @@ mod tests {
                 ("stderr", "oops"),
             ]
         );
-        assert!(lines.iter().all(|l| l.trace_id.as_deref() == Some("abc") && !l.truncated));
+        let trace = "0af7651916cd43dd8448eb211c80319c";
+        assert!(lines.iter().all(|l| l.trace_id.as_deref() == Some(trace) && !l.truncated));
         assert_eq!(lines[0].function.version, 3);
     }
 

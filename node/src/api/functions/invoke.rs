@@ -44,7 +44,7 @@ pub(in crate::api) async fn invoke(State(api): State<Arc<Api>>, request: Request
     let given = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());
     let traceparent: Arc<str> = match given.filter(|given| valid_traceparent(given)) {
         Some(given) => given.into(),
-        None => new_traceparent().into(),
+        None => new_traceparent(),
     };
     let call = Call { deadline: Instant::now() + MAX_CALL, source: None, hop: 0, traceparent };
     let body = body.map_err(CallError::body_source).boxed_unsync();
