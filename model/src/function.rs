@@ -1,5 +1,9 @@
 //! Functions: a WebAssembly component that answers HTTP requests, with its versions.
 
+mod route;
+mod rule;
+mod template;
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
@@ -8,38 +12,19 @@ use serde::{Deserialize, Serialize};
 use crate::{
     digest::Digest,
     ids::Revision,
-    metadata::{API_VERSION, Metadata, Resource, check_labels},
-    names::{Labels, check_name},
-    quantity::{ByteSize, Millis},
+    metadata::{API_VERSION, Metadata, Resource, check_head},
     validation::{Invalid, Violations},
 };
+
+pub use route::Route;
+pub use rule::PlacementRule;
+pub use template::{Limits, Template};
 
 /// The most versions that a function keeps for `rollout undo`; older ones are forgotten.
 const MAX_VERSIONS: usize = 10;
 /// The most bytes of a function as JSON: a value of the desired state has at most 8 KiB. Old
 /// versions without traffic go first when a new one needs the room.
 const MAX_FUNCTION_BYTES: usize = 7 * 1024;
-/// The most routes of one function.
-const MAX_ROUTES: usize = 16;
-/// The most host names of one route.
-const MAX_HOSTS: usize = 16;
-/// The longest path prefix.
-const MAX_PATH_BYTES: usize = 256;
-/// The most bytes of all environment names and values together: versions are kept in the
-/// control state, whose values are at most 8 KiB with up to [`MAX_VERSIONS`] of them.
-const MAX_ENV_BYTES: usize = 2048;
-/// The most destinations that a function declares.
-const MAX_OUTGOING: usize = 32;
-/// The least memory: a component's smallest heap and stack.
-const MIN_MEMORY: ByteSize = ByteSize::mib(1);
-/// The most memory of one instance: what 32-bit WebAssembly can address.
-const MAX_MEMORY: ByteSize = ByteSize(4 << 30);
-/// The longest time that one request may take.
-const MAX_TIMEOUT: Millis = Millis::secs(3600);
-/// The most requests at once on one node.
-const MAX_CONCURRENCY: u32 = 100_000;
-/// The most copies.
-const MAX_REPLICAS: u32 = 1000;
 
 /// A function: what users deploy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -74,83 +59,6 @@ pub struct FunctionSpec {
     /// The share of each version; all to the newest if none is given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub traffic: Vec<TrafficTarget>,
-}
-
-/// The parts of a function that make a version: the same template is the same version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Template {
-    /// Digest of the component; its bytes are uploaded first.
-    pub component: Digest,
-    /// The environment that the component sees.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
-    /// Limits of every instance.
-    #[serde(default)]
-    pub limits: Limits,
-    /// Authorities that it may send HTTP requests to: `host`, `host:port`, `*.suffix` or `*`.
-    /// `<name>.internal` needs no declaration.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub outgoing: Vec<String>,
-}
-
-/// Limits, on by default.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-pub struct Limits {
-    /// The sum of an instance's memories.
-    pub memory: ByteSize,
-    /// Wall clock from the request's arrival to the answer's last byte.
-    pub timeout: Millis,
-    /// CPU time of one request.
-    pub cpu: Millis,
-    /// Requests at once on one node; 0 switches the function off.
-    pub concurrency: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            memory: ByteSize::mib(64),
-            timeout: Millis::secs(30),
-            cpu: Millis::secs(10),
-            concurrency: 100,
-        }
-    }
-}
-
-/// Where requests come in.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Route {
-    /// A path prefix, matched on whole segments and kept, not stripped.
-    pub path: String,
-    /// Host names; every host if empty.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub hosts: Vec<String>,
-}
-
-/// Where copies of a function run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-pub struct PlacementRule {
-    /// How many nodes serve it, as far as there are so many.
-    pub replicas: u32,
-    /// Only in these regions; everywhere if empty.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub regions: Vec<String>,
-    /// Only in these zones; everywhere if empty.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub zones: Vec<String>,
-    /// Only on nodes with all these labels.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: Labels,
-}
-
-impl Default for PlacementRule {
-    fn default() -> Self {
-        Self { replicas: 2, regions: Vec::new(), zones: Vec::new(), labels: Labels::new() }
-    }
 }
 
 /// The share of one version.
@@ -319,7 +227,7 @@ impl Resource for Function {
         check_head(&self.api_version, &self.kind, Self::KIND, &mut violations);
         self.metadata.check(&mut violations);
         self.spec.template.check(&mut violations);
-        self.spec.check_routes(&mut violations);
+        route::check(&self.spec.routes, &mut violations);
         self.spec.placement.check(&mut violations);
         if self.spec.traffic.len() > MAX_VERSIONS {
             let rule = format!("at most {MAX_VERSIONS} entries");
@@ -342,143 +250,10 @@ impl Resource for Function {
     }
 }
 
-pub(crate) fn check_head(api: &str, kind: &str, expected: &str, violations: &mut Violations) {
-    if api != API_VERSION {
-        violations.add("apiVersion", api, API_VERSION);
-    }
-    if kind != expected {
-        violations.add("kind", kind, expected);
-    }
-}
-
-impl Template {
-    fn check(&self, violations: &mut Violations) {
-        let env_bytes: usize = self.env.iter().map(|(k, v)| k.len() + v.len()).sum();
-        if env_bytes > MAX_ENV_BYTES {
-            let rule = format!("at most {MAX_ENV_BYTES} bytes of names and values together");
-            violations.add("spec.env", format!("{env_bytes} bytes"), rule);
-        }
-        for key in self.env.keys() {
-            let head = key.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-            if !head || !key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-                violations.add("spec.env", key, "named by letters, digits and '_', no digit first");
-            }
-        }
-        let limits = &self.limits;
-        if limits.memory < MIN_MEMORY || limits.memory > MAX_MEMORY {
-            let rule = format!("from {MIN_MEMORY} to {MAX_MEMORY}");
-            violations.add("spec.limits.memory", limits.memory, rule);
-        }
-        for (field, value) in
-            [("spec.limits.timeout", limits.timeout), ("spec.limits.cpu", limits.cpu)]
-        {
-            if value.0 == 0 || value > MAX_TIMEOUT {
-                violations.add(field, value, format!("above 0 and at most {MAX_TIMEOUT}"));
-            }
-        }
-        if limits.concurrency > MAX_CONCURRENCY {
-            let rule = format!("at most {MAX_CONCURRENCY}");
-            violations.add("spec.limits.concurrency", limits.concurrency, rule);
-        }
-        if self.outgoing.len() > MAX_OUTGOING {
-            let rule = format!("at most {MAX_OUTGOING} entries");
-            violations.add("spec.outgoing", self.outgoing.len(), rule);
-        }
-        for (i, authority) in self.outgoing.iter().enumerate() {
-            if authority != "*" && !host_pattern(authority) {
-                violations.add(
-                    &format!("spec.outgoing[{i}]"),
-                    authority,
-                    "a host, host:port, *.suffix or * (no scheme, no path)",
-                );
-            }
-        }
-    }
-}
-
-impl FunctionSpec {
-    fn check_routes(&self, violations: &mut Violations) {
-        if self.routes.len() > MAX_ROUTES {
-            let rule = format!("at most {MAX_ROUTES} entries");
-            violations.add("spec.routes", self.routes.len(), rule);
-        }
-        for (i, route) in self.routes.iter().enumerate() {
-            let path = &route.path;
-            let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'%' | b'\\');
-            let segments = path.split('/').skip(1);
-            let dots = segments.clone().any(|s| s == "." || s == "..");
-            let empty = path != "/" && segments.clone().any(str::is_empty);
-            if !path.starts_with('/')
-                || path.len() > MAX_PATH_BYTES
-                || !path.bytes().all(plain)
-                || dots
-                || empty
-            {
-                violations.add(
-                    &format!("spec.routes[{i}].path"),
-                    path,
-                    format!(
-                        "a path prefix such as /shop: starting with '/', not ending with it, \
-                         at most {MAX_PATH_BYTES} plain characters, without empty, '.' or '..' segments"
-                    ),
-                );
-            }
-            if route.hosts.len() > MAX_HOSTS {
-                let rule = format!("at most {MAX_HOSTS} entries");
-                violations.add(&format!("spec.routes[{i}].hosts"), route.hosts.len(), rule);
-            }
-            for host in &route.hosts {
-                if host.starts_with('*') || host.contains(':') || !host_pattern(host) {
-                    violations.add(
-                        &format!("spec.routes[{i}].hosts"),
-                        host,
-                        "a host name in lower case, without a port",
-                    );
-                }
-            }
-        }
-    }
-}
-
-fn host_pattern(text: &str) -> bool {
-    let text = text.strip_prefix("*.").unwrap_or(text);
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) => (host, Some(port)),
-        None => (text, None),
-    };
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && label.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
-    };
-    host.len() <= 253
-        && host.split('.').all(label)
-        && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
-}
-
-impl PlacementRule {
-    fn check(&self, violations: &mut Violations) {
-        if self.replicas == 0 || self.replicas > MAX_REPLICAS {
-            let rule = format!("from 1 to {MAX_REPLICAS}");
-            violations.add("spec.placement.replicas", self.replicas, rule);
-        }
-        for (field, names) in
-            [("spec.placement.regions", &self.regions), ("spec.placement.zones", &self.zones)]
-        {
-            if names.len() > MAX_HOSTS {
-                violations.add(field, names.len(), format!("at most {MAX_HOSTS} entries"));
-            }
-            for name in names {
-                check_name(field, name, violations);
-            }
-        }
-        check_labels("spec.placement.labels", &self.labels, violations);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quantity::ByteSize;
 
     fn function(component: &[u8]) -> Function {
         Function::new(Metadata::named("hello"), Digest::of(component))

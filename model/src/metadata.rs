@@ -105,3 +105,13 @@ pub trait Resource: Serialize + for<'de> Deserialize<'de> + JsonSchema {
     /// All broken rules, each with field, value and rule.
     fn validate(&self) -> Result<(), Invalid>;
 }
+
+/// Checks `apiVersion` and `kind` of a resource.
+pub(crate) fn check_head(api: &str, kind: &str, expected: &str, violations: &mut Violations) {
+    if api != API_VERSION {
+        violations.add("apiVersion", api, API_VERSION);
+    }
+    if kind != expected {
+        violations.add("kind", kind, expected);
+    }
+}

@@ -6,9 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    function::check_head,
     ids::NodeId,
-    metadata::{API_VERSION, Metadata, Resource, check_labels},
+    metadata::{API_VERSION, Metadata, Resource, check_head, check_labels},
     names::{Labels, check_name},
     place::Place,
     validation::{Invalid, Violations},

@@ -11,6 +11,7 @@ mod desired;
 mod dispatch;
 mod functions;
 mod ingress;
+mod listener;
 mod manifest;
 mod problem;
 mod process;

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{Cluster, SOON};
+use common::{Cluster, SOON, until};
 use futures::StreamExt as _;
 use swarmer_model::{Coded, NodeId};
 use swarmer_raft::{Expect, Outcome, RaftError, Txn, codes};
@@ -260,21 +260,26 @@ async fn a_leader_keeps_one_channel_for_heartbeats_and_one_for_entries_to_each_v
         let all = cluster.handle(leader.0).append_latencies();
         all.iter().map(|(_, latency)| latency.buckets.iter().sum()).collect()
     };
-    cluster.put(leader.0, "a", "x").await;
+    let others: Vec<NodeId> = cluster.nodes.keys().copied().filter(|n| *n != leader).collect();
+    let both = || others.iter().all(|voter| cluster.net.open_now(leader, *voter) == 2);
+    let revision = cluster.put(leader.0, "a", "x").await;
+    cluster.settle(revision).await;
+    until("both channels to each voter are open", both).await;
     let opened = cluster.net.opened();
-    let before = answered();
-    assert_eq!(before.len(), 2);
+    let mut revision = 0;
     for i in 0..20 {
-        cluster.put(leader.0, &format!("k/{i}"), "x").await;
+        revision = cluster.put(leader.0, &format!("k/{i}"), "x").await;
     }
-    // Until each has answered twenty more, heartbeats or entries.
-    while !answered().iter().zip(&before).all(|(now, before)| now - before >= 20) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    cluster.settle(revision).await;
+    // From here on there is nothing to send but heartbeats.
+    let before = answered();
+    until("each voter answered heartbeats", || {
+        answered().iter().zip(&before).all(|(now, before)| now - before >= 8)
+    })
+    .await;
     assert_eq!(cluster.leader().await, leader);
-    // The second channel to a voter may be opened only now, by its first heartbeat.
-    let since = cluster.net.opened() - opened;
-    assert!(since <= before.len(), "each message had a channel of its own: {since} more");
+    assert_eq!(cluster.net.opened(), opened, "a channel was not kept");
+    assert!(both());
     cluster.stop_all().await;
 }
 
@@ -304,16 +309,17 @@ async fn who_waits_for_the_end_or_for_news_is_not_woken_by_heartbeats() {
         let waker = Waker::from(woken.clone());
         let mut context = Context::from_waker(&waker);
         let (mut fatal, mut status) = (pin!(handle.fatal()), handle.subscribe_status());
-        // Indexes of the log that moved are news once.
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        status.mark_unchanged();
+        // What happened before is news once.
+        let settled = status.wait_for(|now| {
+            let applied = now.applied_index.is_some() && now.applied_index == now.last_log_index;
+            applied && now.revision == 1 && now.lag == 0 && now.quorum_ok && now.leader.is_some()
+        });
+        drop(tokio::time::timeout(SOON, settled).await.unwrap().unwrap());
         let mut news = pin!(status.changed());
         assert!(fatal.as_mut().poll(&mut context).is_pending());
         assert!(news.as_mut().poll(&mut context).is_pending());
         let before = answered();
-        while answered() < before + 8 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until("heartbeats came and went", || answered() >= before + 8).await;
         assert!(!woken.0.load(Ordering::SeqCst), "node {node} woke who had nothing to do");
     }
     cluster.stop_all().await;
@@ -334,9 +340,7 @@ async fn a_broken_channel_is_opened_again_and_nothing_is_lost() {
         cluster.net.cut(leader, other);
         // A majority is still there.
         let revision = cluster.put(leader.0, &format!("cut/{round}"), "x").await;
-        while failed() == before {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until("the cut is noticed", || failed() != before).await;
         cluster.net.heal();
         cluster.settle(revision).await;
         assert!(cluster.net.opened() > opened);

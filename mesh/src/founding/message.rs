@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use swarmer_model::{ClusterId, Code, NodeId};
 
-use super::{Founder, Secret, codes, core::Side};
+use super::{Founder, Secret, Side, codes};
 
 /// The largest message, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = MAX_GRANT_BYTES + 1024;

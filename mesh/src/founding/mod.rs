@@ -15,6 +15,7 @@
 
 pub mod codes;
 mod core;
+mod interface;
 mod message;
 mod record;
 #[cfg(test)]
@@ -24,10 +25,8 @@ mod stage;
 mod tests;
 mod token;
 
-pub use self::core::{
-    CloseReason, Founding, FoundingConfig, Input, LinkId, MAX_FOUNDERS, MAX_LINKS, Output,
-    RESEND_EVERY, Side,
-};
+pub use self::core::{Founding, MAX_FOUNDERS, MAX_LINKS, RESEND_EVERY};
+pub use interface::{CloseReason, FoundingConfig, Input, LinkId, Output, Side};
 pub use message::{MAX_GRANT_BYTES, MAX_MESSAGE_BYTES, RefuseReason};
 pub use record::{FoundingRecord, RecordError};
 pub use stage::Stage;

@@ -8,19 +8,19 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::{RecvStream, SendStream};
 use serde::{Deserialize, Serialize};
 use swarmer_mesh::{
-    bulk::{self, BULK_PRIORITY, BulkError, BulkReceiver, CHUNK},
-    stream::{FrameError, FrameReader, FrameWriter, ResetCode, StreamKind},
+    bulk::{self, BulkError},
+    stream::{ResetCode, StreamKind},
     transport::{Class, Handle},
 };
 use swarmer_model::{Digest, NodeId};
-use tokio::{fs::File, sync::watch, time::Instant};
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
+    agent::link::{Link, LinkError},
     artifacts::{ArtifactStore, Incoming},
     codes,
     functions::FetchArtifact,
@@ -33,8 +33,6 @@ const COPIES: usize = 3;
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(5);
 /// How long one node may take to give or take an artifact.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(60);
-/// The largest message before and after the bytes, and the largest piece of these.
-const MAX_FRAME: usize = CHUNK;
 /// Senders of artifacts that are remembered: those of the last deploys.
 const MAX_ORIGINS: usize = 256;
 
@@ -156,7 +154,7 @@ impl Replicator {
 
     async fn push(&self, node: NodeId, digest: Digest) -> Outcome<()> {
         let work = async {
-            let (file, bytes) = self.store.open_file(&digest).await?.ok_or_else(missing)?;
+            let (mut file, bytes) = self.store.open_file(&digest).await?.ok_or_else(missing)?;
             let mut link = self.open(node).await?;
             link.write(&Ask::Push { digest, bytes }).await?;
             match link.read().await? {
@@ -165,7 +163,8 @@ impl Replicator {
                 Reply::Refused { code, detail } => return Err(refused(&code, detail)),
                 _ => return Err(broken("an unexpected reply")),
             }
-            link.give(&self.budget.of(node), file, bytes).await?;
+            let given = link.give(&self.budget.of(node), &mut file, bytes).await;
+            given.map_err(not_given)?;
             match link.read().await? {
                 Reply::Held => Ok(()),
                 Reply::Refused { code, detail } => Err(refused(&code, detail)),
@@ -195,7 +194,7 @@ impl Replicator {
 
     /// Takes the bytes of an artifact that the other side gives; durable when it returns.
     async fn take(link: &mut Link, mut incoming: Incoming, bytes: u64) -> Outcome<()> {
-        let mut receiver = BulkReceiver::new(&mut link.writer, &mut link.reader, bytes);
+        let mut receiver = link.take(bytes);
         while let Some(chunk) = receiver.next().await.map_err(|e| broken(&chain(&e)))? {
             incoming.write(&chunk).await?;
         }
@@ -215,7 +214,7 @@ impl Replicator {
         let mut link = Link::new(send, recv);
         let served = tokio::time::timeout(TRANSFER_DEADLINE, self.answer(peer, &mut link)).await;
         let problem = match served {
-            Ok(Ok(())) => return link.writer.finish(),
+            Ok(Ok(())) => return link.finish(),
             Ok(Err(problem)) => problem,
             Err(_) => broken("the transfer took too long"),
         };
@@ -224,30 +223,30 @@ impl Replicator {
         let refused = Reply::Refused { code: problem.code.name.to_owned(), detail: problem.detail };
         let told = tokio::time::timeout(REFUSAL_DEADLINE, link.write(&refused)).await;
         if matches!(told, Ok(Ok(()))) {
-            link.writer.finish();
+            link.finish();
         } else {
-            link.writer.reset(ResetCode::INTERNAL);
+            link.reset(ResetCode::INTERNAL);
         }
     }
 
     async fn answer(&self, peer: NodeId, link: &mut Link) -> Outcome<()> {
         match link.read().await? {
             Ask::Fetch { digest } => {
-                let Some((file, bytes)) = self.store.open_file(&digest).await? else {
-                    return link.write(&Reply::Missing).await;
+                let Some((mut file, bytes)) = self.store.open_file(&digest).await? else {
+                    return Ok(link.write(&Reply::Missing).await?);
                 };
                 link.write(&Reply::Bytes { bytes }).await?;
-                link.give(&self.budget.of(peer), file, bytes).await
+                link.give(&self.budget.of(peer), &mut file, bytes).await.map_err(not_given)
             }
             Ask::Push { digest, bytes } => {
                 self.note_origin(digest, peer);
                 if self.store.has(&digest).await {
-                    return link.write(&Reply::Held).await;
+                    return Ok(link.write(&Reply::Held).await?);
                 }
                 let incoming = self.store.begin(digest, Some(bytes)).await?;
                 link.write(&Reply::GoOn).await?;
                 Self::take(link, incoming, bytes).await?;
-                link.write(&Reply::Held).await
+                Ok(link.write(&Reply::Held).await?)
             }
         }
     }
@@ -290,43 +289,22 @@ fn refused(code: &str, detail: String) -> Problem {
     Problem::new(known.unwrap_or(codes::STORAGE), detail)
 }
 
-/// The two directions of one transfer.
-struct Link {
-    writer: FrameWriter,
-    reader: FrameReader,
+impl From<LinkError> for Problem {
+    fn from(error: LinkError) -> Self {
+        broken(&chain(&error))
+    }
 }
 
-impl Link {
-    fn new(send: SendStream, recv: RecvStream) -> Self {
-        // It fails on a closed stream only, which the first message finds out.
-        let _ = send.set_priority(BULK_PRIORITY);
-        Self { writer: FrameWriter::new(send), reader: FrameReader::new(recv, MAX_FRAME) }
-    }
-
-    /// Gives the bytes of an artifact; all are put away at the other side when it returns.
-    async fn give(&mut self, window: &bulk::Window, mut file: File, bytes: u64) -> Outcome<()> {
-        let sent = bulk::send(window, &mut self.writer, &mut self.reader, &mut file, bytes).await;
-        sent.map_err(|error| match error {
-            BulkError::Source(error) => {
-                Problem::new(codes::STORAGE, format!("reading an artifact: {error}"))
-            }
-            BulkError::Refused(frame) => match postcard::from_bytes(&frame) {
-                Ok(Reply::Refused { code, detail }) => refused(&code, detail),
-                Ok(_) | Err(_) => broken("an unexpected reply"),
-            },
-            error => broken(&chain(&error)),
-        })
-    }
-
-    async fn write<T: Serialize>(&mut self, message: &T) -> Outcome<()> {
-        let bytes = postcard::to_stdvec(message).map_err(|error| broken(&error.to_string()))?;
-        self.writer.push(Bytes::from(bytes));
-        self.writer.flush().await.map_err(|error| broken(&chain(&error)))
-    }
-
-    async fn read<T: serde::de::DeserializeOwned>(&mut self) -> Outcome<T> {
-        let frame = self.reader.next().await.map_err(|error| broken(&chain(&error)))?;
-        let frame = frame.ok_or_else(|| broken(&FrameError::Ended.to_string()))?;
-        postcard::from_bytes(&frame).map_err(|error| broken(&error.to_string()))
+/// Why the bytes of an artifact did not go.
+fn not_given(error: BulkError) -> Problem {
+    match error {
+        BulkError::Source(error) => {
+            Problem::new(codes::STORAGE, format!("reading an artifact: {error}"))
+        }
+        BulkError::Refused(frame) => match postcard::from_bytes(&frame) {
+            Ok(Reply::Refused { code, detail }) => refused(&code, detail),
+            Ok(_) | Err(_) => broken("an unexpected reply"),
+        },
+        error => broken(&chain(&error)),
     }
 }

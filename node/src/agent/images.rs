@@ -12,14 +12,12 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use quinn::{RecvStream, SendStream};
 use serde::{Deserialize, Serialize};
 use swarmer_mesh::{
-    bulk::{self, BULK_PRIORITY, BulkReceiver, CHUNK},
-    stream::{FrameReader, FrameWriter, ResetCode, StreamKind},
+    stream::{ResetCode, StreamKind},
     transport::Handle,
 };
 use swarmer_model::{Digest, NodeId};
@@ -30,11 +28,14 @@ use tokio::{
 };
 
 use crate::{
-    agent::Replicator,
+    agent::{Replicator, link::Link},
     desired::DesiredStore,
     functions::{FunctionManager, before, makers},
     problem::chain,
 };
+
+/// Why an image did not come or go: for the log alone, since the next way is tried then.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// How long a node waits for images that others make, in all, before it compiles for itself. A
 /// node that dies is noticed within seconds; this is for one that is just slow: a large component
@@ -138,21 +139,18 @@ impl Images {
         ask: &Ask,
         deadline: Instant,
         image: &mut NewImage,
-    ) -> Result<bool, String> {
+    ) -> Result<bool, Failure> {
         let (reply, mut link) = self.ask(from, ask, deadline).await?;
         let Reply::Here(sum) = reply else { return Ok(false) };
         let copying = async {
             image.begin(sum).await?;
-            let mut bytes = BulkReceiver::new(&mut link.writer, &mut link.reader, sum.bytes);
-            while let Some(chunk) = bytes.next().await.map_err(std::io::Error::other)? {
+            let mut bytes = link.take(sum.bytes);
+            while let Some(chunk) = bytes.next().await? {
                 image.write(&chunk).await?;
             }
-            image.finish().await
+            Ok(image.finish().await?)
         };
-        match timeout(TRANSFER_DEADLINE, copying).await {
-            Ok(copied) => copied.map(|()| true).map_err(|error| error.to_string()),
-            Err(_) => Err("the transfer took too long".to_owned()),
-        }
+        in_time(copying).await.map(|()| true)
     }
 
     async fn ask(
@@ -160,17 +158,17 @@ impl Images {
         node: NodeId,
         ask: &Ask,
         deadline: Instant,
-    ) -> Result<(Reply, Link), String> {
+    ) -> Result<(Reply, Link), Failure> {
         let kind = StreamKind::Image;
         let opened = self.inner.transport.open(node, kind.class(), kind, deadline).await;
-        let (send, recv) = opened.map_err(|error| chain(&error))?;
+        let (send, recv) = opened?;
         let mut link = Link::new(send, recv);
         let talk = async {
             link.write(ask).await?;
             link.read().await
         };
-        let reply = timeout_at(deadline, talk).await;
-        reply.unwrap_or_else(|_| Err("it did not answer in time".to_owned())).map(|r| (r, link))
+        let reply = timeout_at(deadline, talk).await.map_err(|_| "it did not answer in time")?;
+        Ok((reply?, link))
     }
 
     /// Asks these nodes at once, and where they point; the first that has it.
@@ -179,7 +177,7 @@ impl Images {
         let one = |node: NodeId| async move {
             tokio::select! {
                 answer = self.ask(node, ask, Instant::now() + ASK_DEADLINE) => (node, answer),
-                () = self.deaf(node) => (node, Err("nothing was heard of it".to_owned())),
+                () = self.deaf(node) => (node, Err("nothing was heard of it".into())),
             }
         };
         let mut asking: FuturesUnordered<_> = nodes.into_iter().map(one).collect();
@@ -218,21 +216,21 @@ impl Images {
     pub(crate) async fn serve(&self, peer: NodeId, send: SendStream, recv: RecvStream) {
         let mut link = Link::new(send, recv);
         let Ok(Ok(ask)) = timeout(ASK_DEADLINE, link.read::<Ask>()).await else {
-            return link.writer.reset(ResetCode::MALFORMED);
+            return link.reset(ResetCode::MALFORMED);
         };
         match self.answer(peer, &ask, &mut link).await {
-            Ok(()) => link.writer.finish(),
+            Ok(()) => link.finish(),
             Err(why) => {
-                tracing::debug!(target: "swarmer::images", %peer, digest = %ask.digest, why,
-                    "an image was not sent");
-                link.writer.reset(ResetCode::INTERNAL);
+                tracing::debug!(target: "swarmer::images", %peer, digest = %ask.digest,
+                    why = chain(&*why), "an image was not sent");
+                link.reset(ResetCode::INTERNAL);
             }
         }
     }
 
-    async fn answer(&self, peer: NodeId, ask: &Ask, link: &mut Link) -> Result<(), String> {
+    async fn answer(&self, peer: NodeId, ask: &Ask, link: &mut Link) -> Result<(), Failure> {
         let Some(parts) = self.inner.parts.get() else {
-            return link.write(&Reply::Missing).await;
+            return Ok(link.write(&Reply::Missing).await?);
         };
         let (runtime, digest) = (&parts.runtime, ask.digest);
         let mut image = runtime.share_image(digest, &ask.compatibility).await;
@@ -244,22 +242,19 @@ impl Images {
         }
         let Some(image) = image else {
             let origin = self.inner.replicator.origin(&digest).filter(|origin| *origin != peer);
-            return link.write(&origin.map_or(Reply::Missing, Reply::At)).await;
+            return Ok(link.write(&origin.map_or(Reply::Missing, Reply::At)).await?);
         };
         if ask.want == Want::Word {
-            return link.write(&Reply::Here(image.sum)).await;
+            return Ok(link.write(&Reply::Here(image.sum)).await?);
         }
         let sending = async {
-            let _permit = self.inner.sending.acquire().await.map_err(|error| error.to_string())?;
+            let _permit = self.inner.sending.acquire().await?;
             link.write(&Reply::Here(image.sum)).await?;
             let mut file = tokio::fs::File::from_std(image.file);
             let window = self.inner.replicator.window(peer);
-            let Link { writer, reader } = link;
-            let sent = bulk::send(&window, writer, reader, &mut file, image.sum.bytes).await;
-            sent.map_err(|error| chain(&error))
+            Ok(link.give(&window, &mut file, image.sum.bytes).await?)
         };
-        let sent = timeout(TRANSFER_DEADLINE, sending).await;
-        sent.unwrap_or_else(|_| Err("the transfer took too long".to_owned()))
+        in_time(sending).await
     }
 
     /// Whether this node makes the image because `peer` asks for it: some function must need it,
@@ -290,8 +285,8 @@ impl ImageSource for Images {
             match self.take(node, &ask(Want::Made), deadline, image).await {
                 Ok(true) => return,
                 Ok(false) => {}
-                Err(why) => tracing::info!(target: "swarmer::images", %node, %digest, why,
-                    "an image does not come from the node that makes it"),
+                Err(why) => tracing::info!(target: "swarmer::images", %node, %digest,
+                    why = chain(&*why), "an image does not come from the node that makes it"),
             }
         }
         // Nobody else's turn. But one that compiled it for a check, or a node after this one, may
@@ -308,7 +303,7 @@ impl ImageSource for Images {
             && let Err(why) =
                 self.take(node, &ask(Want::Image), Instant::now() + TRANSFER_DEADLINE, image).await
         {
-            tracing::info!(target: "swarmer::images", %node, %digest, why,
+            tracing::info!(target: "swarmer::images", %node, %digest, why = chain(&*why),
                 "an image does not come from the node that has it");
         }
     }
@@ -333,28 +328,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// The two directions of one stream.
-struct Link {
-    writer: FrameWriter,
-    reader: FrameReader,
-}
-
-impl Link {
-    fn new(send: SendStream, recv: RecvStream) -> Self {
-        // It fails on a closed stream only, which the first message finds out.
-        let _ = send.set_priority(BULK_PRIORITY);
-        Self { writer: FrameWriter::new(send), reader: FrameReader::new(recv, CHUNK) }
-    }
-
-    async fn write<T: Serialize>(&mut self, message: &T) -> Result<(), String> {
-        let bytes = postcard::to_stdvec(message).map_err(|error| error.to_string())?;
-        self.writer.push(Bytes::from(bytes));
-        self.writer.flush().await.map_err(|error| chain(&error))
-    }
-
-    async fn read<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, String> {
-        let frame = self.reader.next().await.map_err(|error| chain(&error))?;
-        let frame = frame.ok_or_else(|| "the other side ended the stream".to_owned())?;
-        postcard::from_bytes(&frame).map_err(|error| error.to_string())
-    }
+/// Bounds the transfer of the bytes of one image.
+async fn in_time(transfer: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    timeout(TRANSFER_DEADLINE, transfer).await.map_err(|_| "the transfer took too long")?
 }

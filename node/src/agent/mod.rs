@@ -15,6 +15,7 @@ mod identity;
 mod images;
 mod io_runtime;
 mod join;
+mod link;
 mod members;
 mod node;
 mod observe;

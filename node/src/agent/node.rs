@@ -1,45 +1,38 @@
 //! The node's life: start, become a member, serve, drain, stop.
 
+mod membership;
+mod parts;
+
 use std::{
     net::SocketAddr,
-    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use swarmer_gossip::{Facts, Gossip, Load, RecordUpdate};
+use swarmer_gossip::RecordUpdate;
 use swarmer_mesh::{
-    founding::{Founder, FoundingToken, JoinToken},
     identity::{Identity, NodeKey, SystemClock},
     transport::{self, Dependencies, GossipSocket, Transport},
 };
-use swarmer_model::{Coded as _, DEFAULT_REGION};
-use swarmer_raft::{FeedSigner, FeedTrust, Follower, Raft, RaftError, disk::RealDisk};
+use swarmer_model::Coded as _;
+use swarmer_raft::RaftError;
 use swarmer_runtime::{Runtime, WorkThreads};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::{
         Context, Control, Images, Replicator,
-        admission::{PeerBook, SigningKey},
-        api_tls::ApiCertificate,
+        admission::PeerBook,
         authority::NodeAuthority,
-        bootstrap::bootstrap,
         data_dir::{DataDir, write_bytes},
-        founding::{FoundingDriver, config_of},
-        gossip,
         identity::{Grant, identity_problem},
         io_runtime::IoRuntime,
-        join::{self, JoinRequest},
-        members, placement,
-        raft_transport::RaftTransport,
-        renew,
-        streams::{Slots, Strangers, Streams, follow},
+        members, placement, renew,
+        streams::{Slots, Strangers, Streams},
     },
     api::{self, OnceContext},
     artifacts::ArtifactStore,
@@ -58,8 +51,6 @@ const DRAIN_NOTICE: Duration = Duration::from_millis(300);
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 /// How long handing over the leadership may take.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(2);
-/// Founding links that wait to be taken.
-const FOUND_QUEUE: usize = 16;
 
 /// A node that is starting or running.
 pub(crate) struct Agent {
@@ -176,109 +167,6 @@ impl Agent {
         outcome
     }
 
-    /// The membership that was kept, or the one that founding or joining gives.
-    async fn membership(&mut self) -> Outcome<Grant> {
-        let node = self.dir.meta().node;
-        let token = self.token_text()?;
-        if let Some(grant) = Grant::load(self.dir.path())? {
-            if let Some(token) = &token {
-                grant.check_token(self.dir.path(), token)?;
-            }
-            // A maker goes on answering founders that were away; a join token is of no use here.
-            if grant.maker
-                && let Some(Ok(token)) = token.as_deref().map(str::parse::<FoundingToken>)
-                && token.cluster == grant.cluster
-            {
-                let driver = self.founding_driver(token)?;
-                self.serve_founders(driver)?;
-            }
-            return Ok(grant);
-        }
-        let Some(text) = token else {
-            let why = format!("{} is no member's directory yet", self.dir.path().display());
-            return Err(Problem::new(codes::NO_TOKEN, why));
-        };
-        let stage = self.stage();
-        let grant = if text.starts_with("swf1.") {
-            let token: FoundingToken =
-                text.parse().map_err(|error: swarmer_mesh::founding::TokenError| {
-                    Problem::new(codes::TOKEN, error.to_string())
-                })?;
-            let mut driver = self.founding_driver(token)?;
-            let grant = driver.until_granted(stage).await?;
-            self.become_member(&grant)?;
-            if grant.maker {
-                self.serve_founders(driver)?;
-            }
-            grant
-        } else {
-            let token: JoinToken =
-                text.parse().map_err(|error: swarmer_mesh::founding::TokenError| {
-                    Problem::new(codes::TOKEN, error.to_string())
-                })?;
-            let identity = Identity::joining(node, self.key.clone());
-            self.transport.set_identity(identity).map_err(|error| identity_problem(&error))?;
-            let request = JoinRequest::new(&token, &self.key, node, &self.config, self.advertise);
-            let grant =
-                join::join(&self.transport, &token, &request, &self.config.join, stage).await?;
-            grant.save(self.dir.path())?;
-            self.become_member(&grant)?;
-            grant
-        };
-        Ok(grant)
-    }
-
-    fn stage(&self) -> impl Fn(String) + use<> {
-        let api = Arc::clone(&self.api);
-        move |stage| api.set_stage(stage)
-    }
-
-    fn become_member(&mut self, grant: &Grant) -> Outcome<()> {
-        let node = self.dir.meta().node;
-        self.book.set_first(&grant.peers, &grant.voters);
-        let identity = grant.identity(node, &self.key)?;
-        self.transport.set_identity(identity).map_err(|error| identity_problem(&error))?;
-        self.dir.update(|meta| meta.cluster = Some(grant.cluster))
-    }
-
-    fn token_text(&self) -> Outcome<Option<String>> {
-        let Some(path) = &self.config.token_file else { return Ok(None) };
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Problem::new(codes::CONFIG, format!("--token-file {}: {error}", path.display()))
-        })?;
-        Ok(Some(text.trim().to_owned()))
-    }
-
-    fn founding_driver(&self, token: FoundingToken) -> Outcome<FoundingDriver> {
-        let claim = self.config.place.clone();
-        let me = Founder {
-            node: self.dir.meta().node,
-            spki: self.key.spki(),
-            name: self.config.name.clone(),
-            advertise: self.advertise.to_string(),
-            region: claim.region.unwrap_or_else(|| DEFAULT_REGION.to_owned()),
-            zone: claim.zone.unwrap_or_default(),
-            labels: claim.labels,
-        };
-        let (sender, accepted) = mpsc::channel(FOUND_QUEUE);
-        let _ = self.slots.founders.set(sender);
-        FoundingDriver::new(
-            config_of(token, self.config.bootstrap_expect, me),
-            self.dir.path(),
-            self.transport.clone(),
-            self.config.join.clone(),
-            accepted,
-        )
-    }
-
-    /// Lets the other founders come for their part.
-    fn serve_founders(&self, driver: FoundingDriver) -> Outcome<()> {
-        let identity = self.transport.identity().with_found(true);
-        self.transport.set_identity(identity).map_err(|error| identity_problem(&error))?;
-        tokio::spawn(driver.serve(self.shutdown.clone()));
-        Ok(())
-    }
-
     /// Serves as a member until `stop`, then drains.
     async fn serve(
         &mut self,
@@ -302,7 +190,7 @@ impl Agent {
         let egress = MeshEgress::new(grant.cluster)?;
         let logs = LogBook::new(self.dir.meta().boot);
         let runtime = Runtime::build(
-            runtime_config(self.dir.path(), &self.config)?,
+            parts::runtime_config(self.dir.path(), &self.config)?,
             self.work.handle().clone(),
             Arc::clone(&egress) as Arc<dyn swarmer_runtime::Egress>,
             Arc::new(logs.clone()),
@@ -349,7 +237,7 @@ impl Agent {
             replicator,
             images,
             logs,
-            ca_fingerprint: fingerprint(&grant)?,
+            ca_fingerprint: parts::fingerprint(&grant)?,
             authority: NodeAuthority::from_grant(&grant)?.map(Arc::new),
             started: Instant::now(),
         });
@@ -403,16 +291,6 @@ impl Agent {
         outcome
     }
 
-    /// Serves the API with TLS and tokens, where it is reached from other machines.
-    fn serve_api(&mut self, grant: &Grant) -> Outcome<Option<ApiCertificate>> {
-        let Some(listener) = self.api_listener.take() else { return Ok(None) };
-        let certificate = ApiCertificate::new(grant, &self.key)?;
-        let tls = Some(certificate.server_config()?);
-        let (api, shutdown) = (Arc::clone(&self.api), self.shutdown.clone());
-        tokio::spawn(api::serve(listener, api, tls, false, shutdown));
-        Ok(Some(certificate))
-    }
-
     async fn drain(
         &self,
         context: &Context,
@@ -442,130 +320,10 @@ impl Agent {
         taking.cancel();
         let _ = ingress.await;
     }
-
-    async fn open_control(&self, grant: &Grant) -> Outcome<Control> {
-        let node = self.dir.meta().node;
-        let dir = self.dir.path().join("raft");
-        let disk = Arc::new(RealDisk);
-        let transport = Arc::new(RaftTransport(self.transport.clone()));
-        if grant.is_voter(node) {
-            let config = swarmer_raft::Config::new(node, dir);
-            // Raft lives on the threads of the connections, not on those of requests.
-            let opened = self.io.spawn(Raft::open(config, disk, transport)).await;
-            let raft = joined(opened)?
-                .map_err(|error| Problem::of(&error, "opening the control state"))?;
-            let handle = raft.handle();
-            let signer = FeedSigner {
-                cluster: grant.cluster,
-                node,
-                boot: self.dir.meta().boot,
-                key: Arc::new(SigningKey(self.key.clone())),
-            };
-            let _ = self.slots.feed_signer.set(signer);
-            let _ = self.slots.raft.set(handle.clone());
-            if grant.maker {
-                let (handle, grant) = (handle.clone(), grant.clone());
-                let dir = self.dir.path().to_owned();
-                self.io.spawn(async move {
-                    if let Err(problem) = bootstrap(&handle, &grant, &dir).await {
-                        tracing::error!(target: "swarmer::founding", detail = %problem.detail,
-                            "the first state cannot be made");
-                    }
-                });
-            }
-            return Ok(Control::Voter(handle));
-        }
-        let trust = FeedTrust { cluster: grant.cluster, voters: Arc::new(self.book.clone()) };
-        let opening = async move { Follower::open(node, &dir, disk, trust).await };
-        let opened = self.io.spawn(opening).await;
-        let follower =
-            joined(opened)?.map_err(|error| Problem::of(&error, "opening the control state"))?;
-        let client = swarmer_raft::Client::new(
-            node,
-            transport,
-            follower.subscribe_status(),
-            follower.view(),
-            grant.voters.iter().copied().collect(),
-        );
-        let control = Control::Follower { follower: follower.clone(), client };
-        self.io.spawn(follow(
-            follower,
-            control.clone(),
-            self.transport.clone(),
-            grant.voters.clone(),
-            self.shutdown.clone(),
-        ));
-        Ok(control)
-    }
-
-    fn start_gossip(
-        &mut self,
-        grant: &Grant,
-        control: &Control,
-    ) -> Outcome<swarmer_gossip::Handle> {
-        let node = self.dir.meta().node;
-        let mut seeds = self.config.join.clone();
-        for peer in &grant.peers {
-            let address = peer.address.to_string();
-            if peer.node != node
-                && !seeds.contains(&address)
-                && seeds.len() < swarmer_gossip::MAX_SEEDS
-            {
-                seeds.push(address);
-            }
-        }
-        let own = self.advertise.to_string();
-        seeds.retain(|seed| *seed != own);
-        let facts = Facts {
-            name: self.config.name.clone(),
-            addresses: vec![self.advertise],
-            wire_min: u16::from(swarmer_mesh::stream::OLDEST_STREAM_VERSION),
-            wire_max: u16::from(swarmer_mesh::stream::STREAM_VERSION),
-            ingress: Some(SocketAddr::new(self.advertise.ip(), self.config.http.port())),
-            voter: matches!(control, Control::Voter(_)),
-            draining: false,
-            load: Load::default(),
-            endpoints: Vec::new(),
-        };
-        let config = swarmer_gossip::Config {
-            cluster: grant.cluster,
-            node,
-            boot: self.dir.meta().boot,
-            advertise: self.advertise,
-            seeds,
-            keyring: grant.keyring()?,
-            facts,
-            members_file: Some(self.dir.path().join("members.bin")),
-            timing: swarmer_gossip::Timing::default(),
-        };
-        let deps = gossip::deps(
-            self.gossip_socket.sender(),
-            self.transport.clone(),
-            self.book.clone(),
-            self.key.clone(),
-        );
-        let (gossip, handle) = Gossip::build(config, deps)
-            .map_err(|error| Problem::of(&error, "starting membership"))?;
-        let _ = self.slots.gossip.set(handle.clone());
-        self.io.spawn(gossip.run(self.shutdown.clone()));
-        let (_, empty) = mpsc::channel(1);
-        let mut incoming = std::mem::replace(&mut self.gossip_socket.incoming, empty);
-        let to = handle.clone();
-        self.io.spawn(async move {
-            while let Some((from, bytes)) = incoming.recv().await {
-                to.datagram(from, bytes);
-            }
-        });
-        Ok(handle)
-    }
 }
 
 fn internal(error: impl ToString) -> Problem {
     Problem::new(codes::INTERNAL, error.to_string())
-}
-
-fn joined<T>(outcome: Result<T, tokio::task::JoinError>) -> Outcome<T> {
-    outcome.map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))
 }
 
 /// Ends when the control state can no longer be kept.
@@ -574,22 +332,6 @@ async fn fatal(control: &Control) -> RaftError {
         Control::Voter(handle) => handle.fatal().await,
         Control::Follower { follower, .. } => follower.fatal().await,
     }
-}
-
-fn fingerprint(grant: &Grant) -> Outcome<swarmer_mesh::identity::Fingerprint> {
-    let bundle = grant.bundle()?;
-    let first = bundle.fingerprints().next();
-    first.ok_or_else(|| Problem::new(codes::INTERNAL, "the trust bundle is empty"))
-}
-
-fn runtime_config(dir: &Path, config: &NodeConfig) -> Outcome<swarmer_runtime::Config> {
-    let program = std::env::current_exe().map_err(|error| {
-        Problem::new(codes::INTERNAL, format!("this program's own path: {error}"))
-    })?;
-    let mut runtime = swarmer_runtime::Config::new(PathBuf::from(dir).join("images"));
-    runtime.compile_command = Some(vec![program.into_os_string(), "__compile".into()]);
-    runtime.compile.component_bytes = config.max_component.0;
-    Ok(runtime)
 }
 
 async fn bind(address: SocketAddr, flag: &str) -> Outcome<TcpListener> {

@@ -1,4 +1,4 @@
-//! Accepts connections and hands each request to the dispatcher.
+//! Takes requests from clients and hands each to the dispatcher.
 
 use std::{
     convert::Infallible,
@@ -8,25 +8,18 @@ use std::{
 
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-};
 use swarmer_mesh::call::{Body, full};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     dispatch::{Call, Dispatcher, from_hyper, new_traceparent, valid_traceparent},
+    listener,
     problem::Problem,
 };
 
 /// Connections at once: each costs a descriptor and some kilobytes.
 const MAX_CONNECTIONS: usize = 10_000;
-/// How long a client may take to send the head of a request.
-const HEAD_DEADLINE: Duration = Duration::from_secs(15);
-/// The largest request head.
-const MAX_HEAD_BYTES: usize = 64 << 10;
 /// Requests at once on one h2 connection.
 const MAX_H2_STREAMS: u32 = 256;
 /// No request may take longer than this, whatever its function says.
@@ -44,57 +37,20 @@ pub(crate) struct Ingress {
 impl Ingress {
     /// Serves until `shutdown`, then lets open requests end.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_DEADLINE)
-            .max_buf_size(MAX_HEAD_BYTES);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_H2_STREAMS)
-            .max_header_list_size(64 << 10)
-            .keep_alive_interval(Some(Duration::from_secs(20)));
-        let builder = Arc::new(builder);
-        let graceful = GracefulShutdown::new();
-        loop {
-            let permit = tokio::select! {
-                () = shutdown.cancelled() => break,
-                permit = Arc::clone(&slots).acquire_owned() => permit,
-            };
-            let Ok(permit) = permit else { break };
-            let accepted = tokio::select! {
-                () = shutdown.cancelled() => break,
-                accepted = self.listener.accept() => accepted,
-            };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Out of descriptors most likely: wait for some to come free.
-                    tracing::warn!(target: "swarmer::ingress", %error, "cannot accept");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            };
-            let _ = stream.set_nodelay(true);
-            let (dispatcher, node) = (self.dispatcher.clone(), Arc::clone(&self.node));
-            let service = service_fn(move |request| {
-                let (dispatcher, node) = (dispatcher.clone(), Arc::clone(&node));
-                async move { Ok::<_, Infallible>(serve(dispatcher, node, request).await) }
-            });
-            let builder = Arc::clone(&builder);
-            let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-            let connection = graceful.watch(connection);
-            tokio::spawn(async move {
-                // What a client does to its connection is its own business.
-                let _ = connection.await;
-                drop(permit);
-            });
-        }
-        drop(self.listener);
-        let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+        let Self { listener, dispatcher, node } = self;
+        let config = listener::Config {
+            name: "ingress",
+            connections: MAX_CONNECTIONS,
+            h2_streams: MAX_H2_STREAMS,
+            head: listener::HEAD_DEADLINE,
+            drain: DRAIN,
+            tls: None,
+        };
+        let service = service_fn(move |request| {
+            let (dispatcher, node) = (dispatcher.clone(), Arc::clone(&node));
+            async move { Ok::<_, Infallible>(serve(dispatcher, node, request).await) }
+        });
+        listener::serve(listener, config, service, shutdown).await;
     }
 }
 

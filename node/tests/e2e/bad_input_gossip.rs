@@ -53,9 +53,8 @@ fn who(node: &Node) -> (NodeId, u64) {
 
 /// A counter of what the node refused.
 async fn refusals(cluster: &Cluster, reason: &str) -> u64 {
-    let metrics = get(&cluster.http, &cluster.nodes[0].api_url("/metrics")).await.unwrap().text();
-    let name = format!("swarmer_gossip_refused_total{{reason=\"{reason}\"}} ");
-    metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()
+    let name = format!("swarmer_gossip_refused_total{{reason=\"{reason}\"}}");
+    cluster.metric(0, &name).await
 }
 
 /// What the first node thinks of the second one.

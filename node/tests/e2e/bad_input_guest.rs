@@ -78,13 +78,7 @@ async fn a_misbehaving_function_gets_its_own_error_and_harms_no_other() {
     assert!(flood.len() < 8 << 20, "the flood's log has {} bytes", flood.len());
     // Nothing is left running that takes from the others.
     until("all instances are gone", || async {
-        let metrics = get(&cluster.http, &node.api_url("/metrics")).await.ok()?.text();
-        metrics
-            .lines()
-            .find_map(|line| line.strip_prefix("swarmer_runtime_pool_taken "))?
-            .parse::<f64>()
-            .ok()
-            .filter(|taken| *taken < 2.0)
+        (cluster.metric(0, "swarmer_runtime_pool_taken").await < 2).then_some(())
     })
     .await;
 }

@@ -373,6 +373,13 @@ impl Cluster {
         get(&self.http, &url).await.map(|answer| answer.json()).unwrap_or(Value::Null)
     }
 
+    /// A metric of the node at `i` that is a whole number, by its name and labels.
+    pub(crate) async fn metric(&self, i: usize, name: &str) -> u64 {
+        let text = get(&self.http, &self.nodes[i].api_url("/metrics")).await.unwrap().text();
+        let mut values = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        values.next().unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    }
+
     /// The index of the node that leads, by the word of node `i`.
     pub(crate) async fn leader(&self, i: usize) -> usize {
         until("a leader is known", || async {

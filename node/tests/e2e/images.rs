@@ -2,19 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{Cluster, get, request, until};
+use crate::common::{Cluster, request, until};
 use swarmer_model::Digest;
 use swarmer_runtime::fixtures;
 
 /// How many images a node compiled, and how many it took from others.
-async fn images(cluster: &Cluster, node: usize) -> Option<(u64, u64)> {
-    let url = cluster.nodes[node].api_url("/metrics");
-    let text = get(&cluster.http, &url).await.ok()?.text();
-    let value = |name: &str| {
-        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
-    };
-    let fetched = value("swarmer_runtime_images_fetched_total ")?;
-    Some((value("swarmer_runtime_compilations_total ")?, fetched))
+async fn images(cluster: &Cluster, node: usize) -> (u64, u64) {
+    let compiled = cluster.metric(node, "swarmer_runtime_compilations_total").await;
+    (compiled, cluster.metric(node, "swarmer_runtime_images_fetched_total").await)
 }
 
 /// Waits until each of these nodes has one image; how many compiled it.
@@ -22,7 +17,8 @@ async fn compiled(cluster: &Cluster, nodes: &[usize]) -> u64 {
     let mut sum = 0;
     for node in nodes {
         let (compiled, fetched) = until("every candidate has the image", || async {
-            images(cluster, *node).await.filter(|(compiled, fetched)| compiled + fetched > 0)
+            let (compiled, fetched) = images(cluster, *node).await;
+            (compiled + fetched > 0).then_some((compiled, fetched))
         })
         .await;
         assert_eq!(compiled + fetched, 1, "node {node}: {compiled} compiled, {fetched} taken");
@@ -55,7 +51,7 @@ async fn when_the_node_that_compiled_hangs_another_compiles() {
     let url = cluster.nodes[2].api_url(&format!("/v1/artifacts/{}", Digest::of(&hello)));
     let answer = request(&cluster.http, "PUT", &url, hello).await.unwrap();
     assert_eq!(answer.status, 201, "{}", answer.text());
-    assert_eq!(images(&cluster, 2).await, Some((1, 0)));
+    assert_eq!(images(&cluster, 2).await, (1, 0));
     // It answers nobody from now on. For a while the others think that it lives.
     cluster.nodes[2].signal("-STOP");
     let start = Instant::now();

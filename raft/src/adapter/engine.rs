@@ -23,18 +23,16 @@ use super::{
     machine::{Kept, Machine, blocking},
     network::Network,
     open::{Opened, engine_config, open_disk},
+    receive::Receiving,
     types::{Command, Types, Vote},
-    wire::{
-        Envelope, ProposeReply, ReadReply, Reply, Request, SnapshotChunk, SnapshotReply,
-        decode_versioned, versioned,
-    },
+    wire::{Envelope, ProposeReply, ReadReply, Reply, Request, decode_versioned, versioned},
 };
 use crate::{
     error::RaftError,
     keyspace::{Shared, State},
     latency::Latencies,
     raft::Config,
-    snapshot::{Incoming, SnapshotStore},
+    snapshot::SnapshotStore,
     status::{Role, Status},
     transport::Transport,
     txn::{MAX_DEADLINE, Txn},
@@ -44,16 +42,8 @@ use crate::{
 /// A quorum's acknowledgement older than so many longest election timeouts is no longer believed:
 /// by then the others may have elected another leader.
 const QUORUM_AGE_TIMEOUTS: u32 = 3;
-/// How long a failed log may take to say so after the engine noticed.
-const LOG_SPEAKS: Duration = Duration::from_millis(200);
 
 type Core = openraft::Raft<Types, Machine>;
-
-/// A snapshot that is coming in.
-struct Receiving {
-    transfer: u64,
-    incoming: Incoming,
-}
 
 /// A voter's or learner's engine. Cheap to share behind an `Arc`.
 pub(crate) struct Engine {
@@ -61,10 +51,10 @@ pub(crate) struct Engine {
     pub(super) core: Core,
     wal: Wal,
     shared: Arc<Shared>,
-    store: Arc<SnapshotStore>,
+    pub(super) store: Arc<SnapshotStore>,
     kept: Arc<Mutex<Kept>>,
     growth: Arc<Growth>,
-    receiving: tokio::sync::Mutex<Option<Receiving>>,
+    pub(super) receiving: tokio::sync::Mutex<Option<Receiving>>,
     pub(super) leader_heard: Arc<Mutex<Option<Instant>>>,
     latencies: Arc<Latencies>,
     quorum_age: Duration,
@@ -174,50 +164,6 @@ impl Engine {
                 Reply::ReadIndex(self.read_index(Duration::from_millis(ttl_ms)).await)
             }
         })
-    }
-
-    async fn take_chunk(&self, chunk: SnapshotChunk) -> Result<SnapshotReply, RaftError> {
-        let SnapshotChunk { vote, transfer, offset, bytes, finish } = chunk;
-        let failed = |error: io::Error| RaftError::Storage(error.to_string());
-        let mine = self.core.metrics().borrow_watched().vote;
-        if mine > vote {
-            return Ok(SnapshotReply::Done(openraft::raft::SnapshotResponse::new(mine)));
-        }
-        *self.leader_heard.lock() = Some(Instant::now());
-        let mut receiving = self.receiving.lock().await;
-        if offset == 0 {
-            let store = self.store.clone();
-            let incoming = blocking(move || store.receive()).await.map_err(failed)?;
-            *receiving = Some(Receiving { transfer, incoming });
-        }
-        let mut current = match receiving.take() {
-            Some(current) if current.transfer == transfer && current.incoming.bytes() == offset => {
-                current
-            }
-            other => {
-                *receiving = other;
-                return Ok(SnapshotReply::Restart("chunks arrived out of order".to_owned()));
-            }
-        };
-        let incoming = blocking(move || {
-            current.incoming.write(&bytes)?;
-            Ok(current.incoming)
-        })
-        .await
-        .map_err(failed)?;
-        let Some(meta) = finish else {
-            let received = incoming.bytes();
-            *receiving = Some(Receiving { transfer, incoming });
-            return Ok(SnapshotReply::Continue { received });
-        };
-        let file = match blocking(move || incoming.finish()).await {
-            Ok(file) => file,
-            // It was damaged on its way, or on either disk: told apart by trying again.
-            Err(error) => return Ok(SnapshotReply::Restart(error.to_string())),
-        };
-        let snapshot = openraft::Snapshot { meta, snapshot: file };
-        let response = self.core.install_full_snapshot(vote, snapshot).await;
-        Ok(SnapshotReply::Done(response.map_err(|fatal| fatal_error(&fatal))?))
     }
 
     /// Proposes a transaction, if this node leads with a quorum behind it.
@@ -416,46 +362,30 @@ impl Engine {
         self.wal.purged().map(|(index, _)| index)
     }
 
-    /// Waits for the first fatal error.
+    /// Waits for the first fatal error. If the log failed, that is why, in words and by a code of
+    /// its own, though the engine may have been the first to be seen stopped.
     pub(crate) async fn fatal(&self) -> RaftError {
         let mut log = self.wal.fatal();
         // Ends when the engine does, and it says why before: see `changes` on why not `metrics`.
         let mut server = self.core.server_metrics();
+        let mut ended = false;
         loop {
+            // The engine is looked at first: the log says that it failed before it answers the
+            // engine, so whatever the log did to this engine is told by now.
+            let running = self.core.metrics().borrow_watched().running_state.clone();
             if let Some(error) = log.borrow_and_update().clone() {
                 return error.into();
             }
-            let running = self.core.metrics().borrow_watched().running_state.clone();
             match running {
                 Err(Fatal::Stopped) => std::future::pending().await,
-                Err(fatal) => return self.cause(&fatal).await,
+                Err(fatal) => return fatal_error(&fatal),
+                Ok(()) if ended => std::future::pending().await,
                 Ok(()) => {}
             }
-            let ended = tokio::select! {
+            ended = tokio::select! {
                 changed = log.changed() => changed.is_err(),
                 changed = server.changed() => changed.is_err(),
             };
-            if ended {
-                let running = self.core.metrics().borrow_watched().running_state.clone();
-                match running {
-                    Err(Fatal::Stopped) | Ok(()) => std::future::pending().await,
-                    Err(fatal) => return self.cause(&fatal).await,
-                }
-            }
-        }
-    }
-
-    /// What stopped the engine. If the log failed, that is why, in words and by a code of its own,
-    /// though the engine may have been the first to notice.
-    async fn cause(&self, fatal: &Fatal<Types>) -> RaftError {
-        let mut log = self.wal.fatal();
-        let told = tokio::time::timeout(LOG_SPEAKS, log.wait_for(Option::is_some)).await;
-        match told {
-            Ok(Ok(error)) => match error.clone() {
-                Some(error) => error.into(),
-                None => fatal_error(fatal),
-            },
-            _ => fatal_error(fatal),
         }
     }
 

@@ -7,6 +7,7 @@ mod log;
 mod machine;
 mod network;
 mod open;
+mod receive;
 mod serve;
 #[cfg(test)]
 mod suite;

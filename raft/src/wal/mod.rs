@@ -15,7 +15,8 @@
 //!
 //! # Promises
 //! - `done(Ok)` only after the fsync that covers the call; calls take effect in one order.
-//! - A failed write or fsync is final: the log answers every later call with that error.
+//! - A failed write or fsync is final: the log tells it, and then answers every call with it.
+//!   Whoever was answered with it finds it told ([`Wal::fatal`]).
 //! - Opening syncs what it read before it returns. Otherwise a process that died and came back
 //!   would act on entries that the next power cut takes away.
 //! - Only the end of the last segment is ever cut, and only where it is no more than an

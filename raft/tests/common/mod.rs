@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -31,8 +31,8 @@ struct Links {
     cut: BTreeSet<(NodeId, NodeId)>,
     /// Answers of proposals that are still to be lost.
     lose_answers: usize,
-    /// Channels that were opened.
-    opened: usize,
+    /// All channels that were opened: from, to, and whether the opener still has it.
+    channels: Vec<(NodeId, NodeId, Weak<()>)>,
 }
 
 /// The network: which handles there are, and who cannot reach whom.
@@ -60,8 +60,17 @@ impl Net {
         }
     }
 
+    /// How many channels were opened so far.
     pub(crate) fn opened(&self) -> usize {
-        self.0.lock().opened
+        self.0.lock().channels.len()
+    }
+
+    /// How many channels a node has to another one at this moment.
+    pub(crate) fn open_now(&self, from: NodeId, to: NodeId) -> usize {
+        let links = self.0.lock();
+        let here =
+            |(a, b, kept): &&(_, _, Weak<()>)| (*a, *b) == (from, to) && kept.strong_count() > 0;
+        links.channels.iter().filter(here).count()
     }
 
     pub(crate) fn heal(&self) {
@@ -109,12 +118,14 @@ impl Transport for Port {
 
     async fn open(&self, target: NodeId, _: Duration) -> Result<Channel, TransportError> {
         let handle = self.reach(target)?;
-        self.net.0.lock().opened += 1;
+        let kept = Arc::new(());
+        self.net.0.lock().channels.push((self.node, target, Arc::downgrade(&kept)));
         let (sender, messages) = futures::channel::mpsc::channel(IN_FLIGHT);
         let answers = handle.serve_appends(self.node, messages).boxed();
         let line = |from, to| Line { net: self.net.clone(), from, to };
         let sender = Sender { line: line(self.node, target), messages: sender };
-        let receiver = Receiver { line: line(target, self.node), answers: Mutex::new(answers) };
+        let answers = Mutex::new(answers);
+        let receiver = Receiver { line: line(target, self.node), answers, _kept: kept };
         Ok(Channel { sender: Box::new(sender), receiver: Box::new(receiver) })
     }
 }
@@ -159,6 +170,7 @@ impl ChannelSender for Sender {
 struct Receiver {
     line: Line,
     answers: Mutex<BoxStream<'static, Result<Bytes, RaftError>>>,
+    _kept: Arc<()>,
 }
 
 #[async_trait]
@@ -181,6 +193,16 @@ impl Port {
         let handle = links.nodes.get(&target).filter(|_| !cut).cloned();
         handle.ok_or_else(|| TransportError::Unreachable("cut".to_owned()))
     }
+}
+
+/// Waits for what has no news to wait for.
+pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
+    let holds = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(SOON, holds).await.is_ok(), "never came true: {what}");
 }
 
 pub(crate) struct Cluster {

@@ -59,6 +59,20 @@ fn a_failed_write_is_final() {
 }
 
 #[test]
+fn whoever_is_answered_with_a_failure_finds_it_told() {
+    for op in [DiskOp::Write, DiskOp::Sync] {
+        let disk = SimDisk::new();
+        let (wal, _) = open(&disk).unwrap();
+        let (fatal, (sender, answers)) = (wal.fatal(), mpsc::sync_channel(1));
+        disk.fail(op, 0, libc::EIO);
+        wal.save_vote(data(1, 8), move |answer| {
+            let _ = sender.send((answer.is_err(), fatal.borrow().is_some()));
+        });
+        assert_eq!(answers.recv().unwrap(), (true, true), "{op:?}");
+    }
+}
+
+#[test]
 fn a_full_disk_is_met_before_the_segment_is_full_and_loses_nothing() {
     let disk = SimDisk::new();
     let (wal, _) = open(&disk).unwrap();

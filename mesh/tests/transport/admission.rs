@@ -1,0 +1,191 @@
+//! Who may speak with whom, by which certificate, and until when.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use swarmer_mesh::{
+    codes,
+    identity::{Identity, NodeKey, Verdict},
+    stream::{FrameError, ResetCode, read_frame, write_frame},
+    transport::{Class, RefusedBy, StreamKind},
+};
+use swarmer_model::{Coded, NodeId};
+
+use crate::{
+    ask, authority, clock, pair, refused, stranger,
+    support::{acquaint, log, member, membership, soon, start_with},
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_of_another_cluster_is_refused_and_both_logs_say_why() {
+    let clock = clock();
+    let (ours, theirs) = (authority(1, &clock), authority(2, &clock));
+    let (a, b) = (member(&ours, 1, &clock), member(&theirs, 2, &clock));
+    acquaint(&a, &b);
+    refused(&a, &b, RefusedBy::Us, codes::OTHER_CLUSTER).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreign_authority_of_the_same_cluster_id_is_refused() {
+    let clock = clock();
+    let (ours, forged) = (authority(1, &clock), authority(1, &clock));
+    let (a, b) = (member(&ours, 1, &clock), member(&forged, 2, &clock));
+    acquaint(&a, &b);
+    refused(&a, &b, RefusedBy::Us, codes::FOREIGN_CA).await;
+    // One that believes everything still does not get in.
+    let key = NodeKey::generate().unwrap();
+    let mut place = membership(&forged, NodeId(3), &key, &clock);
+    place.bundle = ours.bundle();
+    let c = start_with(Identity::member(NodeId(3), key, place), &clock, |_| {});
+    acquaint(&a, &c);
+    refused(&c, &a, RefusedBy::Peer, codes::FOREIGN_CA).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_not_admitted_or_was_removed_is_refused() {
+    let (_, a, b) = pair(&clock());
+    b.book.members.lock().remove(&a.id);
+    refused(&a, &b, RefusedBy::Peer, codes::NOT_ADMITTED).await;
+
+    let (_, a, b) = pair(&clock());
+    b.book.set(a.id, Verdict::Revoked);
+    refused(&a, &b, RefusedBy::Peer, codes::REVOKED).await;
+
+    // The right node with another key.
+    let (_, a, b) = pair(&clock());
+    b.book.members.lock().get_mut(&a.id).unwrap().0 = b.key.spki();
+    refused(&a, &b, RefusedBy::Peer, codes::NOT_ADMITTED).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_node_at_the_address_is_not_talked_to() {
+    let clock = clock();
+    let authority = authority(1, &clock);
+    let (a, b, c) = (
+        member(&authority, 1, &clock),
+        member(&authority, 2, &clock),
+        member(&authority, 3, &clock),
+    );
+    acquaint(&a, &b);
+    acquaint(&a, &c);
+    a.book.addresses.lock().insert(b.id, c.addr);
+    let error = ask(&a, &b, StreamKind::Raft).await.unwrap_err();
+    assert_eq!(error.code(), codes::WRONG_NODE, "{error}");
+    assert_eq!(c.handle.stats().streams_served, 0);
+    // A corrected address is tried at once, whatever the pause after the failure.
+    a.book.addresses.lock().insert(b.id, b.addr);
+    assert_eq!(ask(&a, &b, StreamKind::Raft).await.unwrap(), "hello");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_certificate_no_byte_is_exchanged() {
+    let clock = clock();
+    let node = member(&authority(1, &clock), 1, &clock);
+    for protocol in ["swarmer-control/1", "swarmer-data/1"] {
+        let endpoint = stranger::endpoint(protocol);
+        let connection = endpoint.connect(node.addr, "x.swarmer").unwrap().await.unwrap();
+        let reason = match connection.accept_uni().await.map(drop).unwrap_err() {
+            quinn::ConnectionError::ApplicationClosed(close) => close.reason,
+            other => panic!("{other}"),
+        };
+        assert!(reason.starts_with(codes::NO_CERTIFICATE.name.as_bytes()), "{reason:?}");
+        log().refusal("us", endpoint.local_addr().unwrap(), codes::NO_CERTIFICATE.name).await;
+    }
+    let founding = stranger::endpoint("swarmer-found/1");
+    let error = founding.connect(node.addr, "x.swarmer").unwrap().await.unwrap_err();
+    assert!(error.to_string().contains("120"), "no common protocol: {error}");
+    assert_eq!(node.handle.stats().streams_served, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_month_asleep_only_raft_of_voters_and_renewal_are_open() {
+    let clock = clock();
+    let (authority, a, mut b) = pair(&clock);
+    clock.jump(Duration::from_secs(30 * 86_400));
+    for kind in [StreamKind::Raft, StreamKind::Renew] {
+        assert_eq!(ask(&a, &b, kind).await.unwrap(), "hello");
+        assert!(b.seen.recv().await.unwrap().0.expired);
+    }
+    for kind in [StreamKind::Artifact, StreamKind::Feed, StreamKind::PushPull, StreamKind::Admin] {
+        let error = ask(&a, &b, kind).await.unwrap_err();
+        assert_eq!(error.code(), codes::EXPIRED);
+        assert!(error.not_started());
+    }
+    // The accepting side holds to it too: only the dialler is expired.
+    let place = membership(&authority, b.id, &b.key, &clock);
+    b.handle.set_identity(Identity::member(b.id, b.key.clone(), place)).unwrap();
+    a.handle.disconnect(b.id, "dial again");
+    let error = ask(&a, &b, StreamKind::Artifact).await.unwrap_err();
+    assert_eq!(error.reset(), Some(ResetCode::EXPIRED), "{error}");
+    log().refusal("us", a.addr, codes::EXPIRED.name).await;
+    // Raft is for voters.
+    b.book.members.lock().get_mut(&a.id).unwrap().2 = false;
+    assert_eq!(ask(&a, &b, StreamKind::Raft).await.unwrap_err().reset(), Some(ResetCode::EXPIRED));
+    assert!(ask(&a, &b, StreamKind::Renew).await.is_ok());
+    // With its own certificate renewed, all is open again.
+    let place = membership(&authority, a.id, &a.key, &clock);
+    a.handle.set_identity(Identity::member(a.id, a.key.clone(), place)).unwrap();
+    assert_eq!(ask(&a, &b, StreamKind::Artifact).await.unwrap(), "hello");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn renewal_swaps_the_identity_and_cuts_no_stream() {
+    let clock = clock();
+    let (authority, a, mut b) = pair(&clock);
+    let deadline = soon();
+    let open = a.handle.open(b.id, Class::Data, StreamKind::Call, deadline).await;
+    let (mut send, mut recv) = open.unwrap();
+    write_frame(&mut send, Bytes::from_static(b"long call")).await.unwrap();
+    let before = b.seen.recv().await.unwrap().0;
+    clock.jump(Duration::from_secs(12 * 3600));
+    for node in [&a, &b] {
+        let place = membership(&authority, node.id, &node.key, &clock);
+        node.handle.set_identity(Identity::member(node.id, node.key.clone(), place)).unwrap();
+    }
+    assert_eq!(ask(&a, &b, StreamKind::Artifact).await.unwrap(), "hello");
+    let after = b.seen.recv().await.unwrap().0;
+    assert!(after.not_after > before.not_after, "the new certificate is shown");
+    assert_eq!(a.handle.stats().dials, 2);
+    b.gate.notify_one();
+    assert_eq!(read_frame(&mut recv, 100).await.unwrap(), "long call");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_of_another_key_or_node_is_not_taken_as_ours() {
+    let clock = clock();
+    let (authority, a, b) = pair(&clock);
+    let place = membership(&authority, a.id, &b.key, &clock);
+    assert!(a.handle.set_identity(Identity::member(a.id, a.key.clone(), place)).is_err());
+    let place = membership(&authority, b.id, &a.key, &clock);
+    assert!(a.handle.set_identity(Identity::member(a.id, a.key.clone(), place)).is_err());
+    assert!(ask(&a, &b, StreamKind::Raft).await.is_ok(), "nothing changed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn removal_cuts_live_connections_on_both_sides() {
+    let (_, a, b) = pair(&clock());
+    let (mut send, mut recv) =
+        a.handle.open(b.id, Class::Data, StreamKind::Call, soon()).await.unwrap();
+    write_frame(&mut send, Bytes::from_static(b"x")).await.unwrap();
+    assert!(ask(&b, &a, StreamKind::Raft).await.is_ok());
+    b.book.set(a.id, Verdict::Revoked);
+    b.handle.disconnect(a.id, "removed by an operator");
+    let error = read_frame(&mut recv, 100).await.unwrap_err();
+    assert!(matches!(error, FrameError::Connection(_)), "{error}");
+    assert_eq!(error.code(), codes::REVOKED);
+    assert!(!b.handle.has_live_connection(a.id));
+    assert_eq!(ask(&a, &b, StreamKind::Artifact).await.unwrap_err().code(), codes::REVOKED);
+    log().refusal("us", a.addr, codes::REVOKED.name).await;
+    let error = ask(&b, &a, StreamKind::Raft).await.unwrap_err();
+    assert_eq!(error.code(), codes::REVOKED, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn removal_stops_new_streams_even_on_a_connection_that_nobody_cut() {
+    let (_, a, b) = pair(&clock());
+    assert!(ask(&a, &b, StreamKind::Artifact).await.is_ok());
+    b.book.set(a.id, Verdict::Revoked);
+    let served = b.handle.stats().streams_served;
+    assert!(ask(&a, &b, StreamKind::Artifact).await.unwrap_err().not_started());
+    assert_eq!(b.handle.stats().streams_served, served);
+}

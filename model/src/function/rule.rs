@@ -1,0 +1,58 @@
+//! Where copies of a function run.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    metadata::check_labels,
+    names::{Labels, check_name},
+    validation::Violations,
+};
+
+/// The most copies.
+const MAX_REPLICAS: u32 = 1000;
+/// The most names of regions or zones.
+const MAX_NAMES: usize = 16;
+
+/// Where copies of a function run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct PlacementRule {
+    /// How many nodes serve it, as far as there are so many.
+    pub replicas: u32,
+    /// Only in these regions; everywhere if empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub regions: Vec<String>,
+    /// Only in these zones; everywhere if empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub zones: Vec<String>,
+    /// Only on nodes with all these labels.
+    #[serde(skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+}
+
+impl Default for PlacementRule {
+    fn default() -> Self {
+        Self { replicas: 2, regions: Vec::new(), zones: Vec::new(), labels: Labels::new() }
+    }
+}
+
+impl PlacementRule {
+    pub(super) fn check(&self, violations: &mut Violations) {
+        if self.replicas == 0 || self.replicas > MAX_REPLICAS {
+            let rule = format!("from 1 to {MAX_REPLICAS}");
+            violations.add("spec.placement.replicas", self.replicas, rule);
+        }
+        for (field, names) in
+            [("spec.placement.regions", &self.regions), ("spec.placement.zones", &self.zones)]
+        {
+            if names.len() > MAX_NAMES {
+                violations.add(field, names.len(), format!("at most {MAX_NAMES} entries"));
+            }
+            for name in names {
+                check_name(field, name, violations);
+            }
+        }
+        check_labels("spec.placement.labels", &self.labels, violations);
+    }
+}

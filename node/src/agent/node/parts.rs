@@ -1,0 +1,172 @@
+//! The parts of a member that take more than a line to start.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use swarmer_gossip::{Facts, Gossip, Load};
+use swarmer_raft::{FeedSigner, FeedTrust, Follower, Raft, disk::RealDisk};
+use tokio::sync::mpsc;
+
+use super::Agent;
+use crate::{
+    agent::{
+        Control, admission::SigningKey, api_tls::ApiCertificate, bootstrap::bootstrap, gossip,
+        identity::Grant, raft_transport::RaftTransport, streams::follow,
+    },
+    api, codes,
+    config::NodeConfig,
+    problem::{Outcome, Problem},
+};
+
+impl Agent {
+    /// Serves the API with TLS and tokens, where it is reached from other machines.
+    pub(super) fn serve_api(&mut self, grant: &Grant) -> Outcome<Option<ApiCertificate>> {
+        let Some(listener) = self.api_listener.take() else { return Ok(None) };
+        let certificate = ApiCertificate::new(grant, &self.key)?;
+        let tls = Some(certificate.server_config()?);
+        let (api, shutdown) = (Arc::clone(&self.api), self.shutdown.clone());
+        tokio::spawn(api::serve(listener, api, tls, false, shutdown));
+        Ok(Some(certificate))
+    }
+
+    /// Opens the desired state, as a voter or as a follower.
+    pub(super) async fn open_control(&self, grant: &Grant) -> Outcome<Control> {
+        let node = self.dir.meta().node;
+        let dir = self.dir.path().join("raft");
+        let disk = Arc::new(RealDisk);
+        let transport = Arc::new(RaftTransport(self.transport.clone()));
+        if grant.is_voter(node) {
+            let config = swarmer_raft::Config::new(node, dir);
+            // Raft lives on the threads of the connections, not on those of requests.
+            let opened = self.io.spawn(Raft::open(config, disk, transport)).await;
+            let raft = joined(opened)?
+                .map_err(|error| Problem::of(&error, "opening the control state"))?;
+            let handle = raft.handle();
+            let signer = FeedSigner {
+                cluster: grant.cluster,
+                node,
+                boot: self.dir.meta().boot,
+                key: Arc::new(SigningKey(self.key.clone())),
+            };
+            let _ = self.slots.feed_signer.set(signer);
+            let _ = self.slots.raft.set(handle.clone());
+            if grant.maker {
+                let (handle, grant) = (handle.clone(), grant.clone());
+                let dir = self.dir.path().to_owned();
+                self.io.spawn(async move {
+                    if let Err(problem) = bootstrap(&handle, &grant, &dir).await {
+                        tracing::error!(target: "swarmer::founding", detail = %problem.detail,
+                            "the first state cannot be made");
+                    }
+                });
+            }
+            return Ok(Control::Voter(handle));
+        }
+        let trust = FeedTrust { cluster: grant.cluster, voters: Arc::new(self.book.clone()) };
+        let opening = async move { Follower::open(node, &dir, disk, trust).await };
+        let opened = self.io.spawn(opening).await;
+        let follower =
+            joined(opened)?.map_err(|error| Problem::of(&error, "opening the control state"))?;
+        let client = swarmer_raft::Client::new(
+            node,
+            transport,
+            follower.subscribe_status(),
+            follower.view(),
+            grant.voters.iter().copied().collect(),
+        );
+        let control = Control::Follower { follower: follower.clone(), client };
+        self.io.spawn(follow(
+            follower,
+            control.clone(),
+            self.transport.clone(),
+            grant.voters.clone(),
+            self.shutdown.clone(),
+        ));
+        Ok(control)
+    }
+
+    pub(super) fn start_gossip(
+        &mut self,
+        grant: &Grant,
+        control: &Control,
+    ) -> Outcome<swarmer_gossip::Handle> {
+        let node = self.dir.meta().node;
+        let mut seeds = self.config.join.clone();
+        for peer in &grant.peers {
+            let address = peer.address.to_string();
+            if peer.node != node
+                && !seeds.contains(&address)
+                && seeds.len() < swarmer_gossip::MAX_SEEDS
+            {
+                seeds.push(address);
+            }
+        }
+        let own = self.advertise.to_string();
+        seeds.retain(|seed| *seed != own);
+        let facts = Facts {
+            name: self.config.name.clone(),
+            addresses: vec![self.advertise],
+            wire_min: u16::from(swarmer_mesh::stream::OLDEST_STREAM_VERSION),
+            wire_max: u16::from(swarmer_mesh::stream::STREAM_VERSION),
+            ingress: Some(SocketAddr::new(self.advertise.ip(), self.config.http.port())),
+            voter: matches!(control, Control::Voter(_)),
+            draining: false,
+            load: Load::default(),
+            endpoints: Vec::new(),
+        };
+        let config = swarmer_gossip::Config {
+            cluster: grant.cluster,
+            node,
+            boot: self.dir.meta().boot,
+            advertise: self.advertise,
+            seeds,
+            keyring: grant.keyring()?,
+            facts,
+            members_file: Some(self.dir.path().join("members.bin")),
+            timing: swarmer_gossip::Timing::default(),
+        };
+        let deps = gossip::deps(
+            self.gossip_socket.sender(),
+            self.transport.clone(),
+            self.book.clone(),
+            self.key.clone(),
+        );
+        let (gossip, handle) = Gossip::build(config, deps)
+            .map_err(|error| Problem::of(&error, "starting membership"))?;
+        let _ = self.slots.gossip.set(handle.clone());
+        self.io.spawn(gossip.run(self.shutdown.clone()));
+        let (_, empty) = mpsc::channel(1);
+        let mut incoming = std::mem::replace(&mut self.gossip_socket.incoming, empty);
+        let to = handle.clone();
+        self.io.spawn(async move {
+            while let Some((from, bytes)) = incoming.recv().await {
+                to.datagram(from, bytes);
+            }
+        });
+        Ok(handle)
+    }
+}
+
+fn joined<T>(outcome: Result<T, tokio::task::JoinError>) -> Outcome<T> {
+    outcome.map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))
+}
+
+/// Of the authority that this cluster was founded with.
+pub(super) fn fingerprint(grant: &Grant) -> Outcome<swarmer_mesh::identity::Fingerprint> {
+    let bundle = grant.bundle()?;
+    let first = bundle.fingerprints().next();
+    first.ok_or_else(|| Problem::new(codes::INTERNAL, "the trust bundle is empty"))
+}
+
+pub(super) fn runtime_config(dir: &Path, config: &NodeConfig) -> Outcome<swarmer_runtime::Config> {
+    let program = std::env::current_exe().map_err(|error| {
+        Problem::new(codes::INTERNAL, format!("this program's own path: {error}"))
+    })?;
+    let mut runtime = swarmer_runtime::Config::new(PathBuf::from(dir).join("images"));
+    runtime.compile_command = Some(vec![program.into_os_string(), "__compile".into()]);
+    runtime.compile.component_bytes = config.max_component.0;
+    Ok(runtime)
+}

@@ -1,0 +1,69 @@
+//! The receiving side of a snapshot that comes in pieces.
+
+use std::io;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio::time::Instant;
+
+use super::{
+    engine::{Engine, fatal_error},
+    machine::blocking,
+    wire::{SnapshotChunk, SnapshotReply},
+};
+use crate::{error::RaftError, snapshot::Incoming};
+
+/// A snapshot that is coming in.
+pub(super) struct Receiving {
+    transfer: u64,
+    incoming: Incoming,
+}
+
+impl Engine {
+    /// Takes the next piece; the last one is checked and installed.
+    pub(super) async fn take_chunk(
+        &self,
+        chunk: SnapshotChunk,
+    ) -> Result<SnapshotReply, RaftError> {
+        let SnapshotChunk { vote, transfer, offset, bytes, finish } = chunk;
+        let failed = |error: io::Error| RaftError::Storage(error.to_string());
+        let mine = self.core.metrics().borrow_watched().vote;
+        if mine > vote {
+            return Ok(SnapshotReply::Done(openraft::raft::SnapshotResponse::new(mine)));
+        }
+        *self.leader_heard.lock() = Some(Instant::now());
+        let mut receiving = self.receiving.lock().await;
+        if offset == 0 {
+            let store = self.store.clone();
+            let incoming = blocking(move || store.receive()).await.map_err(failed)?;
+            *receiving = Some(Receiving { transfer, incoming });
+        }
+        let mut current = match receiving.take() {
+            Some(current) if current.transfer == transfer && current.incoming.bytes() == offset => {
+                current
+            }
+            other => {
+                *receiving = other;
+                return Ok(SnapshotReply::Restart("chunks arrived out of order".to_owned()));
+            }
+        };
+        let incoming = blocking(move || {
+            current.incoming.write(&bytes)?;
+            Ok(current.incoming)
+        })
+        .await
+        .map_err(failed)?;
+        let Some(meta) = finish else {
+            let received = incoming.bytes();
+            *receiving = Some(Receiving { transfer, incoming });
+            return Ok(SnapshotReply::Continue { received });
+        };
+        let file = match blocking(move || incoming.finish()).await {
+            Ok(file) => file,
+            // It was damaged on its way, or on either disk: told apart by trying again.
+            Err(error) => return Ok(SnapshotReply::Restart(error.to_string())),
+        };
+        let snapshot = openraft::Snapshot { meta, snapshot: file };
+        let response = self.core.install_full_snapshot(vote, snapshot).await;
+        Ok(SnapshotReply::Done(response.map_err(|fatal| fatal_error(&fatal))?))
+    }
+}
