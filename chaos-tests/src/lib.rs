@@ -16,5 +16,9 @@
 #![forbid(unsafe_code)]
 
 pub mod check;
+pub mod cluster;
 pub mod history;
+pub mod nemesis;
+pub mod run;
 pub mod seed;
+pub mod workload;

@@ -44,7 +44,8 @@ pub enum Judgement {
 }
 
 impl Verdict {
-    fn of(invariant: &'static str, checked: usize, mut violations: Vec<String>) -> Self {
+    /// Valid if there are no violations; the first of them are told.
+    pub fn of(invariant: &'static str, checked: usize, mut violations: Vec<String>) -> Self {
         let judgement = if violations.is_empty() {
             Judgement::Valid
         } else {

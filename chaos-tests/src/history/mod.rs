@@ -2,6 +2,8 @@
 
 mod file;
 mod op;
+mod recorder;
 
 pub use file::{FORMAT, Header, Malformed, read, validate, write};
 pub use op::{Action, Answer, Event, Operation, Outcome, Step};
+pub use recorder::{Client, Recorder};
