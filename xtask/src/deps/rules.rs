@@ -125,7 +125,7 @@ impl Rules {
                     ],
                 ),
                 // Black-box: it sees the binary, its API and the model.
-                ("swarmer-chaos-tests", &["swarmer-model", "swarmer-testkit"]),
+                ("chaos-tests", &["swarmer-model"]),
                 // It runs the binary, and starts functions in process to see what that takes.
                 ("swarmer-bench", &["swarmer-model", "swarmer-runtime"]),
                 ("swarmer-testkit", &[]),

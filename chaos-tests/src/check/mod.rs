@@ -1,0 +1,108 @@
+//! One checker per invariant: a history goes in, a verdict comes out. They read nothing else.
+
+pub mod append;
+pub mod dedup;
+pub mod deploy;
+pub mod register;
+#[cfg(test)]
+mod sample;
+pub mod set;
+pub mod traffic;
+pub mod watch;
+pub mod wgl;
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::history::{Operation, Outcome};
+
+/// How many violations one verdict tells; more of the same help nobody.
+pub const MAX_EXPLANATIONS: usize = 10;
+
+/// What a checker says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// The invariant, in a few words.
+    pub invariant: &'static str,
+    /// How many operations it looked at.
+    pub checked: usize,
+    /// The judgement.
+    pub judgement: Judgement,
+}
+
+/// Whether an invariant held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Judgement {
+    /// It held in this history.
+    Valid,
+    /// It did not; at most [`MAX_EXPLANATIONS`] of the violations, the first ones.
+    Invalid(Vec<String>),
+    /// The checker cannot say, and why.
+    Unknown(String),
+}
+
+impl Verdict {
+    /// Valid if there are no violations; the first of them are told.
+    pub fn of(invariant: &'static str, checked: usize, mut violations: Vec<String>) -> Self {
+        let judgement = if violations.is_empty() {
+            Judgement::Valid
+        } else {
+            let more = violations.len().saturating_sub(MAX_EXPLANATIONS);
+            violations.truncate(MAX_EXPLANATIONS);
+            if more > 0 {
+                violations.push(format!("and {more} more"));
+            }
+            Judgement::Invalid(violations)
+        };
+        Self { invariant, checked, judgement }
+    }
+
+    /// Whether it held for sure.
+    pub fn is_valid(&self) -> bool {
+        self.judgement == Judgement::Valid
+    }
+
+    /// Whether it surely did not hold.
+    pub fn is_invalid(&self) -> bool {
+        matches!(self.judgement, Judgement::Invalid(_))
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.judgement {
+            Judgement::Valid => {
+                write!(f, "valid    {} ({} operations)", self.invariant, self.checked)
+            }
+            Judgement::Unknown(why) => write!(f, "unknown  {}: {why}", self.invariant),
+            Judgement::Invalid(violations) => {
+                write!(f, "INVALID  {}", self.invariant)?;
+                violations.iter().try_for_each(|violation| {
+                    write!(f, "\n    {}", violation.replace('\n', "\n    "))
+                })
+            }
+        }
+    }
+}
+
+/// What the harness had no rule for; any of it makes a run void.
+pub fn harness_errors(history: &[Operation]) -> Vec<String> {
+    let broken = history.iter().filter(|op| matches!(op.outcome, Outcome::Harness { .. }));
+    broken.take(MAX_EXPLANATIONS).map(Operation::to_string).collect()
+}
+
+/// Every checker for which the history has something to check.
+pub fn all(history: &[Operation]) -> Vec<Verdict> {
+    let checkers: [fn(&[Operation]) -> Verdict; 7] = [
+        register::check,
+        set::check,
+        watch::check,
+        dedup::check,
+        append::check,
+        deploy::check,
+        traffic::check,
+    ];
+    checkers.iter().map(|check| check(history)).filter(|verdict| verdict.checked > 0).collect()
+}

@@ -1,0 +1,278 @@
+//! The cluster under test: found, killed, paused, cut and healed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use http::Method;
+use parking_lot::Mutex;
+use tempfile::TempDir;
+
+use super::{
+    binary::Binary,
+    gateway::{Gateway, Port},
+    network::Network,
+    node::{Node, Start, State},
+};
+
+/// How long a founding may take on a busy machine.
+const FOUNDING: Duration = Duration::from_secs(60);
+/// How long one look at a node may take.
+const LOOK: Duration = Duration::from_secs(2);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
+/// The prefix of the folders that the nodes' data are in; the harness's process id follows.
+const FOLDER: &str = "swarmer-chaos-";
+
+/// Nodes, their network and their folders.
+pub struct Cluster {
+    nodes: Vec<Arc<Mutex<Node>>>,
+    names: Vec<Arc<str>>,
+    network: Network,
+    cuts: Mutex<Cuts>,
+    /// Removed last.
+    _folder: TempDir,
+}
+
+#[derive(Default)]
+struct Cuts {
+    next: u64,
+    /// What each fault that is going on drops: pairs, and percent of the rest.
+    active: BTreeMap<u64, (BTreeSet<(usize, usize)>, u8)>,
+}
+
+impl Cluster {
+    /// Makes ready for `count` nodes, without starting them.
+    ///
+    /// # Errors
+    /// The machine lacks something.
+    pub fn prepare(binary: &Binary, count: usize) -> Result<Self> {
+        remove_leftovers();
+        let prefix = format!("{FOLDER}{}-", std::process::id());
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir()?;
+        let network = Network::new(count)?;
+        let token = folder.path().join("founding.token");
+        std::fs::write(&token, binary.founding_token()?)?;
+        let seeds: Vec<String> = (0..count).map(listen).collect();
+        let mut nodes = Vec::new();
+        let mut names = Vec::new();
+        for i in 0..count {
+            let name = format!("n{}", i + 1);
+            let start = start(binary, folder.path(), &token, &name, i, &seeds);
+            let log = folder.path().join(format!("{name}.log"));
+            nodes.push(Arc::new(Mutex::new(Node::new(name.clone(), log, start))));
+            names.push(Arc::from(name));
+        }
+        Ok(Self { nodes, names, network, cuts: Mutex::default(), _folder: folder })
+    }
+
+    /// A cluster that stands and is ready on every node.
+    ///
+    /// # Errors
+    /// As [`Cluster::prepare`]; or it does not stand within a minute.
+    pub async fn found(binary: &Binary, count: usize) -> Result<Self> {
+        let cluster = Self::prepare(binary, count)?;
+        for i in 0..count {
+            cluster.start(i).await?;
+        }
+        let began = Instant::now();
+        while !cluster.all_ready().await {
+            for i in 0..count {
+                if cluster.state(i) == State::Ended {
+                    bail!("{} ended:\n{}", cluster.names[i], cluster.last_lines(i));
+                }
+            }
+            if began.elapsed() > FOUNDING {
+                bail!("no cluster after {FOUNDING:?}:\n{}", cluster.last_lines(0));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(cluster)
+    }
+
+    /// How many nodes.
+    pub fn count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The name of a node.
+    pub fn name(&self, node: usize) -> &Arc<str> {
+        &self.names[node]
+    }
+
+    /// A way to a node.
+    pub fn gateway(&self, node: usize, port: Port) -> Gateway {
+        let inside = self.network.inside(node).handle().clone();
+        Gateway::new(inside, port, Arc::clone(&self.names[node]))
+    }
+
+    /// How a node's process is.
+    pub fn state(&self, node: usize) -> State {
+        self.nodes[node].lock().state()
+    }
+
+    /// Starts a node, if it does not run.
+    ///
+    /// # Errors
+    /// The process cannot be started.
+    pub async fn start(&self, node: usize) -> Result<()> {
+        let process = Arc::clone(&self.nodes[node]);
+        // By the thread of the namespace: a process is in the namespace of the thread that starts
+        // it, and ends when that thread does.
+        let started =
+            self.network.inside(node).handle().spawn(async move { process.lock().start() });
+        started.await.context("the namespace is gone")?
+    }
+
+    /// kill -9. Gives whether there was something to kill.
+    pub fn kill(&self, node: usize) -> bool {
+        self.nodes[node].lock().kill()
+    }
+
+    /// SIGSTOP. Gives whether there was something to stop.
+    pub fn pause(&self, node: usize) -> bool {
+        self.nodes[node].lock().pause()
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self, node: usize) {
+        self.nodes[node].lock().resume();
+    }
+
+    /// Drops packets until [`Cluster::mend`] is called with what this gives.
+    ///
+    /// # Errors
+    /// What `nft` said.
+    pub fn cut(&self, pairs: BTreeSet<(usize, usize)>, loss: u8) -> Result<u64> {
+        let mut cuts = self.cuts.lock();
+        cuts.next += 1;
+        let id = cuts.next;
+        cuts.active.insert(id, (pairs, loss));
+        self.apply(&cuts)?;
+        Ok(id)
+    }
+
+    /// Ends one cut.
+    ///
+    /// # Errors
+    /// What `nft` said.
+    pub fn mend(&self, id: u64) -> Result<()> {
+        let mut cuts = self.cuts.lock();
+        cuts.active.remove(&id);
+        self.apply(&cuts)
+    }
+
+    fn apply(&self, cuts: &Cuts) -> Result<()> {
+        let pairs = cuts.active.values().flat_map(|(pairs, _)| pairs).copied().collect();
+        let loss = cuts.active.values().map(|(_, loss)| *loss).max().unwrap_or(0);
+        self.network.cut(&pairs, loss)
+    }
+
+    /// Ends every fault: nothing is dropped, every process runs.
+    ///
+    /// # Errors
+    /// What `nft` said, or a process cannot be started.
+    pub async fn heal(&self) -> Result<()> {
+        {
+            let mut cuts = self.cuts.lock();
+            cuts.active.clear();
+            self.apply(&cuts)?;
+        }
+        for node in 0..self.count() {
+            self.resume(node);
+            self.start(node).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a node says that it is ready.
+    pub async fn is_ready(&self, node: usize) -> bool {
+        let mut gateway = self.gateway(node, Port::Api);
+        let reply = gateway.send(Method::GET, "/readyz", &[], "", LOOK).await;
+        reply.is_ok_and(|reply| reply.status == 200)
+    }
+
+    async fn all_ready(&self) -> bool {
+        for node in 0..self.count() {
+            if !self.is_ready(node).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Copies the nodes' logs into `folder`.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn keep_logs(&self, folder: &Path) -> Result<()> {
+        for node in &self.nodes {
+            let log = node.lock().log.clone();
+            if let Some(name) = log.file_name() {
+                std::fs::copy(&log, folder.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn last_lines(&self, node: usize) -> String {
+        let log = std::fs::read_to_string(&self.nodes[node].lock().log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Before their folder goes, and before the threads that they would die with.
+        for node in &self.nodes {
+            node.lock().kill();
+        }
+    }
+}
+
+fn listen(node: usize) -> String {
+    format!("{}:7400", Network::address(node))
+}
+
+fn start(
+    binary: &Binary,
+    folder: &Path,
+    token: &Path,
+    name: &str,
+    node: usize,
+    seeds: &[String],
+) -> Start {
+    let (binary, name, seeds) = (binary.clone(), name.to_owned(), seeds.to_vec());
+    let (token, data) = (token.to_owned(), folder.join(&name));
+    Arc::new(move || {
+        let mut command = binary.command();
+        command.args(["node", "--name", &name, "--listen", &listen(node)]);
+        command.arg("--data-dir").arg(&data).arg("--token-file").arg(&token);
+        command.args(["--bootstrap-expect", &seeds.len().to_string()]);
+        command.args(["--join", &seeds.join(",")]);
+        command.args(["--api", &format!("127.0.0.1:{}", Port::Api.number())]);
+        command.args(["--http", &format!("127.0.0.1:{}", Port::Http.number())]);
+        command.args(["--die-with", &std::process::id().to_string()]);
+        command
+    })
+}
+
+/// Removes the folders of harnesses that were killed; their processes and namespaces went with
+/// them.
+fn remove_leftovers() {
+    let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix(FOLDER).and_then(|rest| rest.split('-').next());
+        let owner = owner.and_then(|pid| pid.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !PathBuf::from(format!("/proc/{pid}")).exists()) {
+            // What cannot be removed now is tried again by the next run.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}

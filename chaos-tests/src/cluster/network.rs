@@ -1,0 +1,123 @@
+//! The wires between the nodes, and what cuts them.
+
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+use anyhow::{Context as _, Result};
+
+use super::namespace::Namespace;
+
+/// Tools that are not there, each with how to come by it; empty if all are.
+pub fn missing_tools() -> Vec<String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let there = |tool: &str| {
+        let folders = std::env::split_paths(&path);
+        folders.chain(["/usr/sbin".into(), "/sbin".into()]).any(|at| at.join(tool).is_file())
+    };
+    let mut missing = Vec::new();
+    if !rustix::process::geteuid().is_root() {
+        missing.push("root: network namespaces and packet filters need it".to_owned());
+    }
+    for (tool, package) in [
+        ("ip", "iproute2"),
+        ("nft", "nftables"),
+        ("unshare", "util-linux"),
+        ("nsenter", "util-linux"),
+    ] {
+        if !there(tool) {
+            missing.push(format!("{tool}: apt-get install {package}"));
+        }
+    }
+    missing
+}
+
+/// One namespace for each node, and one with the bridge.
+#[derive(Debug)]
+pub struct Network {
+    nodes: Vec<Namespace>,
+    _switch: Namespace,
+}
+
+impl Network {
+    /// Wires `count` nodes together.
+    ///
+    /// # Errors
+    /// What a tool said.
+    pub fn new(count: usize) -> Result<Self> {
+        let switch = Namespace::new()?;
+        switch.run(&["ip", "link", "add", "br0", "type", "bridge"], "")?;
+        switch.run(&["ip", "link", "set", "br0", "up"], "")?;
+        let mut nodes = Vec::new();
+        for i in 0..count {
+            let node = Namespace::new()?;
+            let (port, pid) = (format!("v{i}"), node.pid().to_string());
+            let link = ["ip", "link", "add", &port, "type", "veth", "peer", "name", "eth0"];
+            switch.run(&[&link[..], &["netns", &pid]].concat(), "")?;
+            switch.run(&["ip", "link", "set", &port, "master", "br0", "up"], "")?;
+            let address = format!("{}/24", Self::address(i));
+            node.run(&["ip", "addr", "add", &address, "dev", "eth0"], "")?;
+            node.run(&["ip", "link", "set", "eth0", "up"], "")?;
+            node.run(&["ip", "link", "set", "lo", "up"], "")?;
+            nodes.push(node);
+        }
+        Ok(Self { nodes, _switch: switch })
+    }
+
+    /// The address of a node among the others.
+    pub fn address(node: usize) -> Ipv4Addr {
+        let last = u8::try_from(node + 1).unwrap_or(u8::MAX);
+        Ipv4Addr::new(10, 77, 0, last)
+    }
+
+    /// The namespace of a node.
+    pub fn inside(&self, node: usize) -> &Namespace {
+        &self.nodes[node]
+    }
+
+    /// Drops what comes `.0` → `.1` at the receiver, and `loss` percent of everything else. It
+    /// replaces what was dropped before, in one step at each node.
+    ///
+    /// # Errors
+    /// What `nft` said.
+    pub fn cut(&self, cuts: &BTreeSet<(usize, usize)>, loss: u8) -> Result<()> {
+        for (at, node) in self.nodes.iter().enumerate() {
+            let rules = rules(at, cuts, loss);
+            node.run(&["nft", "-f", "-"], &rules).with_context(|| format!("at node {at}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// What `nft` is told at one node. A drop on the way in: on the way out the sender would get an
+/// error, which no partition gives.
+fn rules(at: usize, cuts: &BTreeSet<(usize, usize)>, loss: u8) -> String {
+    // Adding first makes the deletion succeed where there is no table yet.
+    let mut text = "add table ip chaos\ndelete table ip chaos\n".to_owned();
+    text.push_str("table ip chaos {\nchain in {\ntype filter hook input priority 0;\n");
+    for (from, _) in cuts.iter().filter(|(_, to)| *to == at) {
+        text.push_str(&format!("ip saddr {} drop\n", Network::address(*from)));
+    }
+    match loss {
+        0 => {}
+        1..=99 => {
+            text.push_str(&format!("iifname \"eth0\" numgen random mod 100 < {loss} drop\n"));
+        }
+        _ => text.push_str("iifname \"eth0\" drop\n"),
+    }
+    text.push_str("}\n}\n");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_drops_what_is_cut_on_its_way_in_and_nothing_else() {
+        let cuts = BTreeSet::from([(0, 1), (2, 1), (1, 0)]);
+        let text = rules(1, &cuts, 0);
+        assert!(text.contains("10.77.0.1 drop") && text.contains("10.77.0.3 drop"), "{text}");
+        assert!(!text.contains("10.77.0.2") && !text.contains("numgen"), "{text}");
+        assert!(rules(2, &cuts, 7).contains("mod 100 < 7 drop"));
+        assert!(!rules(2, &cuts, 7).contains("saddr"));
+    }
+}

@@ -1,0 +1,9 @@
+//! What clients did and were told: the only thing that checkers read.
+
+mod file;
+mod op;
+mod recorder;
+
+pub use file::{FORMAT, Header, Malformed, read, validate, write};
+pub use op::{Action, Answer, Event, Operation, Outcome, Step};
+pub use recorder::{Client, Recorder};

@@ -1,0 +1,262 @@
+//! One operation of one client.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What one client did, when, and what it was told. Times are nanoseconds of a monotonic clock that
+/// starts with the run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Operation {
+    /// Unique in the history.
+    pub id: u64,
+    /// Who did it. A client does one thing at a time, and nothing more after an unknown outcome.
+    pub client: u32,
+    /// The node that it spoke to.
+    pub node: String,
+    /// Before the first byte was sent.
+    pub invoked_ns: u64,
+    /// After the last byte was read, or when the client gave up.
+    pub completed_ns: u64,
+    /// What it did.
+    pub action: Action,
+    /// What it was told.
+    pub outcome: Outcome,
+}
+
+/// What clients do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Action {
+    /// A linearizable read of a register.
+    Read {
+        /// The register.
+        key: String,
+    },
+    /// A write of a register. One operation even if it was sent several times under one request id.
+    Write {
+        /// The register.
+        key: String,
+        /// What it is to hold.
+        value: u64,
+        /// The `Idempotency-Key`, if one was sent.
+        request: Option<String>,
+    },
+    /// A write that asks for the revision that was seen.
+    Cas {
+        /// The register.
+        key: String,
+        /// What was seen.
+        seen_value: u64,
+        /// The revision at which it was seen.
+        seen_revision: u64,
+        /// What it is to hold.
+        value: u64,
+    },
+    /// Puts an element into the set.
+    Add {
+        /// The element.
+        element: u64,
+    },
+    /// Takes an element out of the set.
+    Remove {
+        /// The element.
+        element: u64,
+    },
+    /// A linearizable read of the whole set.
+    List,
+    /// One connection of a watch.
+    Watch {
+        /// The keys watched start with it.
+        prefix: String,
+        /// Changes after this revision are wanted.
+        from: u64,
+    },
+    /// Several appends and reads, together or not at all.
+    Txn {
+        /// What is done; reads without what they give.
+        steps: Vec<Step>,
+    },
+    /// Hands an artifact to the cluster.
+    Deploy {
+        /// SHA-256 of its bytes, in hex.
+        artifact: String,
+    },
+    /// Reads an artifact back.
+    Fetch {
+        /// SHA-256 of its bytes, in hex.
+        artifact: String,
+    },
+    /// Calls a function.
+    Call {
+        /// Unique in the history; the function sends it back.
+        call: String,
+        /// Milliseconds in which there must be an answer.
+        deadline_ms: u64,
+    },
+    /// Takes a version of the function out of service.
+    Retire {
+        /// The version's number.
+        version: u64,
+    },
+}
+
+/// One step of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Step {
+    /// Appends a value to a list. Values are unique within a list.
+    Append(u64, u64),
+    /// Reads a list: its key, and what it held if that is known.
+    Read(u64, Option<Vec<u64>>),
+}
+
+/// What a client was told. `SEMANTICS.md` has the rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "told", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Outcome {
+    /// It happened, between invocation and completion.
+    Ok {
+        /// What came back.
+        answer: Answer,
+    },
+    /// It did not happen, and never will.
+    Failed {
+        /// The code or the transport error.
+        why: String,
+    },
+    /// It may have happened, may still happen, or not.
+    Unknown {
+        /// The code or the transport error.
+        why: String,
+    },
+    /// The harness met what it has no rule for: the run is void.
+    Harness {
+        /// What it was.
+        why: String,
+    },
+}
+
+/// What came back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "gave", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Answer {
+    /// It is done; at this revision, if the answer told that of this very operation.
+    Done {
+        /// The revision of the change.
+        revision: Option<u64>,
+    },
+    /// What a register holds; none if it does not exist.
+    Value {
+        /// What it holds.
+        value: Option<u64>,
+        /// The revision of its last change.
+        revision: Option<u64>,
+    },
+    /// The elements of the set.
+    Elements {
+        /// In no order.
+        elements: Vec<u64>,
+    },
+    /// What a watch told, in its order.
+    Events {
+        /// All of the connection.
+        events: Vec<Event>,
+        /// The history no longer reached back to what was asked for.
+        compacted: bool,
+    },
+    /// A transaction with what its reads gave.
+    Steps {
+        /// In the order of the action.
+        steps: Vec<Step>,
+    },
+    /// Bytes came, with this digest.
+    Bytes {
+        /// SHA-256 in hex, computed by the client.
+        digest: String,
+    },
+    /// A function answered.
+    Served {
+        /// The id that it sent back.
+        echo: String,
+        /// The version that answered.
+        version: u64,
+        /// Answers that came for this one request.
+        answers: u32,
+    },
+}
+
+/// One change that a watch told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Event {
+    /// The revision of the change.
+    pub revision: u64,
+    /// The register.
+    pub key: String,
+    /// What it holds since then; none if it is gone.
+    pub value: Option<u64>,
+}
+
+impl Operation {
+    /// Whether it surely happened.
+    pub fn is_ok(&self) -> bool {
+        matches!(self.outcome, Outcome::Ok { .. })
+    }
+
+    /// Whether it may have happened: everything but a failure.
+    pub fn may_have_happened(&self) -> bool {
+        matches!(self.outcome, Outcome::Ok { .. } | Outcome::Unknown { .. })
+    }
+
+    /// What came back, if it is ok.
+    pub fn answer(&self) -> Option<&Answer> {
+        match &self.outcome {
+            Outcome::Ok { answer } => Some(answer),
+            _ => None,
+        }
+    }
+
+    /// The revision that the answer told, of this very operation.
+    pub fn revision(&self) -> Option<u64> {
+        match self.answer()? {
+            Answer::Done { revision } | Answer::Value { revision, .. } => *revision,
+            _ => None,
+        }
+    }
+}
+
+fn ms(ns: u64) -> String {
+    format!("{}.{:03}", ns / 1_000_000, ns / 1_000 % 1_000)
+}
+
+impl fmt::Display for Operation {
+    /// One line for an explanation.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (from, to) = (ms(self.invoked_ns), ms(self.completed_ns));
+        write!(f, "#{} client {} at {} [{from}–{to} ms] ", self.id, self.client, self.node)?;
+        match &self.action {
+            Action::Read { key } => write!(f, "read {key}")?,
+            Action::Write { key, value, .. } => write!(f, "write {key} = {value}")?,
+            Action::Cas { key, seen_value, seen_revision, value } => {
+                write!(f, "cas {key} {seen_value}@{seen_revision} → {value}")?;
+            }
+            other => write!(f, "{other:?}")?,
+        }
+        match &self.outcome {
+            Outcome::Ok { answer: Answer::Value { value, revision } } => {
+                let value = value.map_or("absent".to_owned(), |value| value.to_string());
+                write!(f, ": {value}@{}", revision.unwrap_or(0))
+            }
+            Outcome::Ok { answer: Answer::Done { revision: Some(revision) } } => {
+                write!(f, ": ok @{revision}")
+            }
+            Outcome::Ok { answer: Answer::Done { revision: None } } => f.write_str(": ok"),
+            Outcome::Ok { answer } => write!(f, ": {answer:?}"),
+            Outcome::Failed { why } => write!(f, ": failed ({why})"),
+            Outcome::Unknown { why } => write!(f, ": unknown ({why})"),
+            Outcome::Harness { why } => write!(f, ": harness ({why})"),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Carries a schedule out on a running cluster.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::{sync::watch, task::JoinSet};
+
+use super::schedule::{Fault, Schedule, Who};
+use crate::cluster::Cluster;
+
+/// A fault as it happened.
+#[derive(Debug, Clone, Serialize)]
+pub struct Done {
+    /// When it began, on the clock of the history.
+    pub from_ns: u64,
+    /// When it was healed.
+    pub to_ns: u64,
+    /// The fault, with whom it struck.
+    pub what: String,
+    /// The nodes that it struck; empty if it is the network.
+    pub nodes: Vec<usize>,
+    /// `kill`, `pause`, `cut` or `loss`.
+    pub kind: &'static str,
+}
+
+/// The faults that struck so far, and the means to strike.
+#[derive(Clone)]
+pub struct Hands {
+    cluster: Arc<Cluster>,
+    /// The leader as the observer sees it.
+    leader: watch::Receiver<Option<usize>>,
+    start: Instant,
+    done: Arc<Mutex<Vec<Done>>>,
+}
+
+impl Hands {
+    /// `start` is the zero of the history's clock.
+    pub fn new(
+        cluster: Arc<Cluster>,
+        leader: watch::Receiver<Option<usize>>,
+        start: Instant,
+    ) -> Self {
+        Self { cluster, leader, start, done: Arc::default() }
+    }
+
+    /// What happened so far.
+    pub fn done(&self) -> Vec<Done> {
+        self.done.lock().clone()
+    }
+
+    /// Carries out all of it; `began` is the zero of the schedule.
+    ///
+    /// # Errors
+    /// A fault could not be made or healed: the run is worthless.
+    pub async fn carry_out(&self, schedule: &Schedule, began: Instant) -> Result<()> {
+        let mut open = JoinSet::new();
+        for timed in &schedule.0 {
+            let at = began + Duration::from_millis(timed.at_ms);
+            tokio::time::sleep_until(at.into()).await;
+            let (hands, fault) = (self.clone(), timed.fault.clone());
+            open.spawn(async move { hands.strike(&fault).await });
+        }
+        while let Some(struck) = open.join_next().await {
+            struck??;
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn leader(&self) -> usize {
+        self.leader.borrow().unwrap_or(0)
+    }
+
+    fn nodes(&self, who: Who) -> Vec<usize> {
+        match who {
+            Who::One(node) => vec![node.min(self.cluster.count() - 1)],
+            Who::Leader => vec![self.leader()],
+            Who::All => (0..self.cluster.count()).collect(),
+        }
+    }
+
+    async fn strike(&self, fault: &Fault) -> Result<()> {
+        match fault {
+            Fault::Kill { who, down_ms } => {
+                let nodes = self.nodes(*who);
+                self.kill(&nodes, *down_ms, &fault.to_string()).await
+            }
+            Fault::Storm { who, times, each_ms } => {
+                for _ in 0..*times {
+                    let nodes = self.nodes(*who);
+                    self.kill(&nodes, each_ms / 2, &fault.to_string()).await?;
+                    sleep(each_ms / 2).await;
+                }
+                Ok(())
+            }
+            Fault::Pause { who, for_ms } => {
+                let from_ns = self.now();
+                let mut nodes = self.nodes(*who);
+                nodes.retain(|node| self.cluster.pause(*node));
+                sleep(*for_ms).await;
+                nodes.iter().for_each(|node| self.cluster.resume(*node));
+                self.tell("pause", from_ns, nodes, fault.to_string());
+                Ok(())
+            }
+            Fault::Partition { shape, for_ms } => {
+                let cuts = shape.cuts(self.cluster.count(), self.leader());
+                self.cut(cuts, 0, *for_ms, "cut", fault.to_string()).await
+            }
+            Fault::Flapping { shape, times, each_ms } => {
+                for _ in 0..*times {
+                    let cuts = shape.cuts(self.cluster.count(), self.leader());
+                    self.cut(cuts, 0, each_ms / 2, "cut", fault.to_string()).await?;
+                    sleep(each_ms / 2).await;
+                }
+                Ok(())
+            }
+            Fault::Loss { percent, for_ms } => {
+                self.cut([].into(), *percent, *for_ms, "loss", fault.to_string()).await
+            }
+        }
+    }
+
+    async fn kill(&self, nodes: &[usize], down_ms: u64, what: &str) -> Result<()> {
+        let from_ns = self.now();
+        let struck: Vec<usize> =
+            nodes.iter().copied().filter(|node| self.cluster.kill(*node)).collect();
+        sleep(down_ms).await;
+        for node in nodes {
+            self.cluster.start(*node).await?;
+        }
+        self.tell("kill", from_ns, struck, what.to_owned());
+        Ok(())
+    }
+
+    async fn cut(
+        &self,
+        cuts: std::collections::BTreeSet<(usize, usize)>,
+        loss: u8,
+        for_ms: u64,
+        kind: &'static str,
+        what: String,
+    ) -> Result<()> {
+        let from_ns = self.now();
+        let id = self.cluster.cut(cuts, loss)?;
+        sleep(for_ms).await;
+        self.cluster.mend(id)?;
+        self.tell(kind, from_ns, Vec::new(), what);
+        Ok(())
+    }
+
+    fn tell(&self, kind: &'static str, from_ns: u64, nodes: Vec<usize>, what: String) {
+        let to_ns = self.now();
+        self.done.lock().push(Done { from_ns, to_ns, what, nodes, kind });
+    }
+}
+
+async fn sleep(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}

@@ -1,0 +1,183 @@
+//! One run, from founding to verdict.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use http::Method;
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+
+use super::{
+    converge::converge, coverage::Coverage, observer::Observer, outcome::Run, scenario::Scenario,
+};
+use crate::{
+    check,
+    cluster::{Binary, Cluster, Port, echo},
+    history::{self, FORMAT, Header, Operation, Recorder},
+    nemesis::{Hands, Schedule},
+    workload::{Context, Documents, Followers, PATIENCE, follow, set_client},
+};
+
+/// How long clients may take to end what they began.
+const LAST_WORDS: Duration = Duration::from_secs(60);
+/// How long the cluster may take to take the component.
+const UPLOAD: Duration = Duration::from_secs(60);
+
+/// What is run: the same plan strikes the same way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The scenario's name.
+    pub scenario: String,
+    /// The seed of faults and clients.
+    pub seed: u64,
+    /// Seconds of faults.
+    pub lasts: Duration,
+    /// The faults.
+    pub schedule: Schedule,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    ///
+    /// # Errors
+    /// There is no such scenario.
+    pub fn of(scenario: &str, seed: u64, lasts: Duration) -> Result<Self> {
+        let known = named(scenario)?;
+        let schedule = Schedule::of(seed, known.kinds, known.nodes, lasts);
+        Ok(Self { scenario: scenario.to_owned(), seed, lasts, schedule })
+    }
+}
+
+fn named(scenario: &str) -> Result<&'static Scenario> {
+    Scenario::named(scenario)
+        .with_context(|| format!("there is no scenario {scenario:?}; see list"))
+}
+
+/// Runs a plan; `keep` is called with the cluster before it goes, to save its logs.
+///
+/// # Errors
+/// The run could not be made: there is nothing to judge.
+pub async fn run(
+    binary: &Binary,
+    plan: &Plan,
+    keep: impl FnOnce(&Cluster, &Run) -> Result<()>,
+) -> Result<Run> {
+    let scenario = named(&plan.scenario)?;
+    let cluster = Arc::new(Cluster::found(binary, scenario.nodes).await?);
+    let documents = upload(&cluster).await?;
+    let start = Instant::now();
+    let recorder = Recorder::new(start);
+    let context = || Context::new(Arc::clone(&cluster), recorder.clone(), documents, plan.seed);
+    let clients = context();
+    if let Some(traffic) = scenario.traffic {
+        traffic.set_up(&clients).await?;
+    }
+    // Followers outlive the other clients: they must see the last write.
+    let (watching, followers) = (context(), Followers::new(scenario.nodes));
+    let observer = Observer::new();
+    let (mut looking, mut following) = (JoinSet::new(), JoinSet::new());
+    for node in 0..scenario.nodes {
+        let (observer, cluster) = (observer.clone(), Arc::clone(&cluster));
+        looking.spawn(observer.look_at(cluster, recorder.clone(), node));
+        following.spawn(follow(watching.clone(), followers.clone(), node));
+    }
+    let mut working = start_clients(scenario, &clients);
+
+    let hands = Hands::new(Arc::clone(&cluster), observer.now(), start);
+    let began = Instant::now();
+    hands.carry_out(&plan.schedule, began).await?;
+    tokio::time::sleep_until((began + plan.lasts).into()).await;
+    cluster.heal().await?;
+    let healed = Instant::now();
+    clients.stop();
+    let converged = converge(&watching, &followers, healed).await;
+    join(&mut working, "clients").await?;
+    watching.stop();
+    join(&mut following, "followers").await?;
+    looking.abort_all();
+
+    let history = recorder.history();
+    let history = written_and_read(plan, &history)?;
+    let mut verdicts = check::all(&history);
+    verdicts.extend(converged.verdicts);
+    let coverage =
+        Coverage::of(&history, &hands.done(), observer.changes(), followers.reconnects());
+    let mut void = coverage.missing(&scenario.needs);
+    void.extend(check::harness_errors(&history).into_iter().map(|e| format!("harness: {e}")));
+    let run = Run {
+        plan: plan.clone(),
+        faults: hands.done(),
+        leaders: observer.leaders(),
+        coverage,
+        verdicts,
+        void,
+        notes: converged.notes,
+        history,
+    };
+    keep(&cluster, &run)?;
+    Ok(run)
+}
+
+fn start_clients(scenario: &Scenario, context: &Context) -> JoinSet<()> {
+    let mut working = JoinSet::new();
+    if let Some(registers) = scenario.registers {
+        (0..registers.clients).for_each(|number| {
+            working.spawn(registers.run(context.clone(), number));
+        });
+    }
+    (0..scenario.set).for_each(|number| {
+        working.spawn(set_client(context.clone(), number));
+    });
+    if let Some(traffic) = scenario.traffic {
+        for node in 0..scenario.nodes {
+            (0..traffic.clients).for_each(|number| {
+                working.spawn(traffic.run(context.clone(), node, number));
+            });
+        }
+        working.spawn(traffic.renew(context.clone()));
+    }
+    working
+}
+
+async fn join(tasks: &mut JoinSet<()>, who: &str) -> Result<()> {
+    let all = async {
+        while let Some(ended) = tasks.join_next().await {
+            ended?;
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(LAST_WORDS, all).await {
+        Ok(ended) => ended,
+        Err(_) => bail!("the {who} do not end: a fault of the harness"),
+    }
+}
+
+async fn upload(cluster: &Cluster) -> Result<Documents> {
+    let component = echo()?;
+    let documents = Documents::of(&component);
+    let mut gateway = cluster.gateway(0, Port::Api);
+    let began = Instant::now();
+    loop {
+        let body = component.clone();
+        let reply = gateway.send(Method::PUT, &documents.upload(), &[], body, PATIENCE).await;
+        if reply.as_ref().is_ok_and(|reply| matches!(reply.status, 200 | 201)) {
+            return Ok(documents);
+        }
+        if began.elapsed() > UPLOAD {
+            bail!("the component is not taken: {reply:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Through the format and back: what is judged is what the file says.
+fn written_and_read(plan: &Plan, history: &[Operation]) -> Result<Vec<Operation>> {
+    let header = Header { format: FORMAT, scenario: plan.scenario.clone(), seed: plan.seed };
+    let mut bytes = Vec::new();
+    history::write(&mut bytes, &header, history)?;
+    let (_, history) = history::read(bytes.as_slice()).context("the harness made no history")?;
+    Ok(history)
+}

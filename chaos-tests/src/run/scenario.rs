@@ -1,0 +1,154 @@
+//! The scenarios: which clients, which faults, and what a run must have gone through.
+
+use super::coverage::Needs;
+use crate::{
+    nemesis::Kind,
+    workload::{Registers, Traffic},
+};
+
+/// One scenario.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it is for.
+    pub about: &'static str,
+    /// Nodes, all of them voters.
+    pub nodes: usize,
+    /// The faults that may strike.
+    pub kinds: &'static [Kind],
+    /// Clients of registers.
+    pub registers: Option<Registers>,
+    /// How many clients of the set.
+    pub set: usize,
+    /// Callers of a function.
+    pub traffic: Option<Traffic>,
+    /// The least that it must go through.
+    pub needs: Needs,
+}
+
+const EVERY: &[Kind] =
+    &[Kind::Kill, Kind::Pause, Kind::Storm, Kind::Partition, Kind::Flapping, Kind::Loss];
+const DEATH: &[Kind] = &[Kind::Kill, Kind::Storm];
+const NETWORK: &[Kind] = &[Kind::Partition, Kind::Flapping, Kind::Loss];
+
+const REGISTERS: Registers = Registers { clients: 8, keys: 12, values: None, repeated: 20 };
+/// Three values for two registers: the same is written again and again.
+const FEW: Registers = Registers { clients: 8, keys: 2, values: Some(3), repeated: 0 };
+const LIGHT: Registers = Registers { clients: 3, keys: 4, values: None, repeated: 20 };
+const NEEDS: Needs =
+    Needs { ok: 500, leaders: 1, kills: 0, pauses: 0, cuts: 0, reconnects: 6, faults: 2 };
+
+const BASE: Scenario = Scenario {
+    name: "",
+    about: "",
+    nodes: 3,
+    kinds: EVERY,
+    registers: None,
+    set: 0,
+    traffic: None,
+    needs: NEEDS,
+};
+
+/// All of them.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "calm",
+        about: "every client, no fault: whether the harness itself is sound",
+        kinds: &[],
+        registers: Some(LIGHT),
+        set: 2,
+        traffic: Some(Traffic { clients: 2, replicas: 2 }),
+        needs: Needs { leaders: 0, faults: 0, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
+        name: "register",
+        about: "registers, watches and repeated requests under every fault",
+        registers: Some(REGISTERS),
+        ..BASE
+    },
+    Scenario {
+        name: "register-few",
+        about: "the same few values written again and again, under every fault",
+        registers: Some(FEW),
+        ..BASE
+    },
+    Scenario {
+        name: "register-kill",
+        about: "registers while nodes are killed: one, the leader, all, in storms",
+        kinds: DEATH,
+        registers: Some(REGISTERS),
+        needs: Needs { kills: 2, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
+        name: "register-pause",
+        about: "registers while nodes stand still for 0.1 to 30 s",
+        kinds: &[Kind::Pause],
+        registers: Some(REGISTERS),
+        // A pause shorter than an election changes no leader.
+        needs: Needs { pauses: 2, leaders: 0, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
+        name: "register-partition",
+        about: "registers under partitions of every shape, flapping ones, and loss",
+        kinds: NETWORK,
+        registers: Some(REGISTERS),
+        needs: Needs { cuts: 2, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
+        name: "register-five",
+        about: "registers on five nodes: bridges and rings too",
+        nodes: 5,
+        registers: Some(REGISTERS),
+        ..BASE
+    },
+    Scenario {
+        name: "set",
+        about: "resources made and deleted, listed at the end, under every fault",
+        set: 6,
+        needs: Needs { ok: 100, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
+        name: "traffic",
+        about: "requests through every ingress while versions change, under every fault",
+        registers: Some(LIGHT),
+        traffic: Some(Traffic { clients: 4, replicas: 2 }),
+        ..BASE
+    },
+    Scenario {
+        name: "mixed",
+        about: "every client under every fault",
+        registers: Some(REGISTERS),
+        set: 3,
+        traffic: Some(Traffic { clients: 3, replicas: 2 }),
+        ..BASE
+    },
+];
+
+impl Scenario {
+    /// By its name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        SCENARIOS.iter().find(|scenario| scenario.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_every_scenario_does_something() {
+        for (i, scenario) in SCENARIOS.iter().enumerate() {
+            assert!(!scenario.name.is_empty() && !scenario.about.is_empty());
+            assert_eq!(SCENARIOS.iter().position(|s| s.name == scenario.name), Some(i));
+            let idle = scenario.registers.is_none() && scenario.traffic.is_none();
+            assert!(!idle || scenario.set > 0, "{}", scenario.name);
+            assert!(scenario.needs.ok > 0, "{}", scenario.name);
+        }
+    }
+}

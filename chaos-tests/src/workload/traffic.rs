@@ -1,0 +1,149 @@
+//! Requests to a function through every ingress, while its versions change.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use anyhow::{Result, bail};
+use http::Method;
+use serde_json::Value;
+
+use super::{Context, Documents, PATIENCE, call, think};
+use crate::{
+    cluster::Port,
+    history::{Action, Answer, Outcome},
+};
+
+/// Where the function is mounted.
+const BASE: &str = "/echo/";
+/// The function's name.
+const NAME: &str = "echo";
+/// Its namespace.
+const NAMESPACE: &str = "default";
+/// Within this, a call must be answered: longer than an election and a failover together.
+const DEADLINE: Duration = Duration::from_secs(15);
+/// How long the function may take to serve on every node before the run begins.
+const SETUP_TRIES: u32 = 300;
+/// Between two versions.
+const VERSION_MS: (u64, u64) = (3_000, 8_000);
+/// How long it is watched for a version to go.
+const RETIRE_TRIES: u32 = 200;
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The clients of one run.
+#[derive(Debug, Clone, Copy)]
+pub struct Traffic {
+    /// Clients at each ingress.
+    pub clients: usize,
+    /// Copies of the function.
+    pub replicas: usize,
+}
+
+impl Traffic {
+    /// Deploys the function and waits until every ingress serves it.
+    ///
+    /// # Errors
+    /// It does not come to serve.
+    pub async fn set_up(self, context: &Context) -> Result<()> {
+        let body = context.documents.service(NAME, 0, self.replicas);
+        let mut api = context.api(0);
+        let path = Documents::path(NAMESPACE, NAME);
+        let reply = api.send(Method::PUT, &path, &[], body, PATIENCE).await;
+        if !reply.as_ref().is_ok_and(|reply| reply.status == 201) {
+            bail!("the function is not taken: {reply:?}");
+        }
+        for node in 0..context.cluster.count() {
+            let mut ingress = context.cluster.gateway(node, Port::Http);
+            let mut tries = 0;
+            while !ingress
+                .send(Method::GET, "/echo/ready", &[], "", PATIENCE)
+                .await
+                .is_ok_and(|reply| reply.status == 200)
+            {
+                tries += 1;
+                if tries > SETUP_TRIES {
+                    bail!("{} does not serve the function", context.cluster.name(node));
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// One client at the ingress of one node, until the run stops it.
+    pub async fn run(self, context: Context, node: usize, number: usize) {
+        let mut random = context.random(&format!("caller {node} {number}"));
+        let mut client = context.recorder.client();
+        let mut gateway = context.cluster.gateway(node, Port::Http);
+        let name = context.cluster.name(node).to_string();
+        let mut count = 0_u64;
+        while !context.is_stopped() {
+            think(&mut random, 50).await;
+            count += 1;
+            let id = format!("{name}-{number}-{count}");
+            let path = format!("{BASE}{id}");
+            let deadline_ms = u64::try_from(DEADLINE.as_millis()).unwrap_or(u64::MAX);
+            let action = Action::Call { call: id, deadline_ms };
+            let work =
+                async { call(gateway.send(Method::GET, &path, &[], "", DEADLINE).await, BASE) };
+            client.does(&name, action, work).await;
+        }
+    }
+
+    /// Makes version after version, and takes down when the one before is gone from every node.
+    pub async fn renew(self, context: Context) {
+        let mut random = context.random("versions");
+        let mut client = context.recorder.client();
+        let mut made = 0;
+        while !context.is_stopped() {
+            let pause = random.between(VERSION_MS.0, VERSION_MS.1);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            made += 1;
+            let node = random.index(context.cluster.count());
+            let mut gateway = context.api(node);
+            let before = kept(&context, 0).await.and_then(|(_, serving)| serving.last().copied());
+            let body = context.documents.service(NAME, made, self.replicas);
+            let path = Documents::path(NAMESPACE, NAME);
+            let reply = gateway.send(Method::PUT, &path, &[], body, PATIENCE).await;
+            let Some(before) = before else { continue };
+            if !reply.is_ok_and(|reply| reply.status == 200) {
+                continue;
+            }
+            if gone(&context, before).await {
+                // Every node's own copy says so: from now on none may send anything there.
+                let answer = Answer::Done { revision: None };
+                let done = async { Outcome::Ok { answer } };
+                client.does("all", Action::Retire { version: before }, done).await;
+            }
+        }
+    }
+}
+
+async fn gone(context: &Context, version: u64) -> bool {
+    for _ in 0..RETIRE_TRIES {
+        let mut everywhere = true;
+        for node in 0..context.cluster.count() {
+            let serving = kept(context, node).await;
+            everywhere &= serving.is_some_and(|(planned, serving)| {
+                planned && !serving.is_empty() && !serving.contains(&version)
+            });
+        }
+        if everywhere || context.is_stopped() {
+            return everywhere;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    false
+}
+
+/// The versions that a node's own copy sends requests to; and whether that is what is wanted now.
+async fn kept(context: &Context, node: usize) -> Option<(bool, BTreeSet<u64>)> {
+    let mut gateway = context.api(node);
+    let path = format!("/v1/namespaces/{NAMESPACE}/functions");
+    let reply = gateway.send(Method::GET, &path, &[], "", PATIENCE).await.ok()?;
+    let document = reply.json();
+    let item = document["items"].as_array()?.iter().find(|i| i["metadata"]["name"] == NAME)?;
+    let versions = item["live"]["versions"].as_array()?.iter();
+    let serving = versions.filter(|version| version["weight"].as_u64() > Some(0));
+    let numbers = serving.filter_map(|version| version["number"].as_u64()).collect();
+    Some((item["live"]["upToDate"] == Value::Bool(true), numbers))
+}
