@@ -193,6 +193,27 @@ fn components() -> Value {
             },
         }),
     );
+    let named = json!({
+        "type": "object",
+        "required": ["name"],
+        "properties": { "name": text(), "revision": { "type": "integer", "minimum": 0 } },
+    });
+    let change = json!({
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 1,
+        "properties": {
+            "put": { "$ref": "#/components/schemas/Function" }, "delete": named, "check": named,
+        },
+    });
+    all.insert(
+        "Transaction".into(),
+        json!({
+            "type": "object",
+            "required": ["changes"],
+            "properties": { "changes": { "type": "array", "items": change } },
+        }),
+    );
     Value::Object(all)
 }
 

@@ -94,24 +94,32 @@ impl JsonBytes {
         serde_json::from_slice(&self.0).map_err(|error| malformed(with_nearest(&error.to_string())))
     }
 
-    /// Reads the body as a resource of `kind`. What this API adds to its answers (`live`) is
-    /// left out, so that an answer can be edited and sent back.
+    /// See [`read_resource`].
     pub(super) fn read_resource<T: DeserializeOwned>(&self, kind: &str) -> Outcome<T> {
-        let mut value: serde_json::Value =
+        let value =
             serde_json::from_slice(&self.0).map_err(|error| malformed(error.to_string()))?;
-        if let Some(fields) = value.as_object_mut() {
-            fields.remove("live");
-        }
-        let faults = field_faults(kind, &value);
-        if faults.is_empty() {
-            return serde_json::from_value(value).map_err(|error| malformed(error.to_string()));
-        }
-        let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        let mut problem = malformed(told.join("; "));
-        let violation = |fault: &FieldFault| json!({ "field": fault.field(), "rule": fault.what });
-        problem.violations = faults.iter().map(violation).collect();
-        Err(problem)
+        read_resource(kind, value)
     }
+}
+
+/// Reads a resource of `kind`. What this API adds to its answers (`live`) is left out, so that an
+/// answer can be edited and sent back.
+pub(super) fn read_resource<T: DeserializeOwned>(
+    kind: &str,
+    mut value: serde_json::Value,
+) -> Outcome<T> {
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("live");
+    }
+    let faults = field_faults(kind, &value);
+    if faults.is_empty() {
+        return serde_json::from_value(value).map_err(|error| malformed(error.to_string()));
+    }
+    let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    let mut problem = malformed(told.join("; "));
+    let violation = |fault: &FieldFault| json!({ "field": fault.field(), "rule": fault.what });
+    problem.violations = faults.iter().map(violation).collect();
+    Err(problem)
 }
 
 fn malformed(detail: String) -> Problem {

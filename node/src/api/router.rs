@@ -29,7 +29,7 @@ const SHORT: Duration = Duration::from_secs(30);
 /// How long a write may take that fetches, compiles and copies.
 const LONG: Duration = Duration::from_secs(230);
 /// How long a read waits until it is linearizable.
-const BARRIER: Duration = Duration::from_secs(5);
+pub(super) const BARRIER: Duration = Duration::from_secs(5);
 
 /// One method of one path.
 pub(super) struct Endpoint {
@@ -223,6 +223,15 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             functions::undo,
         )
         .answers("Function"),
+        Endpoint::new(
+            Method::POST,
+            "/v1/namespaces/{namespace}/transactions",
+            ChangeIn,
+            "Change several functions together, or none of them",
+            functions::transact,
+        )
+        .within(Some(LONG))
+        .body("Transaction"),
         Endpoint::get(
             "/v1/namespaces/{namespace}/functions/{name}/logs",
             LookIn,

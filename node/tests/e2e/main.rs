@@ -18,3 +18,4 @@ mod foundings;
 mod functions;
 mod images;
 mod kill;
+mod transactions;

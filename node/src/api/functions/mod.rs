@@ -5,6 +5,7 @@ mod invoke;
 mod live;
 mod logs;
 mod resource;
+mod transaction;
 
 use std::sync::Arc;
 
@@ -27,10 +28,11 @@ use crate::{
     problem::{Outcome, Problem},
 };
 use live::{Ask, live};
-use resource::Stored;
+use resource::{Next, Stored, Write, Written};
 
 pub(super) use invoke::invoke;
 pub(super) use logs::logs;
+pub(super) use transaction::transact;
 
 type Named = At<(String, String)>;
 
@@ -78,9 +80,17 @@ pub(super) async fn get(
     Ok(reply::resource(seen, stored.revision, &value))
 }
 
-/// The answer to a write.
-async fn written(context: &Context, status: StatusCode, stored: &Stored) -> Answer {
-    let value = told(context, stored, Ask::Never).await?;
+/// The answer to a write of one function.
+async fn written(
+    context: &Context,
+    status: StatusCode,
+    mut done: Written,
+    (namespace, name): (&str, &str),
+) -> Answer {
+    // Deleted by another meanwhile.
+    let stored =
+        done.functions.pop().flatten().ok_or_else(|| resource::missing(namespace, name))?;
+    let value = told(context, &stored, Ask::Never).await?;
     let seen = context.control.view().revision();
     let mut response: Response = reply::resource(seen, stored.revision, &value);
     *response.status_mut() = status;
@@ -107,29 +117,36 @@ pub(super) async fn put(
     let wanted: Function = body.read_resource(Function::KIND)?;
     check_place(&wanted, &namespace, &name)?;
     let expected = headers.if_match.or(wanted.metadata.revision);
-    let change = |previous: Option<&Stored>, seen: Revision| {
-        let mut next = wanted.clone();
-        let serving = previous.map(Stored::serving).unwrap_or_default();
-        next.succeed(previous.map(|stored| &stored.function), &serving, seen);
-        next.validate()?;
-        Ok(next)
-    };
-    // What can be refused at once is refused before anything is fetched or compiled.
-    let view = context.control.view();
-    // A write that came before may be sent again: `commit` tells such a one from a conflict.
-    let seen = expected.filter(|_| query.dry_run);
-    let next = resource::preview(&view, (&namespace, &name), seen, &change)?;
+    let change =
+        |previous: Option<&Stored>, seen: Revision| Ok(succeeded(&wanted, previous, seen)?);
+    let write = |expected| Write { namespace: &namespace, name: &name, expected, change: &change };
+    // What can be refused at once is refused before anything is fetched or compiled. But a write
+    // that came before may be sent again: `commit` tells such a one from a conflict.
+    let next = resource::preview(&context, write(expected.filter(|_| query.dry_run))).await?;
     prepare(&context, &wanted).await?;
+    let view = context.control.view();
     if query.dry_run {
         let mut response = reply::read(view.revision(), &json!(next));
         response.extensions_mut().insert(reply::Unchanged);
         return Ok(response);
     }
     let existed = view.get(Key::function(&namespace, &name).as_str()).is_some();
-    let stored =
-        resource::commit(&context, &headers, (&namespace, &name), expected, &change).await?;
     let status = if existed { StatusCode::OK } else { StatusCode::CREATED };
-    written(&context, status, &stored).await
+    let done = resource::commit(&context, &headers, &[write(expected)]).await?;
+    written(&context, status, done, (&namespace, &name)).await
+}
+
+/// What a function becomes that is replaced by `wanted`.
+fn succeeded(
+    wanted: &Function,
+    previous: Option<&Stored>,
+    seen: Revision,
+) -> Result<Next, Invalid> {
+    let mut next = wanted.clone();
+    let serving = previous.map(Stored::serving).unwrap_or_default();
+    next.succeed(previous.map(|stored| &stored.function), &serving, seen);
+    next.validate()?;
+    Ok(Next::Put(Box::new(next)))
 }
 
 /// Brings the component here, compiled: one that cannot run is refused before it is committed.
@@ -158,9 +175,15 @@ pub(super) async fn delete(
     headers: WriteHeaders,
 ) -> Answer {
     let context = api.member()?;
-    let revision = resource::delete(&context, &headers, (&namespace, &name)).await?;
-    let value = json!({ "deleted": format!("{namespace}/{name}"), "revision": revision });
-    Ok(reply::read(revision, &value))
+    let change = |previous: Option<&Stored>, _: Revision| match previous {
+        Some(_) => Ok(Next::Delete),
+        None => Err(resource::missing(&namespace, &name)),
+    };
+    let expected = headers.if_match;
+    let write = Write { namespace: &namespace, name: &name, expected, change: &change };
+    let done = resource::commit(&context, &headers, &[write]).await?;
+    let value = json!({ "deleted": format!("{namespace}/{name}"), "revision": done.revision });
+    Ok(reply::read(done.revision, &value))
 }
 
 pub(super) async fn undo(
@@ -174,11 +197,12 @@ pub(super) async fn undo(
         let mut next = previous.map(|stored| stored.function.clone()).ok_or_else(missing)?;
         next.undo()?;
         next.validate()?;
-        Ok(next)
+        Ok(Next::Put(Box::new(next)))
     };
-    let names = (namespace.as_str(), name.as_str());
-    let stored = resource::commit(&context, &headers, names, headers.if_match, &change).await?;
-    written(&context, StatusCode::OK, &stored).await
+    let expected = headers.if_match;
+    let write = Write { namespace: &namespace, name: &name, expected, change: &change };
+    let done = resource::commit(&context, &headers, &[write]).await?;
+    written(&context, StatusCode::OK, done, (&namespace, &name)).await
 }
 
 fn placement_value(context: &Context, id: &str, placement: &Placement) -> Value {

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use swarmer_model::{Function, Key, Placement, Revision};
-use swarmer_raft::{Entry, Outcome as TxnOutcome, Txn, View};
+use swarmer_raft::{Entry, Expect, Outcome as TxnOutcome, Txn, View};
 
 use crate::{
     agent::Context,
     api::{
         functions::claims,
         request::{MAX_ATTEMPTS, WriteHeaders},
+        router::BARRIER,
     },
     codes,
     desired::serving,
@@ -57,11 +58,19 @@ pub(super) fn read(
     name: &str,
 ) -> Outcome<(Revision, Option<Stored>)> {
     let keys = [Key::function(namespace, name), Key::placement(namespace, name)];
-    let (seen, mut entries) = view.get_many(&[keys[0].as_str(), keys[1].as_str()]);
-    let placement = placement_of(entries.pop().flatten().as_ref());
-    let Some(entry) = entries.pop().flatten() else { return Ok((seen, None)) };
-    let function = function_of(keys[0].as_str(), &entry)?;
-    Ok((seen, Some(Stored { function, revision: entry.revision, placement })))
+    let (seen, entries) = view.get_many(&[keys[0].as_str(), keys[1].as_str()]);
+    Ok((seen, stored(&keys[0], entries[0].as_ref(), entries[1].as_ref())?))
+}
+
+fn stored(
+    key: &Key,
+    function: Option<&Entry>,
+    placement: Option<&Entry>,
+) -> Outcome<Option<Stored>> {
+    let Some(entry) = function else { return Ok(None) };
+    let function = function_of(key.as_str(), entry)?;
+    let placement = placement_of(placement);
+    Ok(Some(Stored { function, revision: entry.revision, placement }))
 }
 
 /// All functions of a namespace. What cannot be read by this version is left out, and logged.
@@ -98,142 +107,162 @@ fn check_seen(expected: Option<Revision>, found: Option<Revision>, id: &str) -> 
     }
 }
 
+/// What becomes of a function.
+pub(super) enum Next {
+    Put(Box<Function>),
+    Delete,
+    /// It stays, and the transaction happens only if it is as it was seen.
+    Keep,
+}
+
 /// What a function is to become: from what it is now and the revision of the state.
-pub(super) type Change<'a> =
-    dyn Fn(Option<&Stored>, Revision) -> Outcome<Function> + Send + Sync + 'a;
+pub(super) type Change<'a> = dyn Fn(Option<&Stored>, Revision) -> Outcome<Next> + Send + Sync + 'a;
 
-/// One step of a change, looked at without doing it.
-pub(super) fn preview(
-    view: &View,
-    (namespace, name): (&str, &str),
-    expected: Option<Revision>,
-    change: &Change<'_>,
-) -> Outcome<Function> {
-    let (seen, stored) = read(view, namespace, name)?;
-    let found = stored.as_ref().map(|stored| stored.revision);
-    check_seen(expected, found, &format!("{namespace}/{name}"))?;
-    let (next, _) = step(view, seen, stored.as_ref(), change)?;
-    Ok(next)
+/// What is wanted of one function.
+pub(super) struct Write<'a> {
+    pub(super) namespace: &'a str,
+    pub(super) name: &'a str,
+    /// The revision that the client has seen, if it said so.
+    pub(super) expected: Option<Revision>,
+    pub(super) change: &'a Change<'a>,
 }
 
-/// The next function and its claims.
-fn step(
-    view: &View,
-    seen: Revision,
-    stored: Option<&Stored>,
-    change: &Change<'_>,
-) -> Outcome<(Function, claims::Plan)> {
-    let mut next = change(stored, seen)?;
-    next.metadata.revision = None;
-    let before = stored.map(|stored| claims::keys(&stored.function)).unwrap_or_default();
-    let look = |key: &str| claims::look(view, key);
-    let plan = claims::plan(&next.id(), &before, &claims::keys(&next), look)?;
-    Ok((next, plan))
+impl Write<'_> {
+    fn id(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
 }
 
-/// Changes a function by one transaction, together with the claims of its routes. A race that is
+/// Several writes, judged at one revision of the state.
+struct Judged {
+    /// As they are now.
+    before: Vec<Option<Stored>>,
+    /// As they become; none where nothing is put.
+    after: Vec<Option<Function>>,
+    txn: Txn,
+}
+
+/// Looks at writes without doing them.
+fn judge(view: &View, writes: &[Write<'_>]) -> Outcome<(Revision, Judged)> {
+    let keys = writes.iter().flat_map(|write| {
+        [Key::function(write.namespace, write.name), Key::placement(write.namespace, write.name)]
+    });
+    let keys: Vec<Key> = keys.collect();
+    let (seen, entries) = view.get_many(&keys.iter().map(Key::as_str).collect::<Vec<_>>());
+    let mut judged = Judged { before: Vec::new(), after: Vec::new(), txn: Txn::new() };
+    let mut moves = Vec::new();
+    for (write, (keys, entries)) in writes.iter().zip(keys.chunks(2).zip(entries.chunks(2))) {
+        let before = stored(&keys[0], entries[0].as_ref(), entries[1].as_ref())?;
+        let found = before.as_ref().map(|before| before.revision);
+        check_seen(write.expected, found, &write.id())?;
+        let next = (write.change)(before.as_ref(), seen)?;
+        let expect = found.map_or(Expect::Absent, Expect::At);
+        judged.txn = judged.txn.check(keys[0].as_str(), expect);
+        let held = before.as_ref().map(|before| claims::keys(&before.function)).unwrap_or_default();
+        let (wanted, after) = match next {
+            Next::Put(mut next) => {
+                next.metadata.revision = None;
+                let same = before.as_ref().is_some_and(|before| {
+                    let mut now = before.function.clone();
+                    now.metadata.revision = None;
+                    now == *next
+                });
+                if !same {
+                    let value = serde_json::to_vec(&next)
+                        .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;
+                    judged.txn = judged.txn.put(keys[0].as_str(), Bytes::from(value));
+                }
+                (claims::keys(&next), Some(*next))
+            }
+            Next::Delete => {
+                judged.txn = judged.txn.delete(keys[0].as_str()).delete(keys[1].as_str());
+                (BTreeSet::new(), None)
+            }
+            Next::Keep => (held.clone(), None),
+        };
+        moves.push(claims::Move { owner: write.id(), before: held, after: wanted });
+        judged.before.push(before);
+        judged.after.push(after);
+    }
+    let plan = claims::plan(&moves, |key| claims::look(view, key))?;
+    judged.txn = plan.add_to(judged.txn);
+    Ok((seen, judged))
+}
+
+/// Whether a newer state may judge otherwise.
+fn depends_on_state(problem: &Problem) -> bool {
+    [codes::CONFLICT, codes::NOT_FOUND, codes::ROUTE_TAKEN].contains(&problem.code)
+}
+
+/// What one function would become, without doing it.
+pub(super) async fn preview(context: &Context, write: Write<'_>) -> Outcome<Option<Function>> {
+    let view = context.control.view();
+    let writes = [write];
+    let judged = match judge(&view, &writes) {
+        Err(problem) if depends_on_state(&problem) => {
+            context.control.barrier(BARRIER).await?;
+            judge(&view, &writes)
+        }
+        judged => judged,
+    };
+    let (_, mut judged) = judged?;
+    Ok(judged.after.pop().flatten())
+}
+
+/// What came of writes.
+pub(super) struct Written {
+    /// The state in which they are done.
+    pub(super) revision: Revision,
+    /// The functions, in the order of the writes; none where it is gone.
+    pub(super) functions: Vec<Option<Stored>>,
+}
+
+/// Changes functions by one transaction, together with the claims of their routes. A race that is
 /// lost is run again, unless the client said what it had seen.
+///
+/// What this node knows may be old: it never refuses by it, nor says that nothing has to be done.
 pub(super) async fn commit(
     context: &Context,
     headers: &WriteHeaders,
-    (namespace, name): (&str, &str),
-    expected: Option<Revision>,
-    change: &Change<'_>,
-) -> Outcome<Stored> {
+    writes: &[Write<'_>],
+) -> Outcome<Written> {
     let view = context.control.view();
-    let id = format!("{namespace}/{name}");
-    let key = Key::function(namespace, name);
-    for attempt in 0..MAX_ATTEMPTS {
-        let (seen, stored) = read(&view, namespace, name)?;
-        let found = stored.as_ref().map(|stored| stored.revision);
-        let judged = check_seen(expected, found, &id)
-            .and_then(|()| step(&view, seen, stored.as_ref(), change));
-        let (next, plan) = match judged {
-            Ok(next) => next,
+    let mut fresh = false;
+    let mut attempt = 0;
+    while attempt < MAX_ATTEMPTS {
+        let judged = match judge(&view, writes) {
+            Ok((_, judged)) => judged,
+            Err(problem) if !fresh && depends_on_state(&problem) => {
+                context.control.barrier(BARRIER).await?;
+                fresh = true;
+                continue;
+            }
             // It may be refused just because it already happened: then the answer is as it was.
-            Err(problem) => match stored {
-                Some(stored) if attempt == 0 && headers.already_applied(context).await? => {
-                    return Ok(stored);
-                }
-                _ => return Err(problem),
-            },
-        };
-        if let Some(stored) = stored {
-            let mut now = stored.function.clone();
-            now.metadata.revision = None;
-            if now == next {
-                return Ok(stored);
+            Err(_) if attempt == 0 && headers.already_applied(context).await? => {
+                return written(&view, writes, view.revision());
             }
-        }
-        let value = serde_json::to_vec(&next)
-            .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;
-        let expect = found.map_or(swarmer_raft::Expect::Absent, swarmer_raft::Expect::At);
-        let mut txn = Txn::new().check(key.as_str(), expect).put(key.as_str(), Bytes::from(value));
-        txn = plan.add_to(txn, &id);
+            Err(problem) => return Err(problem),
+        };
+        let mut txn = judged.txn;
         txn.request_id = headers.request_id(attempt);
         match context.control.write(txn).await? {
-            TxnOutcome::Committed { revision } => {
-                // Read again: a retry of what was applied before has another result than `next`.
-                return match read(&view, namespace, name)? {
-                    (_, Some(stored)) => Ok(stored),
-                    (_, None) => {
-                        let mut function = next;
-                        function.metadata.revision = Some(revision);
-                        Ok(Stored { function, revision, placement: Placement::default() })
-                    }
-                };
-            }
+            TxnOutcome::Committed { revision } => return written(&view, writes, revision),
             TxnOutcome::Conflict { revision, .. } => {
-                let deadline = std::time::Duration::from_secs(1);
                 // What was in the way must be seen before the next look.
-                let _ = view.wait_for(revision, deadline).await;
-            }
-        }
-    }
-    let detail = format!("{id} changed {MAX_ATTEMPTS} times while this was tried");
-    Err(Problem::new(codes::CONFLICT, detail).retry_after(1))
-}
-
-/// Deletes a function with its placement and claims.
-pub(super) async fn delete(
-    context: &Context,
-    headers: &WriteHeaders,
-    (namespace, name): (&str, &str),
-) -> Outcome<Revision> {
-    let view = context.control.view();
-    let id = format!("{namespace}/{name}");
-    for attempt in 0..MAX_ATTEMPTS {
-        let (seen, stored) = read(&view, namespace, name)?;
-        let judged = match &stored {
-            None => Err(missing(namespace, name)),
-            Some(stored) => check_seen(headers.if_match, Some(stored.revision), &id),
-        };
-        if let Err(problem) = judged {
-            if attempt == 0 && headers.already_applied(context).await? {
-                return Ok(seen);
-            }
-            return Err(problem);
-        }
-        let Some(stored) = stored else { return Err(missing(namespace, name)) };
-        let key = Key::function(namespace, name);
-        let look = |key: &str| claims::look(&view, key);
-        let before = claims::keys(&stored.function);
-        let plan = claims::plan(&id, &before, &BTreeSet::new(), look)?;
-        let mut txn = Txn::new()
-            .check(key.as_str(), swarmer_raft::Expect::At(stored.revision))
-            .delete(key)
-            .delete(Key::placement(namespace, name));
-        txn = plan.add_to(txn, &id);
-        txn.request_id = headers.request_id(attempt);
-        match context.control.write(txn).await? {
-            TxnOutcome::Committed { revision } => return Ok(revision),
-            TxnOutcome::Conflict { revision, .. } => {
                 let _ = view.wait_for(revision, std::time::Duration::from_secs(1)).await;
             }
         }
+        attempt += 1;
     }
-    let detail = format!("{id} changed {MAX_ATTEMPTS} times while this was tried");
+    let all: Vec<String> = writes.iter().map(Write::id).collect();
+    let detail = format!("{} changed {MAX_ATTEMPTS} times while this was tried", all.join(", "));
     Err(Problem::new(codes::CONFLICT, detail).retry_after(1))
+}
+
+/// Read again: a retry of what was applied before has another result than was judged.
+fn written(view: &View, writes: &[Write<'_>], revision: Revision) -> Outcome<Written> {
+    let functions = writes.iter().map(|write| Ok(read(view, write.namespace, write.name)?.1));
+    Ok(Written { revision, functions: functions.collect::<Outcome<_>>()? })
 }
 
 #[cfg(test)]
