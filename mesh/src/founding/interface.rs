@@ -22,7 +22,7 @@ pub enum Side {
 pub struct FoundingConfig {
     /// The shared token.
     pub token: FoundingToken,
-    /// How many founders there are, itself included: 1 to [`MAX_FOUNDERS`].
+    /// How many founders there are, itself included: 1 to [`MAX_FOUNDERS`](super::MAX_FOUNDERS).
     pub expect: usize,
     /// This node.
     pub me: Founder,
@@ -62,12 +62,12 @@ pub enum Input {
     /// The cluster is made: what each founder gets, this one included. May be given again with
     /// fresher grants.
     Founded {
-        /// Opaque bytes for each founder, at most [`MAX_GRANT_BYTES`] each.
+        /// Opaque bytes for each founder, at most [`MAX_GRANT_BYTES`](super::MAX_GRANT_BYTES) each.
         grants: Vec<(NodeId, Vec<u8>)>,
     },
     /// This founder's own part is durable on its disk.
     GrantStored,
-    /// Time passed; at least every [`RESEND_EVERY`].
+    /// Time passed; at least every [`RESEND_EVERY`](super::RESEND_EVERY).
     Tick,
 }
 

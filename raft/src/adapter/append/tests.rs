@@ -11,8 +11,8 @@ use crate::{
     transport::{ChannelReceiver, ChannelSender},
 };
 
-/// Shorter than any test, so that patience ends soon.
-const TTL: Duration = Duration::from_millis(20);
+/// So long that no test, however slow its machine, comes to the end of its patience.
+const LONG: Duration = Duration::from_secs(10);
 
 /// The other end of an opened channel.
 struct End {
@@ -88,7 +88,7 @@ fn requests(prevs: std::ops::Range<u8>) -> impl Stream<Item = AppendEntriesReque
 #[tokio::test]
 async fn requests_go_out_before_answers_come_up_to_the_bound() {
     let (mut appender, mut ends, _) = appender();
-    let mut answers = appender.run(requests(0..100), Duration::from_secs(10)).await.unwrap();
+    let mut answers = appender.run(requests(0..100), LONG).await.unwrap();
     let mut end = ends.recv().await.unwrap();
     for round in 0..20 {
         assert!(futures::poll!(answers.next()).is_pending());
@@ -102,8 +102,9 @@ async fn requests_go_out_before_answers_come_up_to_the_bound() {
 #[tokio::test]
 async fn an_answer_that_does_not_come_breaks_the_channel_and_it_is_opened_again_after_a_pause() {
     let (mut appender, mut ends, latency) = appender();
+    let start = Instant::now();
     {
-        let mut answers = appender.run(requests(0..3), TTL).await.unwrap();
+        let mut answers = appender.run(requests(0..3), Duration::from_millis(20)).await.unwrap();
         let late = answers.next().await.unwrap();
         assert!(matches!(late, Err(RPCError::Timeout(_))), "{late:?}");
         assert!(answers.next().await.is_none());
@@ -111,10 +112,15 @@ async fn an_answer_that_does_not_come_breaks_the_channel_and_it_is_opened_again_
     let end = ends.recv().await.unwrap();
     assert!(end.answers.is_closed(), "the channel is still there");
     assert_eq!(latency.read().unanswered, 3);
-    let early = appender.run(requests(0..1), TTL).await.err();
+    let pause = appender.not_before.unwrap();
+    assert!(pause >= start + Duration::from_millis(20) * PATIENCE + REOPEN_MIN);
+    // That pause may be over by now; this one is not.
+    appender.not_before = Some(start + Duration::from_secs(3600));
+    let early = appender.run(requests(0..1), LONG).await.err();
     assert!(matches!(early, Some(RPCError::Unreachable(_))), "{early:?}");
-    sleep_until(appender.not_before.unwrap()).await;
-    let mut answers = appender.run(requests(0..1), TTL).await.unwrap();
+    assert!(ends.try_recv().is_err(), "it opened a channel all the same");
+    appender.not_before = Some(Instant::now());
+    let mut answers = appender.run(requests(0..1), LONG).await.unwrap();
     assert!(futures::poll!(answers.next()).is_pending());
     let end = ends.recv().await.unwrap();
     end.answers.try_send(answer(Ok(Some(log_id(0))))).unwrap();
@@ -126,11 +132,11 @@ async fn an_answer_that_does_not_come_breaks_the_channel_and_it_is_opened_again_
 async fn an_answer_that_nobody_waits_for_is_not_taken_for_the_next() {
     let (mut appender, mut ends, latency) = appender();
     {
-        let mut given_up = appender.run(requests(1..2), TTL).await.unwrap();
+        let mut given_up = appender.run(requests(1..2), LONG).await.unwrap();
         assert!(futures::poll!(given_up.next()).is_pending());
     }
     let end = ends.recv().await.unwrap();
-    let mut answers = appender.run(requests(2..3), TTL).await.unwrap();
+    let mut answers = appender.run(requests(2..3), LONG).await.unwrap();
     assert!(futures::poll!(answers.next()).is_pending());
     for index in [1, 2] {
         end.answers.try_send(answer(Ok(Some(log_id(index))))).unwrap();
@@ -148,7 +154,7 @@ async fn an_answer_that_no_request_could_have_breaks_the_channel() {
     let odd: [Bytes; 3] = [answer(Ok(Some(log_id(6)))), answer(conflict(4)), Bytes::from("?")];
     for odd in odd {
         let (mut appender, mut ends, _) = appender();
-        let mut answers = appender.run(requests(5..6), TTL).await.unwrap();
+        let mut answers = appender.run(requests(5..6), LONG).await.unwrap();
         let end = ends.recv().await.unwrap();
         assert!(futures::poll!(answers.next()).is_pending());
         end.answers.try_send(odd).unwrap();
@@ -162,7 +168,7 @@ async fn an_answer_that_no_request_could_have_breaks_the_channel() {
 async fn a_refusal_is_told_and_the_next_stream_has_a_fresh_channel_at_once() {
     let (mut appender, mut ends, _) = appender();
     {
-        let mut answers = appender.run(requests(5..7), TTL).await.unwrap();
+        let mut answers = appender.run(requests(5..7), LONG).await.unwrap();
         let end = ends.recv().await.unwrap();
         assert!(futures::poll!(answers.next()).is_pending());
         let refusal = Err(StreamAppendError::Conflict(log_id(5)));
@@ -170,6 +176,6 @@ async fn a_refusal_is_told_and_the_next_stream_has_a_fresh_channel_at_once() {
         assert_eq!(answers.next().await.unwrap().unwrap(), refusal);
         assert!(answers.next().await.is_none());
     }
-    assert!(appender.run(requests(4..5), TTL).await.is_ok());
+    assert!(appender.run(requests(4..5), LONG).await.is_ok());
     assert!(ends.try_recv().is_ok());
 }
