@@ -29,19 +29,25 @@ impl Code {
         Self { name, status, summary, remedy }
     }
 
-    /// The exit code of a client command that ends with this error: 3 not found, 4 conflict,
-    /// 5 refused, 6 unreachable, 2 usage, else 1.
-    pub const fn exit_code(&self) -> u8 {
-        match self.status {
-            400 | 422 => 2,
-            404 => 3,
-            409 | 412 => 4,
-            401 | 403 => 5,
-            502..=504 => 6,
-            _ => 1,
-        }
+    /// The exit code of a command that ends with this error, by [`EXIT_CODES`].
+    pub fn exit_code(&self) -> u8 {
+        let row = EXIT_CODES.iter().find(|(_, _, statuses)| statuses.contains(&self.status));
+        row.map_or(1, |(exit, _, _)| *exit)
     }
 }
+
+/// The one table of exit codes other than 0 (done) and 1 (failed: every other status): the code,
+/// what it means, and the HTTP statuses of the errors that end a command with it. Every fault of
+/// whoever asked (4xx) is in it.
+pub const EXIT_CODES: &[(u8, &str, &[u16])] = &[
+    (2, "usage: what was given cannot be taken", &[400, 405, 413, 422, 431]),
+    (3, "not found", &[404, 410]),
+    (4, "conflict", &[409, 412]),
+    (5, "refused by policy or authentication", &[401, 403]),
+    (6, "unreachable, or not to be had now", &[421, 429, 502, 503, 504]),
+    // What shells give to a program that a closed pipe ended: 128 + SIGPIPE.
+    (141, "the reader of the output went away", &[499]),
+];
 
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -82,4 +88,22 @@ pub mod codes {
 
     /// All of them, for the docs.
     pub const ALL: &[Code] = &[INVALID, MALFORMED];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_has_one_exit_code() {
+        let statuses = || EXIT_CODES.iter().flat_map(|(_, _, statuses)| statuses.iter());
+        for status in statuses() {
+            assert_eq!(statuses().filter(|other| *other == status).count(), 1, "{status}");
+        }
+        let exit = |status| Code::new("SW-X", status, "", "").exit_code();
+        for (status, code) in [(400, 2), (413, 2), (404, 3), (409, 4), (403, 5), (503, 6), (500, 1)]
+        {
+            assert_eq!(exit(status), code, "{status}");
+        }
+    }
 }

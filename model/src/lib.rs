@@ -7,6 +7,7 @@
 
 mod code;
 mod digest;
+mod fields;
 mod function;
 mod ids;
 mod keys;
@@ -20,8 +21,9 @@ mod schema;
 mod token;
 mod validation;
 
-pub use code::{Code, Coded, codes};
+pub use code::{Code, Coded, EXIT_CODES, codes};
 pub use digest::{Digest, DigestHasher, ParseDigestError};
+pub use fields::{FieldFault, Step, field_faults};
 pub use function::{
     Function, FunctionSpec, FunctionStatus, Limits, PlacementRule, Route, Template, TrafficTarget,
     Version,
