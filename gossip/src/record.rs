@@ -73,6 +73,18 @@ pub struct Facts {
     pub load: Load,
     /// What it serves; at most [`MAX_ENDPOINTS`].
     pub endpoints: Vec<Endpoint>,
+    /// The version of its software, for people; empty if it is too old to say.
+    // Behind the record, where nodes that do not know it pass it on unread: see `Later`.
+    #[serde(skip)]
+    pub software: String,
+}
+
+/// What was added to records after their first version. It follows the record in the signed bytes:
+/// a node that does not know it leaves it unread, and a record that ends before it is of an older
+/// node. What is added next is a structure of its own behind this one.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Later {
+    software: String,
 }
 
 impl Facts {
@@ -85,6 +97,10 @@ impl Facts {
         if self.name.len() > MAX_TEXT_BYTES {
             let problem = format!("has {} bytes, at most {MAX_TEXT_BYTES}", self.name.len());
             return over("name", problem);
+        }
+        if self.software.len() > MAX_TEXT_BYTES {
+            let problem = format!("has {} bytes, at most {MAX_TEXT_BYTES}", self.software.len());
+            return over("software", problem);
         }
         if self.addresses.len() > MAX_ADDRESSES {
             return over(
@@ -147,7 +163,8 @@ impl Record {
         signer: &dyn Signer,
     ) -> Result<SignedRecord, GossipError> {
         self.facts.check()?;
-        let bytes = postcard::to_stdvec(self).map_err(|error| GossipError::Record {
+        let later = Later { software: self.facts.software.clone() };
+        let bytes = postcard::to_stdvec(&(self, later)).map_err(|error| GossipError::Record {
             field: "record",
             problem: format!("cannot be encoded: {error}"),
         })?;
@@ -187,9 +204,14 @@ impl SignedRecord {
         if self.bytes.len() > MAX_RECORD_BYTES || self.signature.len() > MAX_SIGNATURE_BYTES {
             return Err(Refusal::OversizedRecord);
         }
-        // What follows the known fields is of a newer version, signed, and kept.
-        let (record, _) =
+        let (mut record, rest) =
             postcard::take_from_bytes::<Record>(&self.bytes).map_err(|_| Refusal::Malformed)?;
+        if !rest.is_empty() {
+            // What follows the known fields is of a newer version, signed, and kept.
+            let (later, _) =
+                postcard::take_from_bytes::<Later>(rest).map_err(|_| Refusal::Malformed)?;
+            record.facts.software = later.software;
+        }
         record.facts.check().map_err(|_| Refusal::OversizedRecord)?;
         Ok(record)
     }
@@ -269,5 +291,52 @@ impl RecordUpdate {
             Self::Voter(voter) => facts.voter = voter,
             Self::Ingress(ingress) => facts.ingress = ingress,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct NoKey;
+
+    impl Signer for NoKey {
+        fn sign(&self, _: &[u8]) -> Vec<u8> {
+            Vec::new()
+        }
+    }
+
+    fn record(software: &str) -> Record {
+        let facts = Facts { name: "a".into(), software: software.into(), ..Facts::default() };
+        Record { node: NodeId(7), boot: 1, version: 2, left: false, facts }
+    }
+
+    fn read(bytes: Vec<u8>) -> Result<Record, Refusal> {
+        SignedRecord { bytes, signature: Vec::new() }.read()
+    }
+
+    #[test]
+    fn nodes_with_and_without_the_later_fields_read_each_other() {
+        let new = record("1.2.3").sign(ClusterId(1), &NoKey).unwrap();
+        assert_eq!(new.read().unwrap(), record("1.2.3"));
+        // What the first version of this record was: nothing behind it.
+        let old = postcard::to_stdvec(&record("")).unwrap();
+        assert_eq!(read(old.clone()).unwrap(), record(""));
+        // What such a node reads of ours, and it passes on the bytes as they are.
+        assert!(new.bytes.starts_with(&old));
+        let (seen, _) = postcard::take_from_bytes::<Record>(&new.bytes).unwrap();
+        assert_eq!(seen, record(""));
+        // Of one that is newer still.
+        let newer = [new.bytes.as_slice(), b"more"].concat();
+        assert_eq!(read(newer).unwrap(), record("1.2.3"));
+        // Cut off in the middle of it: of nobody.
+        let cut = new.bytes[..new.bytes.len() - 1].to_vec();
+        assert!(matches!(read(cut), Err(Refusal::Malformed)));
+    }
+
+    #[test]
+    fn the_software_version_is_bounded() {
+        let long = "x".repeat(MAX_TEXT_BYTES + 1);
+        assert!(record(&long).sign(ClusterId(1), &NoKey).is_err());
     }
 }

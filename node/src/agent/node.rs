@@ -526,6 +526,7 @@ impl Agent {
             draining: false,
             load: Load::default(),
             endpoints: Vec::new(),
+            software: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let config = swarmer_gossip::Config {
             cluster: grant.cluster,

@@ -79,11 +79,9 @@ fn merge(
         } else {
             member.state.to_string()
         };
-        let version = if member.node == own {
-            Some(env!("CARGO_PKG_VERSION").to_owned())
-        } else {
-            facts.map(|facts| format!("wire {}-{}", facts.wire_min, facts.wire_max))
-        };
+        // A node that is too old to say it, or was never heard of, has none.
+        let told = facts.map(|facts| facts.software.as_str()).filter(|told| !told.is_empty());
+        let version = if member.node == own { Some(env!("CARGO_PKG_VERSION")) } else { told };
         json!({
             "name": node.map_or(&*member.name, |node| node.metadata.name.as_str()),
             "id": member.node,
@@ -124,7 +122,7 @@ pub(super) fn name_claim(name: &str) -> Key {
 mod tests {
     use super::*;
     use std::time::Duration;
-    use swarmer_gossip::MemberState;
+    use swarmer_gossip::{Facts, MemberState, Record};
     use swarmer_model::{Labels, NodeSpec};
 
     fn member(id: u64, state: MemberState) -> Member {
@@ -157,12 +155,18 @@ mod tests {
 
     #[test]
     fn members_are_told_with_what_was_committed() {
-        let members = [member(1, MemberState::Alive), member(2, MemberState::Down)];
+        let mut other = member(2, MemberState::Down);
+        let facts = Facts { software: "7.8.9".into(), ..Facts::default() };
+        let record = Record { node: NodeId(2), boot: 1, version: 1, left: false, facts };
+        other.record = Some(record.into());
+        let members = [member(1, MemberState::Alive), other];
         let committed = [node(1, "a", true), node(2, "b", true), node(3, "c", false)];
         let items = merge(&members, &committed, NodeId(1), |node| node == NodeId(1));
         let state = |i: usize| items[i]["state"].as_str().unwrap();
         assert_eq!(items[0]["name"], "a", "the committed name counts");
         assert_eq!(items[0]["version"], env!("CARGO_PKG_VERSION"));
+        assert_eq!(items[1]["version"], "7.8.9");
+        assert_eq!(items[2]["version"], Value::Null);
         assert_eq!((state(0), state(1), state(2)), ("draining", "dead", "dead"));
         assert_eq!(items[2]["reason"], "not seen since this node started");
         assert_eq!(items[0]["voter"], true);
