@@ -115,6 +115,12 @@ codes! {
     USAGE = "SW-CLI-USAGE", 400,
         "The command cannot be understood.",
         "`swarmer help COMMAND` shows how it is used, with examples.";
+    FILE = "SW-CLI-FILE", 404,
+        "The file cannot be read.",
+        "Check its path, and that you may read it.";
+    OUTPUT_CLOSED = "SW-CLI-OUTPUT-CLOSED", 499,
+        "Nobody reads what the command prints any more.",
+        "Nothing, if that was meant, as with `| head`; it ended where it was.";
     MANIFEST = "SW-CLI-MANIFEST", 422,
         "The manifest cannot be used.",
         "Correct the line that the message names.";

@@ -34,7 +34,8 @@ pub(crate) struct NodeOptions {
     /// UDP address for the other nodes: gossip and QUIC [default: 0.0.0.0:7400]
     #[arg(long, env = "SWARMER_LISTEN")]
     pub(crate) listen: Option<SocketAddr>,
-    /// Address under which the other nodes reach this one [default: found out from --listen]
+    /// Address under which the other nodes reach this one [default: that of --listen; if that is
+    /// 0.0.0.0, the one from which the seeds, or else other machines, are reached]
     #[arg(long, env = "SWARMER_ADVERTISE")]
     pub(crate) advertise: Option<SocketAddr>,
     /// Ingress for HTTP/1.1 and h2 [default: 0.0.0.0:8080]
@@ -56,7 +57,8 @@ pub(crate) struct NodeOptions {
     /// Zone within the region, likewise [default: the token's; none]
     #[arg(long, env = "SWARMER_ZONE")]
     pub(crate) zone: Option<String>,
-    /// Label for placement, key=value, likewise; may be given several times
+    /// Label for placement, key=value, likewise; may be given several times [default: the token's;
+    /// none]
     #[arg(long = "label", env = "SWARMER_LABEL", value_delimiter = ',')]
     pub(crate) label: Option<Vec<String>>,
     /// With a founding token: how many nodes found the cluster together [default: 1]

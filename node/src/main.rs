@@ -1,6 +1,9 @@
 //! `swarmer`: one binary that turns plain machines into a self-organising cluster which runs
 //! functions and services with a mesh built in.
 
+// `cli::output` is the one way to print: these panic when the reader went away.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod agent;
 mod api;
 mod artifacts;

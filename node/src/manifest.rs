@@ -81,7 +81,7 @@ impl Manifest {
     /// Reads and checks a manifest.
     pub(crate) fn read(path: &Path) -> Outcome<Self> {
         let text = std::fs::read_to_string(path).map_err(|error| {
-            Problem::new(codes::MANIFEST, format!("cannot read {}: {error}", path.display()))
+            Problem::new(codes::FILE, format!("cannot read {}: {error}", path.display()))
         })?;
         Self::parse(path, &text)
     }

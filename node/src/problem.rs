@@ -82,7 +82,9 @@ impl Problem {
                 format!("the answer was HTTP {status}: {text}")
             }
         };
-        Self::new(code.unwrap_or(crate::codes::FAILED), detail)
+        let mut problem = Self::new(code.unwrap_or(crate::codes::FAILED), detail);
+        problem.violations = document["violations"].as_array().cloned().unwrap_or_default();
+        problem
     }
 }
 
@@ -164,6 +166,18 @@ mod tests {
             assert!(code.name.starts_with("SW-"), "{code}");
             assert!((400..600).contains(&code.status), "{code}");
             assert!(code.summary.ends_with('.') && code.remedy.ends_with('.'), "{code}");
+        }
+    }
+
+    #[test]
+    fn no_fault_of_whoever_asked_ends_as_a_mere_failure() {
+        for code in codes::all() {
+            let fault = (400..500).contains(&code.status);
+            assert_eq!(
+                code.exit_code() == 1,
+                !fault && !(502..=504).contains(&code.status),
+                "{code}"
+            );
         }
     }
 }

@@ -14,10 +14,14 @@ const DEFAULT_FILTER: &str = "warn,swarmer=info,openraft=off,foca=error,quinn=er
 pub(crate) fn init(format: LogFormat) {
     let filter = std::env::var("SWARMER_LOG").unwrap_or_else(|_| DEFAULT_FILTER.to_owned());
     let filter = EnvFilter::try_new(&filter).unwrap_or_else(|error| {
-        eprintln!("warning: SWARMER_LOG is not understood ({error}); using {DEFAULT_FILTER}");
+        crate::cli::say(&format!(
+            "warning: SWARMER_LOG is not understood ({error}); using {DEFAULT_FILTER}"
+        ));
         EnvFilter::new(DEFAULT_FILTER)
     });
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that nobody takes is no reason to fail; to say so, it would have to be written.
+    let builder =
+        fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     let ansi = std::io::stderr().is_terminal();
     match format {
         LogFormat::Text => builder.with_ansi(ansi).init(),

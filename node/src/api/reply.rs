@@ -23,6 +23,10 @@ pub(super) const ERROR: HeaderName = HeaderName::from_static("x-swarmer-error");
 #[derive(Debug, Clone)]
 pub(super) struct Failure(pub(super) Problem);
 
+/// Marks the answer to a write that was only tried: nothing changed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unchanged;
+
 /// What handlers give.
 pub(super) type Answer = Result<Response, Failure>;
 

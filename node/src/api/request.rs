@@ -9,8 +9,9 @@ use axum::{
 use http::{HeaderMap, header, request::Parts};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use swarmer_model::{Revision, codes as model_codes};
+use swarmer_model::{FieldFault, Revision, codes as model_codes, field_faults};
 use swarmer_raft::{Expect, Outcome as TxnOutcome, Txn};
 
 use crate::{
@@ -90,58 +91,31 @@ async fn collect(body: Body) -> Outcome<Bytes> {
 impl JsonBytes {
     /// Reads the body as `T`; a field that is not known is told with the one probably meant.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Outcome<T> {
-        serde_json::from_slice(&self.0).map_err(|error| unreadable(&error, &[]))
+        serde_json::from_slice(&self.0).map_err(|error| malformed(with_nearest(&error.to_string())))
     }
 
     /// Reads the body as a resource of `kind`. What this API adds to its answers (`live`) is
     /// left out, so that an answer can be edited and sent back.
     pub(super) fn read_resource<T: DeserializeOwned>(&self, kind: &str) -> Outcome<T> {
         let mut value: serde_json::Value =
-            serde_json::from_slice(&self.0).map_err(|error| unreadable(&error, &[]))?;
+            serde_json::from_slice(&self.0).map_err(|error| malformed(error.to_string()))?;
         if let Some(fields) = value.as_object_mut() {
             fields.remove("live");
         }
-        serde_json::from_value(value).map_err(|error| {
-            let schema = swarmer_model::json_schema(kind).unwrap_or_default();
-            let mut names = Vec::new();
-            property_names(&schema, &mut names);
-            unreadable(&error, &names)
-        })
+        let faults = field_faults(kind, &value);
+        if faults.is_empty() {
+            return serde_json::from_value(value).map_err(|error| malformed(error.to_string()));
+        }
+        let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        let mut problem = malformed(told.join("; "));
+        let violation = |fault: &FieldFault| json!({ "field": fault.field(), "rule": fault.what });
+        problem.violations = faults.iter().map(violation).collect();
+        Err(problem)
     }
 }
 
-fn unreadable(error: &serde_json::Error, names: &[String]) -> Problem {
-    let told = error.to_string();
-    let mut message = with_nearest(&told);
-    // Flattened structures do not tell the names that they know.
-    if message == told
-        && let Some(unknown) = told.strip_prefix("unknown field `")
-        && let Some((unknown, _)) = unknown.split_once('`')
-        && let Some(meant) = swarmer_model::nearest(unknown, names.iter().map(String::as_str))
-    {
-        message = format!("{told}; did you mean `{meant}`?");
-    }
-    Problem::new(model_codes::MALFORMED, message)
-}
-
-/// The names of all properties in a JSON Schema.
-fn property_names(schema: &serde_json::Value, names: &mut Vec<String>) {
-    match schema {
-        serde_json::Value::Object(fields) => {
-            for (key, value) in fields {
-                if key == "properties"
-                    && let Some(properties) = value.as_object()
-                {
-                    names.extend(properties.keys().cloned());
-                }
-                property_names(value, names);
-            }
-        }
-        serde_json::Value::Array(items) => {
-            items.iter().for_each(|item| property_names(item, names));
-        }
-        _ => {}
-    }
+fn malformed(detail: String) -> Problem {
+    Problem::new(model_codes::MALFORMED, detail)
 }
 
 /// The headers by which a client makes a write safe: `If-Match` and `Idempotency-Key`.
@@ -260,14 +234,16 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_field_is_told_with_the_nearest_name() {
+    fn an_unknown_field_is_told_by_its_path_with_the_nearest_name() {
         let text = format!(
             r#"{{"apiVersion":"swarmer/v1","kind":"Function","metadata":{{"name":"a"}},
-               "spec":{{"component":"{}","limtis":{{}}}}}}"#,
+               "spec":{{"component":"{}","limits":{{"timout":"5s"}}}}}}"#,
             swarmer_model::Digest::of(b"x")
         );
         let problem = JsonBytes(text.into()).read_resource::<Function>("Function").unwrap_err();
-        assert!(problem.detail.contains("did you mean `limits`"), "{problem}");
+        assert_eq!(problem.code, model_codes::MALFORMED);
+        assert_eq!(problem.detail, "spec.limits.timout: unknown field; did you mean `timeout`?");
+        assert_eq!(problem.document("a")["violations"][0]["field"], "spec.limits.timout");
         let problem = JsonBytes("{".into()).read_resource::<Function>("Function").unwrap_err();
         assert!(problem.detail.contains("line 1"), "{problem}");
     }

@@ -17,7 +17,7 @@ use crate::{
         Api, artifacts,
         auth::{self, Access, Grant, SharedGrant},
         doctor, functions, members, metrics, nodes, openapi,
-        reply::{Answer, Failure, finish},
+        reply::{Answer, Failure, Unchanged, finish},
         tokens, watch,
     },
     codes,
@@ -205,6 +205,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .answers("Function"),
         Endpoint::new(Method::PUT, FUNCTION, ChangeIn, "Create or change", functions::put)
             .within(Some(LONG))
+            .query(&[("dryRun", "true: only say what it would become, or why it is refused")])
             .body("Function")
             .answers("Function"),
         Endpoint::new(
@@ -323,7 +324,9 @@ async fn guard(State(rule): State<Rule>, request: Request, next: Next) -> Respon
             }
         },
     };
-    if matches!(rule.access, Access::Supply | Access::ChangeIn | Access::Govern) && !rule.read {
+    let writes = matches!(rule.access, Access::Supply | Access::ChangeIn | Access::Govern);
+    let changed = response.extensions().get::<Unchanged>().is_none();
+    if writes && !rule.read && changed {
         // Who changed what: never the token itself, never bodies.
         tracing::info!(target: "swarmer::audit", %method, path,
             status = response.status().as_u16(), token = grant.token.as_deref());

@@ -1,9 +1,8 @@
 //! The HTTP client of the command line: one node's API.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use clap::Args;
 use http::{Method, Request, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
@@ -17,7 +16,6 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    cli::output::Output,
     codes,
     problem::{Outcome, Problem, chain},
 };
@@ -28,23 +26,6 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 const ANSWER_DEADLINE: Duration = Duration::from_secs(240);
 /// How long a connection may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-
-/// Options of every command that talks to a node.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct ClientOptions {
-    /// The API of any node
-    #[arg(long, global = true, env = "SWARMER_ADDR", default_value = "http://127.0.0.1:7401")]
-    pub(crate) addr: String,
-    /// API token
-    #[arg(long, global = true, env = "SWARMER_TOKEN", hide_env_values = true)]
-    pub(crate) token: Option<String>,
-    /// CA certificate (PEM) that the API's certificate must come from
-    #[arg(long, global = true, env = "SWARMER_CACERT")]
-    pub(crate) cacert: Option<PathBuf>,
-    /// How results are printed
-    #[arg(short, long, global = true, value_enum, default_value = "table")]
-    pub(crate) output: Output,
-}
 
 /// The body of what is sent.
 pub(crate) type SendBody = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -63,9 +44,10 @@ pub(crate) fn full(bytes: impl Into<Bytes>) -> SendBody {
 }
 
 impl Client {
-    pub(crate) fn new(options: &ClientOptions) -> Outcome<Self> {
+    /// A client of the API at `addr`, whose certificate must come from the authority in `cacert`.
+    pub(crate) fn new(addr: &str, token: Option<String>, cacert: Option<&Path>) -> Outcome<Self> {
         let usage = |why: String| Problem::new(codes::USAGE, why);
-        let base = options.addr.trim_end_matches('/').to_owned();
+        let base = addr.trim_end_matches('/').to_owned();
         let base = if base.contains("://") { base } else { format!("http://{base}") };
         let uri: Uri =
             base.parse().map_err(|error| usage(format!("--addr is {base:?}: {error}")))?;
@@ -75,7 +57,7 @@ impl Client {
             )));
         }
         let mut roots = rustls::RootCertStore::empty();
-        if let Some(path) = &options.cacert {
+        if let Some(path) = cacert {
             let fail = |why: String| usage(format!("--cacert {}: {why}", path.display()));
             let certificates =
                 CertificateDer::pem_file_iter(path).map_err(|error| fail(error.to_string()))?;
@@ -100,7 +82,13 @@ impl Client {
             .enable_http1()
             .wrap_connector(connector);
         let http = HyperClient::builder(TokioExecutor::new()).build(connector);
-        Ok(Self { base, token: options.token.clone(), http })
+        Ok(Self { base, token, http })
+    }
+
+    /// Where the API is.
+    #[cfg(test)]
+    pub(crate) fn base(&self) -> &str {
+        &self.base
     }
 
     /// Sends a request and gives the answer, whatever its status.

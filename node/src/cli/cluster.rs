@@ -5,9 +5,33 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    cli::{Client, Printer, client::segment, output::at},
+    cli::{Ask, Client, Printer, client::segment, output::at},
     problem::Outcome,
 };
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    swarmer members\n  \
+    swarmer members -o json")]
+pub(crate) struct Members;
+
+impl Ask for Members {
+    async fn ask(&self, client: &Client, printer: &Printer) -> Outcome<()> {
+        members(client, printer).await
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    swarmer status\n  \
+    swarmer status --addr https://a:7401 --cacert ca.pem")]
+pub(crate) struct Status;
+
+impl Ask for Status {
+    async fn ask(&self, client: &Client, printer: &Printer) -> Outcome<()> {
+        status(client, printer).await
+    }
+}
 
 pub(crate) async fn members(client: &Client, printer: &Printer) -> Outcome<()> {
     let list: Value = client.get("/v1/members").await?;
@@ -28,7 +52,7 @@ pub(crate) async fn members(client: &Client, printer: &Printer) -> Outcome<()> {
     )
 }
 
-pub(crate) async fn status(client: &Client, printer: &Printer) -> Outcome<()> {
+async fn status(client: &Client, printer: &Printer) -> Outcome<()> {
     let status: Value = client.get("/v1/status").await?;
     if !printer.is_table() {
         return printer.value(&status);
@@ -48,8 +72,10 @@ pub(crate) async fn status(client: &Client, printer: &Printer) -> Outcome<()> {
     ))
 }
 
-/// Empty a node.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    swarmer drain b           # its copies move to other nodes\n  \
+    swarmer drain b --undo    # it takes work again")]
 pub(crate) struct Drain {
     /// Name or id of the node
     node: String,
@@ -58,8 +84,8 @@ pub(crate) struct Drain {
     undo: bool,
 }
 
-impl Drain {
-    pub(crate) async fn run(&self, client: &Client, printer: &Printer) -> Outcome<()> {
+impl Ask for Drain {
+    async fn ask(&self, client: &Client, printer: &Printer) -> Outcome<()> {
         let path = format!("/v1/nodes/{}/drain", segment(&self.node));
         let answer = client.json(Method::POST, &path, &json!({ "draining": !self.undo })).await?;
         if printer.is_table() {

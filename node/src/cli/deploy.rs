@@ -13,7 +13,7 @@ use swarmer_model::{Digest, Function, Labels, Metadata, Millis, Resource as _, V
 
 use crate::{
     cli::{
-        Client, Printer,
+        Ask, Client, Printer,
         client::{full, segment},
         output::at,
     },
@@ -33,7 +33,7 @@ const POLL: Duration = Duration::from_millis(50);
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     swarmer deploy hello.wasm --name hello --env GREETING=hi\n  \
-    swarmer deploy .             the app described by ./swarmer.toml")]
+    swarmer deploy .             # the app described by ./swarmer.toml")]
 pub(crate) struct Deploy {
     /// Component file, folder with swarmer.toml, or the manifest itself
     #[arg(default_value = ".")]
@@ -72,6 +72,17 @@ pub(crate) struct Deploy {
     no_wait: bool,
 }
 
+impl Ask for Deploy {
+    async fn ask(&self, client: &Client, printer: &Printer) -> Outcome<()> {
+        let functions = self.functions(printer)?;
+        let mut answers = Vec::new();
+        for (function, bytes) in functions {
+            answers.push(deploy(client, printer, function, bytes, !self.no_wait).await?);
+        }
+        if printer.is_table() { Ok(()) } else { printer.value(&json!({ "items": answers })) }
+    }
+}
+
 impl Deploy {
     pub(crate) fn of_path(path: PathBuf) -> Self {
         Self {
@@ -88,15 +99,6 @@ impl Deploy {
             labels: Vec::new(),
             no_wait: false,
         }
-    }
-
-    pub(crate) async fn run(&self, client: &Client, printer: &Printer) -> Outcome<()> {
-        let functions = self.functions(printer)?;
-        let mut answers = Vec::new();
-        for (function, bytes) in functions {
-            answers.push(deploy(client, printer, function, bytes, !self.no_wait).await?);
-        }
-        if printer.is_table() { Ok(()) } else { printer.value(&json!({ "items": answers })) }
     }
 
     /// The functions that the path describes, each with its component's bytes.
@@ -189,7 +191,7 @@ impl Deploy {
 
 fn read_component(path: &Path) -> Outcome<Vec<u8>> {
     let bytes = std::fs::read(path).map_err(|error| {
-        Problem::new(codes::NOT_FOUND, format!("cannot read {}: {error}", path.display()))
+        Problem::new(codes::FILE, format!("cannot read {}: {error}", path.display()))
     })?;
     if bytes.is_empty() {
         return Err(Problem::new(codes::USAGE, format!("{} is empty", path.display())));

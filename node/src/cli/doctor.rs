@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::{
-    cli::{Client, Printer},
+    cli::{Ask, Client, Printer},
     codes,
     problem::{Outcome, Problem},
 };
@@ -13,7 +13,10 @@ use crate::{
 #[command(
     after_help = "Asks one node, which asks all others: quorum, who can be reached, clocks, \
     certificates, data directories, seeds, versions. Ends with exit code 1 if something is broken; \
-    a warning is none."
+    a warning is none.\n\n\
+    Examples:\n  \
+    swarmer doctor\n  \
+    swarmer doctor --all      # what is well, too"
 )]
 pub(crate) struct Doctor {
     /// Show what is well, too
@@ -21,8 +24,8 @@ pub(crate) struct Doctor {
     all: bool,
 }
 
-impl Doctor {
-    pub(crate) async fn run(&self, client: &Client, printer: &Printer) -> Outcome<()> {
+impl Ask for Doctor {
+    async fn ask(&self, client: &Client, printer: &Printer) -> Outcome<()> {
         let answer: Value = client.get("/v1/doctor").await?;
         let items = answer["items"].as_array().cloned().unwrap_or_default();
         let broken = items.iter().filter(|item| item["state"] == "fail").count();

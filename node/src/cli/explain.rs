@@ -11,6 +11,9 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    swarmer explain SW-RAFT-NO-QUORUM\n  \
+    swarmer explain -o json")]
 pub(crate) struct Explain {
     /// The code, such as SW-RAFT-NO-QUORUM; all of them if none is given
     code: Option<String>,

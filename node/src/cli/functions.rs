@@ -1,7 +1,5 @@
 //! `invoke` and `rollout`.
 
-use std::io::Write as _;
-
 use clap::{Args, Subcommand};
 use http::{Method, Request, header};
 use http_body_util::BodyExt as _;
@@ -10,7 +8,7 @@ use swarmer_model::DEFAULT_NAMESPACE;
 
 use crate::{
     cli::{
-        Client, Printer,
+        Ask, Asking, Client, ClientOptions, Format, Printer,
         client::{full, segment},
         deploy::until_it_serves,
         output::at,
@@ -19,8 +17,10 @@ use crate::{
     problem::{Outcome, Problem},
 };
 
-/// Send a request to a function.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    swarmer invoke hello --include\n  \
+    swarmer invoke shop --path /orders --data '{}' --header content-type:application/json")]
 pub(crate) struct Invoke {
     /// The function's name
     name: String,
@@ -41,6 +41,8 @@ pub(crate) struct Invoke {
     /// Show the answer's status and headers too
     #[arg(short, long)]
     include: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientOptions,
 }
 
 impl Invoke {
@@ -68,15 +70,13 @@ impl Invoke {
         let body = full(self.data.clone().unwrap_or_default());
         let response = client.send(request, &path, body).await?;
         let (head, mut body) = response.into_parts();
-        let mut out = std::io::stdout();
-        let broken = |error: std::io::Error| Problem::new(codes::FAILED, error.to_string());
+        let printer = Printer::new(Format::Table);
         if self.include {
-            writeln!(out, "HTTP {}", head.status).map_err(broken)?;
+            let mut text = format!("HTTP {}\n", head.status);
             for (name, value) in &head.headers {
-                writeln!(out, "{name}: {}", String::from_utf8_lossy(value.as_bytes()))
-                    .map_err(broken)?;
+                text.push_str(&format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes())));
             }
-            writeln!(out).map_err(broken)?;
+            printer.text(&format!("{text}\n"))?;
         }
         let made_here = head.headers.get("x-swarmer-error").is_some();
         let mut problem = Vec::new();
@@ -88,10 +88,9 @@ impl Invoke {
             if made_here && problem.len() < 64 << 10 {
                 problem.extend_from_slice(&data);
             } else {
-                out.write_all(&data).map_err(broken)?;
+                printer.bytes(&data)?;
             }
         }
-        out.flush().map_err(broken)?;
         if made_here {
             return Err(Problem::from_document(head.status.as_u16(), &problem));
         }
@@ -105,19 +104,38 @@ impl Invoke {
     }
 }
 
-/// Versions and weights.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    swarmer rollout status hello\n  \
+    swarmer rollout undo hello")]
 pub(crate) struct Rollout {
     #[command(subcommand)]
-    command: RolloutCommand,
+    pub(crate) command: RolloutCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum RolloutCommand {
+pub(crate) enum RolloutCommand {
     /// Show the versions and their shares
-    Status(Which),
+    Status(Asking<RolloutStatus>),
     /// Bring back the version before
-    Undo(Which),
+    Undo(Asking<Undo>),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    swarmer rollout status hello\n  \
+    swarmer rollout status hello --namespace shop -o json")]
+pub(crate) struct RolloutStatus {
+    #[command(flatten)]
+    which: Which,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    swarmer rollout undo hello")]
+pub(crate) struct Undo {
+    #[command(flatten)]
+    which: Which,
 }
 
 #[derive(Debug, Args)]
@@ -134,35 +152,34 @@ impl Which {
     }
 }
 
-impl Rollout {
-    pub(crate) async fn run(&self, client: &Client, printer: &Printer) -> Outcome<()> {
-        match &self.command {
-            RolloutCommand::Status(which) => {
-                let function: Value = client.get(&which.path()).await?;
-                let versions = at(&function, "live.versions").as_array().cloned();
-                printer.list(
-                    &versions.unwrap_or_default(),
-                    &[
-                        ("VERSION", "number"),
-                        ("COMPONENT", "component"),
-                        ("WEIGHT", "weight"),
-                        ("WANTED", "wantedWeight"),
-                        ("READY", "ready"),
-                    ],
-                )
-            }
-            RolloutCommand::Undo(which) => {
-                let path = format!("{}/rollout/undo", which.path());
-                let accepted = client.json(Method::POST, &path, &json!({})).await?;
-                let answer =
-                    until_it_serves(client, printer, &which.path(), &which.name, &accepted).await?;
-                if printer.is_table() {
-                    let version = at(&answer, "live.version");
-                    printer.text(&format!("{} is back at version {version}\n", which.name))
-                } else {
-                    printer.value(&answer)
-                }
-            }
+impl Ask for RolloutStatus {
+    async fn ask(&self, client: &Client, printer: &Printer) -> Outcome<()> {
+        let function: Value = client.get(&self.which.path()).await?;
+        let versions = at(&function, "live.versions").as_array().cloned();
+        printer.list(
+            &versions.unwrap_or_default(),
+            &[
+                ("VERSION", "number"),
+                ("COMPONENT", "component"),
+                ("WEIGHT", "weight"),
+                ("WANTED", "wantedWeight"),
+                ("READY", "ready"),
+            ],
+        )
+    }
+}
+
+impl Ask for Undo {
+    async fn ask(&self, client: &Client, printer: &Printer) -> Outcome<()> {
+        let (which, path) = (&self.which, self.which.path());
+        let accepted =
+            client.json(Method::POST, &format!("{path}/rollout/undo"), &json!({})).await?;
+        let answer = until_it_serves(client, printer, &path, &which.name, &accepted).await?;
+        if printer.is_table() {
+            let version = at(&answer, "live.version");
+            printer.text(&format!("{} is back at version {version}\n", which.name))
+        } else {
+            printer.value(&answer)
         }
     }
 }

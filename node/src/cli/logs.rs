@@ -7,7 +7,7 @@ use serde_json::Value;
 use swarmer_model::DEFAULT_NAMESPACE;
 
 use crate::{
-    cli::{Client, Printer, client::segment},
+    cli::{Ask, Client, Printer, client::segment},
     problem::Outcome,
 };
 
@@ -15,6 +15,9 @@ use crate::{
 const FOLLOW_POLL: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    swarmer logs hello --tail 20\n  \
+    swarmer logs hello --follow")]
 pub(crate) struct Logs {
     /// The function's name
     name: String,
@@ -28,8 +31,8 @@ pub(crate) struct Logs {
     tail: usize,
 }
 
-impl Logs {
-    pub(crate) async fn run(&self, client: &Client, printer: &Printer) -> Outcome<()> {
+impl Ask for Logs {
+    async fn ask(&self, client: &Client, printer: &Printer) -> Outcome<()> {
         let base = format!(
             "/v1/namespaces/{}/functions/{}/logs",
             segment(&self.namespace),
@@ -60,7 +63,10 @@ impl Logs {
             }
             after = list["next"].as_str().unwrap_or_default().to_owned();
             tail = 10_000;
-            tokio::time::sleep(FOLLOW_POLL).await;
+            tokio::select! {
+                left = printer.reader_left() => return Err(left),
+                () = tokio::time::sleep(FOLLOW_POLL) => {}
+            }
         }
     }
 }

@@ -2,13 +2,16 @@
 
 mod client;
 mod cluster;
+mod completion;
 mod deploy;
 mod dev;
 mod doctor;
+mod document;
 mod explain;
 mod functions;
 mod janitor;
 mod logs;
+mod options;
 mod output;
 mod resources;
 mod server;
@@ -16,12 +19,16 @@ mod token;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::problem::{Outcome, Problem};
+use crate::{
+    codes,
+    problem::{Outcome, Problem},
+};
 
-pub(crate) use client::{Client, ClientOptions};
-pub(crate) use output::{Output, Printer};
+pub(crate) use client::Client;
+pub(crate) use options::{Ask, Asking, ClientOptions, Options, Printing};
+pub(crate) use output::{Format, Printer, say};
 
 /// Functions and services with a mesh built in, on a cluster that organises itself.
 #[derive(Debug, Parser)]
@@ -30,14 +37,14 @@ pub(crate) use output::{Output, Printer};
     version,
     arg_required_else_help = true,
     after_help = "Examples:\n  \
-        swarmer dev                                  a whole local cluster, with an example function\n  \
+        swarmer dev                                # a whole local cluster, with an example function\n  \
         swarmer node --bootstrap-expect 3 --join a:7400,b:7400,c:7400 --token-file founding.token\n  \
-        swarmer deploy hello.wasm --name hello       deploy a component\n  \
-        swarmer members                              who is there, and why it thinks so"
+        swarmer deploy hello.wasm --name hello     # deploy a component\n  \
+        swarmer members                            # who is there, and why it thinks so"
 )]
 struct Cli {
     #[command(flatten)]
-    client: ClientOptions,
+    options: Options,
     #[command(subcommand)]
     command: Command,
 }
@@ -51,38 +58,35 @@ enum Command {
     /// Make, list and revoke tokens
     Token(token::Token),
     /// List the members, and why they are thought to be alive or not
-    Members,
+    Members(Asking<cluster::Members>),
     /// Show leader, revision, quorum and health
-    Status,
+    Status(Asking<cluster::Status>),
     /// Find what is wrong with the cluster, and what to do about it
-    Doctor(doctor::Doctor),
+    Doctor(Asking<doctor::Doctor>),
     /// Deploy a component file, or an app's folder with swarmer.toml
-    Deploy(deploy::Deploy),
+    Deploy(Asking<deploy::Deploy>),
     /// Create or change resources from a file (YAML or JSON; - reads standard input)
-    Apply(resources::Apply),
+    Apply(Asking<resources::Apply>),
     /// List resources, or show one
-    Get(resources::Get),
+    Get(Asking<resources::Get>),
     /// Show everything about one resource, with what the cluster makes of it
-    Describe(resources::Get),
+    Describe(Asking<resources::Describe>),
     /// Delete a resource
-    Delete(resources::Delete),
-    /// Show what `apply` would change
-    Diff(resources::Apply),
+    Delete(Asking<resources::Delete>),
+    /// Show what `apply` would change, and refuse what it would refuse
+    Diff(Asking<resources::Diff>),
     /// Send a request to a function through the ingress
     Invoke(functions::Invoke),
     /// Show what a function wrote
-    Logs(logs::Logs),
+    Logs(Asking<logs::Logs>),
     /// Look at and steer versions
     Rollout(functions::Rollout),
     /// Empty a node: no new work, what runs is finished
-    Drain(cluster::Drain),
+    Drain(Asking<cluster::Drain>),
     /// Explain an error code
-    Explain(explain::Explain),
+    Explain(Printing<explain::Explain>),
     /// Print the completion script of a shell
-    Completion {
-        /// Which shell
-        shell: clap_complete::Shell,
-    },
+    Completion(completion::Completion),
     /// Compiles one component in a process of its own
     #[command(name = "__compile", hide = true)]
     Compile {
@@ -96,75 +100,87 @@ enum Command {
 
 /// Reads the command line, does what it says, and gives the exit code.
 pub(crate) fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Help and version are no errors, everything else is a usage error: exit code 2.
-            let code = if error.use_stderr() { 2 } else { 0 };
+    let outcome = match Cli::try_parse() {
+        Ok(cli) => run(cli),
+        // Help and version are no errors, everything else is a usage error.
+        Err(error) if error.use_stderr() => {
             let _ = error.print();
-            return ExitCode::from(code);
+            return ExitCode::from(codes::USAGE.exit_code());
+        }
+        Err(help) => {
+            help.print().map_err(|error| output::unprinted(&error)).map(|()| ExitCode::SUCCESS)
         }
     };
-    match run(cli) {
+    match outcome {
         Ok(code) => code,
         Err(problem) => {
-            eprintln!("error: {problem}");
+            if problem.code != codes::OUTPUT_CLOSED {
+                say(&format!("error: {problem}"));
+            }
             ExitCode::from(problem.code.exit_code())
         }
     }
 }
 
 fn run(cli: Cli) -> Outcome<ExitCode> {
-    let printer = Printer::new(cli.client.output);
-    let done = |outcome: Outcome<()>| outcome.map(|()| ExitCode::SUCCESS);
+    let options = cli.options;
     match cli.command {
-        Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "swarmer", &mut std::io::stdout());
-            Ok(ExitCode::SUCCESS)
+        Command::Dev(dev) => options.none().and_then(|()| dev.run())?,
+        Command::Node(serve) => options.none().and_then(|()| serve.run())?,
+        Command::Token(token) => match token.command {
+            token::TokenCommand::Bootstrap(bootstrap) => {
+                options.none().and_then(|()| bootstrap.run())?;
+            }
+            token::TokenCommand::Create(create) => ask(options, create)?,
+            token::TokenCommand::List(list) => ask(options, list)?,
+            token::TokenCommand::Revoke(revoke) => ask(options, revoke)?,
+        },
+        Command::Members(members) => ask(options, members)?,
+        Command::Status(status) => ask(options, status)?,
+        Command::Doctor(doctor) => ask(options, doctor)?,
+        Command::Deploy(deploy) => ask(options, deploy)?,
+        Command::Apply(apply) => ask(options, apply)?,
+        Command::Get(get) => ask(options, get)?,
+        Command::Describe(describe) => ask(options, describe)?,
+        Command::Delete(delete) => ask(options, delete)?,
+        Command::Diff(diff) => ask(options, diff)?,
+        Command::Invoke(invoke) => {
+            let client = options.client(invoke.client.clone())?;
+            talk(invoke.run(&client))?;
         }
-        Command::Explain(explain) => done(explain.run(&printer)),
-        Command::Compile { .. } => Ok(swarmer_runtime::compile_child_main()),
-        Command::Janitor(janitor) => done(janitor.run()),
-        Command::Node(serve) => serve.run(),
-        Command::Dev(dev) => dev.run(),
-        Command::Token(token::Token { command: token::TokenCommand::Bootstrap }) => {
-            done(token::bootstrap(&printer))
+        Command::Logs(logs) => ask(options, logs)?,
+        Command::Rollout(rollout) => match rollout.command {
+            functions::RolloutCommand::Status(status) => ask(options, status)?,
+            functions::RolloutCommand::Undo(undo) => ask(options, undo)?,
+        },
+        Command::Drain(drain) => ask(options, drain)?,
+        Command::Explain(explain) => {
+            let (explain, printer) = options.printing(explain)?;
+            explain.run(&printer)?;
         }
-        command => {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .map_err(|error| Problem::new(crate::codes::FAILED, error.to_string()))?;
-            done(runtime.block_on(ask(command, &cli.client, &printer)))
+        Command::Completion(completion) => {
+            options.none()?;
+            completion.run(&mut Cli::command())?;
         }
+        Command::Compile { .. } => return Ok(swarmer_runtime::compile_child_main()),
+        Command::Janitor(janitor) => janitor.run()?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
-/// The commands that talk to a running node.
-async fn ask(command: Command, options: &ClientOptions, printer: &Printer) -> Outcome<()> {
-    let client = Client::new(options)?;
-    match command {
-        Command::Token(token) => token.run(&client, printer).await,
-        Command::Members => cluster::members(&client, printer).await,
-        Command::Status => cluster::status(&client, printer).await,
-        Command::Doctor(doctor) => doctor.run(&client, printer).await,
-        Command::Drain(drain) => drain.run(&client, printer).await,
-        Command::Deploy(deploy) => deploy.run(&client, printer).await,
-        Command::Apply(apply) => apply.run(&client, printer).await,
-        Command::Diff(apply) => apply.diff(&client, printer).await,
-        Command::Get(get) => get.run(&client, printer).await,
-        Command::Describe(get) => get.describe(&client, printer).await,
-        Command::Delete(delete) => delete.run(&client, printer).await,
-        Command::Invoke(invoke) => invoke.run(&client).await,
-        Command::Logs(logs) => logs.run(&client, printer).await,
-        Command::Rollout(rollout) => rollout.run(&client, printer).await,
-        Command::Dev(_)
-        | Command::Node(_)
-        | Command::Explain(_)
-        | Command::Completion { .. }
-        | Command::Compile { .. }
-        | Command::Janitor(_) => Ok(()),
-    }
+/// Does a command that talks to a node.
+fn ask<T: Args + Ask>(options: Options, asking: Asking<T>) -> Outcome<()> {
+    let (command, client, printer) = options.asking(asking)?;
+    talk(command.ask(&client, &printer))
+}
+
+/// One thread is enough for a client.
+fn talk(task: impl Future<Output = Outcome<()>>) -> Outcome<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Problem::new(codes::FAILED, error.to_string()))?;
+    runtime.block_on(task)
 }
 
 #[cfg(test)]
@@ -174,5 +190,72 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Every command that is shown, with the words that lead to it.
+    fn commands(command: &clap::Command, path: &str, found: &mut Vec<(String, clap::Command)>) {
+        found.push((path.to_owned(), command.clone()));
+        for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+            commands(below, &format!("{path} {}", below.get_name()), found);
+        }
+    }
+
+    fn all() -> Vec<(String, clap::Command)> {
+        let mut found = Vec::new();
+        commands(&Cli::command(), "swarmer", &mut found);
+        found
+    }
+
+    #[test]
+    fn the_help_of_every_command_has_examples_that_are_understood() {
+        for (path, command) in all() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Examples:\n"), "`{path} --help` has no examples");
+            let lines: Vec<&str> =
+                help.lines().map(str::trim).filter(|line| line.starts_with("swarmer ")).collect();
+            assert!(
+                lines.iter().any(|line| line.starts_with(&path)),
+                "none of them is of `{path}`"
+            );
+            for line in lines {
+                let line = line.split(['#', '>', '|']).next().unwrap_or_default();
+                let words = line.split_whitespace().map(|word| word.trim_matches('"'));
+                if let Err(error) = Cli::try_parse_from(words) {
+                    panic!("`{path} --help` shows `{line}`: {error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn options_stand_only_where_they_mean_something() {
+        let silent = ["dev", "node", "completion", "token bootstrap"];
+        for (path, command) in all() {
+            let has = |flag: &str| command.get_arguments().any(|arg| arg.get_long() == Some(flag));
+            let name = path.strip_prefix("swarmer ").unwrap_or_default();
+            let group = command.has_subcommands() && !name.is_empty();
+            let client = !group && !silent.contains(&name) && name != "explain";
+            for flag in ["addr", "token", "cacert"] {
+                assert_eq!(has(flag), client, "--{flag} of `{path}`");
+            }
+            let prints = (client && name != "invoke") || name == "explain";
+            assert_eq!(has("output"), prints, "--output of `{path}`");
+        }
+    }
+
+    #[test]
+    fn options_may_stand_before_the_command_but_not_without_a_meaning() {
+        for words in [
+            "swarmer --addr http://127.0.0.1:1 members -o json",
+            "swarmer -o json members --addr http://127.0.0.1:1",
+        ] {
+            let cli = Cli::try_parse_from(words.split(' ')).unwrap();
+            let Command::Members(members) = cli.command else { panic!("{words}") };
+            let (_, client, printer) = cli.options.asking(members).unwrap();
+            assert!(!printer.is_table(), "{words}");
+            assert_eq!(client.base(), "http://127.0.0.1:1", "{words}");
+        }
+        let cli = Cli::try_parse_from(["swarmer", "--addr", "x", "completion", "bash"]).unwrap();
+        assert!(run(cli).unwrap_err().detail.contains("--addr"));
     }
 }

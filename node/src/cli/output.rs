@@ -1,9 +1,14 @@
-//! How results are printed: tables for people, JSON and YAML for tools.
+//! How commands print: the one way to standard output and standard error.
+//!
+//! Whoever reads them may go away before the end (`swarmer … | head`). On standard output that ends
+//! the command, quietly and with the exit status that shells give to a program which a closed pipe
+//! ended. On standard error it changes nothing: there is only talk.
 
 use std::io::{IsTerminal as _, Write as _};
 
 use clap::ValueEnum;
 use serde_json::{Value, json};
+use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
     codes,
@@ -12,33 +17,38 @@ use crate::{
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
+pub(crate) enum Format {
     Table,
     Json,
     Yaml,
 }
 
+/// A line for people, on standard error.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// Prints results on standard output and progress on standard error.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Printer {
-    output: Output,
+    format: Format,
     terminal: bool,
 }
 
 impl Printer {
-    pub(crate) fn new(output: Output) -> Self {
-        Self { output, terminal: std::io::stderr().is_terminal() }
+    pub(crate) fn new(format: Format) -> Self {
+        Self { format, terminal: std::io::stderr().is_terminal() }
     }
 
     /// Whether people read it.
     pub(crate) fn is_table(&self) -> bool {
-        self.output == Output::Table
+        self.format == Format::Table
     }
 
     /// A line about what is being done; only on a terminal, or never in the way of a pipe.
     pub(crate) fn progress(&self, line: &str) {
         if self.terminal || self.is_table() {
-            eprintln!("{line}");
+            say(line);
         }
     }
 
@@ -48,7 +58,7 @@ impl Printer {
             return self.value(&json!({ "items": items }));
         }
         if items.is_empty() {
-            eprintln!("nothing found");
+            say("nothing found");
             return Ok(());
         }
         let heading: Vec<String> = columns.iter().map(|(heading, _)| (*heading).into()).collect();
@@ -70,24 +80,51 @@ impl Printer {
     /// Prints one value: as YAML for people, since it reads best.
     pub(crate) fn value(&self, value: &Value) -> Outcome<()> {
         let fail = |why: String| Problem::new(codes::FAILED, why);
-        let text = match self.output {
-            Output::Json => serde_json::to_string_pretty(value).map_err(|e| fail(e.to_string()))?,
-            Output::Yaml | Output::Table => {
+        let text = match self.format {
+            Format::Json => serde_json::to_string_pretty(value).map_err(|e| fail(e.to_string()))?,
+            Format::Yaml | Format::Table => {
                 serde_saphyr::to_string(value).map_err(|e| fail(e.to_string()))?
             }
         };
         self.text(&format!("{}\n", text.trim_end()))
     }
 
-    /// Prints text as it is. A closed pipe (`swarmer … | head`) is not an error.
+    /// Prints text as it is.
     pub(crate) fn text(&self, text: &str) -> Outcome<()> {
-        match std::io::stdout().write_all(text.as_bytes()) {
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                Err(Problem::new(codes::FAILED, format!("cannot print: {error}")))
-            }
-            _ => Ok(()),
-        }
+        self.bytes(text.as_bytes())
     }
+
+    /// Prints bytes as they are, at once.
+    ///
+    /// # Errors
+    /// [`codes::OUTPUT_CLOSED`] if nobody reads them, [`codes::FAILED`] if they cannot be written.
+    pub(crate) fn bytes(&self, bytes: &[u8]) -> Outcome<()> {
+        let mut out = std::io::stdout();
+        out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| unprinted(&error))
+    }
+
+    /// Waits until nobody reads standard output any more; for ever if that cannot be known, as of
+    /// a file. For commands that may have nothing to print for long.
+    #[expect(unsafe_code, reason = "whether a pipe is read can be asked only of its descriptor")]
+    pub(crate) async fn reader_left(&self) -> Problem {
+        // SAFETY: nothing in this process closes standard output or puts another file there.
+        let out = unsafe { AsyncFd::register_with_interest(std::io::stdout(), Interest::ERROR) };
+        if let Ok(out) = out
+            && out.ready(Interest::ERROR).await.is_ok()
+        {
+            return unprinted(&std::io::ErrorKind::BrokenPipe.into());
+        }
+        std::future::pending().await
+    }
+}
+
+/// Why something could not be printed.
+pub(crate) fn unprinted(error: &std::io::Error) -> Problem {
+    let code = match error.kind() {
+        std::io::ErrorKind::BrokenPipe => codes::OUTPUT_CLOSED,
+        _ => codes::FAILED,
+    };
+    Problem::new(code, format!("cannot print: {error}"))
 }
 
 /// The value at a dotted path.

@@ -1,27 +1,43 @@
 //! `apply`, `get`, `describe`, `delete`, `diff`: resources, as kubectl does it.
 
-use std::io::Read as _;
-
 use clap::Args;
 use http::Method;
-use serde_json::{Value, json};
-use swarmer_model::{DEFAULT_NAMESPACE, nearest};
+use serde_json::{Map, Value, json};
+use swarmer_model::{DEFAULT_NAMESPACE, Step, nearest};
 
 use crate::{
-    cli::{Client, Printer, client::segment, output::at},
+    cli::{
+        Ask, Client, Printer,
+        client::segment,
+        document::{self, Document},
+        output::at,
+    },
     codes,
-    manifest::with_nearest,
     problem::{Outcome, Problem},
 };
 
-/// The largest file of resources.
-const MAX_FILE_BYTES: u64 = 8 << 20;
+/// A kind: its names as people write them, where its API is, and its name in documents.
+struct Kind {
+    names: &'static [&'static str],
+    scope: Scope,
+    plural: &'static str,
+    name: &'static str,
+}
 
-/// Kinds as people write them, and where their API is.
-const KINDS: [(&[&str], Scope, &str); 3] = [
-    (&["function", "functions", "fn"], Scope::Namespaced, "functions"),
-    (&["node", "nodes"], Scope::Cluster, "nodes"),
-    (&["placement", "placements"], Scope::Namespaced, "placements"),
+const KINDS: [Kind; 3] = [
+    Kind {
+        names: &["function", "functions", "fn"],
+        scope: Scope::Namespaced,
+        plural: "functions",
+        name: "Function",
+    },
+    Kind { names: &["node", "nodes"], scope: Scope::Cluster, plural: "nodes", name: "Node" },
+    Kind {
+        names: &["placement", "placements"],
+        scope: Scope::Namespaced,
+        plural: "placements",
+        name: "Placement",
+    },
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,9 +46,9 @@ enum Scope {
     Cluster,
 }
 
-/// From a file.
+/// Resources of a file.
 #[derive(Debug, Args)]
-pub(crate) struct Apply {
+struct File {
     /// YAML or JSON file with one or more resources; - reads standard input
     #[arg(short, long)]
     file: String,
@@ -41,8 +57,29 @@ pub(crate) struct Apply {
     namespace: String,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    swarmer apply -f hello.yaml\n  \
+    swarmer get function hello -o yaml | swarmer apply -f -")]
+pub(crate) struct Apply {
+    #[command(flatten)]
+    file: File,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    swarmer diff -f hello.yaml")]
+pub(crate) struct Diff {
+    #[command(flatten)]
+    file: File,
+}
+
 /// By kind and name.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    swarmer get functions\n  \
+    swarmer get function hello -o yaml\n  \
+    swarmer get nodes -o json")]
 pub(crate) struct Get {
     /// function, node or placement
     kind: String,
@@ -53,6 +90,21 @@ pub(crate) struct Get {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    swarmer describe function hello\n  \
+    swarmer describe node b")]
+pub(crate) struct Describe {
+    /// function, node or placement
+    kind: String,
+    name: String,
+    #[arg(short, long, default_value = DEFAULT_NAMESPACE)]
+    namespace: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    swarmer delete function hello\n  \
+    swarmer delete node d     # ends the admission of a node")]
 pub(crate) struct Delete {
     /// function or node
     kind: String,
@@ -61,103 +113,106 @@ pub(crate) struct Delete {
     namespace: String,
 }
 
-fn collection(kind: &str, namespace: &str) -> Outcome<String> {
-    let lower = kind.to_ascii_lowercase();
-    let found = KINDS.iter().find(|(names, _, _)| names.contains(&lower.as_str()));
-    let Some((_, scope, plural)) = found else {
-        let known = KINDS.iter().flat_map(|(names, _, _)| names.iter().copied());
+fn kind(name: &str) -> Outcome<&'static Kind> {
+    let lower = name.to_ascii_lowercase();
+    KINDS.iter().find(|kind| kind.names.contains(&lower.as_str())).ok_or_else(|| {
+        let known = KINDS.iter().flat_map(|kind| kind.names.iter().copied());
         let hint = nearest(&lower, known).map(|n| format!("; did you mean {n}?"));
-        let why = format!("there is no kind {kind:?}{}", hint.unwrap_or_default());
-        return Err(Problem::new(codes::USAGE, why));
-    };
-    Ok(match scope {
-        Scope::Namespaced => format!("/v1/namespaces/{}/{plural}", segment(namespace)),
-        Scope::Cluster => format!("/v1/{plural}"),
+        let why = format!("there is no kind {name:?}{}", hint.unwrap_or_default());
+        Problem::new(codes::USAGE, why)
     })
 }
 
-impl Apply {
-    fn resources(&self) -> Outcome<Vec<Value>> {
-        let fail = |why: String| Problem::new(codes::MANIFEST, format!("{}: {why}", self.file));
-        let mut text = String::new();
-        if self.file == "-" {
-            let mut input = std::io::stdin().take(MAX_FILE_BYTES);
-            input.read_to_string(&mut text).map_err(|error| fail(error.to_string()))?;
-        } else {
-            text = std::fs::read_to_string(&self.file).map_err(|error| fail(error.to_string()))?;
+impl Kind {
+    fn collection(&self, namespace: &str) -> String {
+        match self.scope {
+            Scope::Namespaced => format!("/v1/namespaces/{}/{}", segment(namespace), self.plural),
+            Scope::Cluster => format!("/v1/{}", self.plural),
         }
-        // As YAML 1.2 has it: a name such as `y` or `no` is a name.
-        let options = serde_saphyr::options! { strict_booleans: true };
-        let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(&text, options)
-            .map_err(|error| fail(with_nearest(&error.to_string())))?;
-        let mut resources = Vec::new();
-        for document in documents {
-            match document {
-                Value::Null => {}
-                Value::Object(ref map)
-                    if map.contains_key("items") && !map.contains_key("kind") =>
-                {
-                    resources.extend(document["items"].as_array().cloned().unwrap_or_default());
-                }
-                document => resources.push(document),
-            }
-        }
-        if resources.is_empty() {
-            return Err(fail("there is no resource in it".to_owned()));
-        }
-        Ok(resources)
+    }
+}
+
+fn collection(name: &str, namespace: &str) -> Outcome<String> {
+    Ok(kind(name)?.collection(namespace))
+}
+
+/// A resource of a file, and where it goes.
+struct Wanted {
+    document: Document,
+    path: String,
+    /// Kind, namespace and name, for people.
+    what: String,
+}
+
+impl File {
+    /// All resources, or the first fault of any: nothing is sent before all can be read.
+    fn wanted(&self) -> Outcome<Vec<Wanted>> {
+        document::read(&self.file)?.into_iter().map(|document| self.place(document)).collect()
     }
 
-    fn place(&self, resource: &Value) -> Outcome<(String, String)> {
-        let kind = resource["kind"].as_str().unwrap_or_default();
-        let name = at(resource, "metadata.name").as_str().unwrap_or_default();
-        if kind.is_empty() || name.is_empty() {
-            let why = format!("{}: a resource has kind and metadata.name", self.file);
+    fn place(&self, mut document: Document) -> Outcome<Wanted> {
+        let text = |field: &str| at(&document.value, field).as_str().unwrap_or_default().to_owned();
+        let (written, name) = (text("kind"), text("metadata.name"));
+        if written.is_empty() || name.is_empty() {
+            let why = format!("{}: a resource has kind and metadata.name", document.place(&[]));
             return Err(Problem::new(codes::MANIFEST, why));
         }
-        let namespace = at(resource, "metadata.namespace").as_str().unwrap_or(&self.namespace);
-        let path = format!("{}/{}", collection(kind, namespace)?, segment(name));
-        Ok((path, format!("{} {namespace}/{name}", kind.to_ascii_lowercase())))
+        let place = document.place(&[Step::Field("kind".to_owned())]);
+        let kind = kind(&written).map_err(|problem| problem.while_doing(&place))?;
+        document.check(kind.name)?;
+        let namespace = match text("metadata.namespace") {
+            none if none.is_empty() => self.namespace.clone(),
+            given => given,
+        };
+        if let Some(metadata) = document.value["metadata"].as_object_mut() {
+            metadata.entry("namespace").or_insert_with(|| json!(namespace));
+        }
+        let path = format!("{}/{}", kind.collection(&namespace), segment(&name));
+        let what = format!("{} {namespace}/{name}", written.to_ascii_lowercase());
+        Ok(Wanted { document, path, what })
     }
+}
 
-    pub(crate) async fn run(&self, client: &Client, printer: &Printer) -> Outcome<()> {
+impl Wanted {
+    async fn put(&self, client: &Client, query: &str) -> Outcome<Value> {
+        let path = format!("{}{query}", self.path);
+        let answer = client.json(Method::PUT, &path, &self.document.value).await;
+        answer.map_err(|problem| self.document.placed(problem).while_doing(&self.what))
+    }
+}
+
+impl Ask for Apply {
+    async fn ask(&self, client: &Client, printer: &Printer) -> Outcome<()> {
         let mut written = Vec::new();
-        for mut resource in self.resources()? {
-            let (path, what) = self.place(&resource)?;
-            if let Some(metadata) = resource["metadata"].as_object_mut() {
-                metadata.entry("namespace").or_insert_with(|| json!(self.namespace));
-            }
-            let answer = client.json(Method::PUT, &path, &resource).await;
-            let answer = answer.map_err(|problem| problem.while_doing(&what))?;
+        for wanted in self.file.wanted()? {
+            let answer = wanted.put(client, "").await?;
             if printer.is_table() {
-                printer.text(&format!(
-                    "{what} applied at revision {}\n",
-                    at(&answer, "metadata.revision")
-                ))?;
+                let revision = at(&answer, "metadata.revision");
+                printer.text(&format!("{} applied at revision {revision}\n", wanted.what))?;
             }
             written.push(answer);
         }
         if printer.is_table() { Ok(()) } else { printer.value(&json!({ "items": written })) }
     }
+}
 
-    pub(crate) async fn diff(&self, client: &Client, printer: &Printer) -> Outcome<()> {
+impl Ask for Diff {
+    async fn ask(&self, client: &Client, printer: &Printer) -> Outcome<()> {
         let mut changes = Vec::new();
-        for resource in self.resources()? {
-            let (path, what) = self.place(&resource)?;
-            let now = match client.get::<Value>(&path).await {
+        for wanted in self.file.wanted()? {
+            // The cluster itself says what it would become, or why it may not.
+            let next = wanted.put(client, "?dryRun=true").await?;
+            let now = match client.get::<Value>(&wanted.path).await {
                 Ok(now) => now,
                 Err(problem) if problem.code == codes::NOT_FOUND => Value::Null,
                 Err(problem) => return Err(problem),
             };
             let mut lines = Vec::new();
-            differences("spec", &now["spec"], &resource["spec"], &mut lines);
-            differences(
-                "metadata.labels",
-                at(&now, "metadata.labels"),
-                at(&resource, "metadata.labels"),
-                &mut lines,
-            );
-            changes.push(json!({ "resource": what, "new": now.is_null(), "changes": lines }));
+            for part in ["metadata.labels", "metadata.annotations", "spec"] {
+                differences(part, at(&now, part), at(&next, part), &mut lines);
+            }
+            changes
+                .push(json!({ "resource": wanted.what, "new": now.is_null(), "changes": lines }));
         }
         if !printer.is_table() {
             return printer.value(&json!({ "items": changes }));
@@ -173,24 +228,28 @@ impl Apply {
     }
 }
 
-/// What of `wanted` is not so `now`: fields that `wanted` does not name stay as they are.
-fn differences(path: &str, now: &Value, wanted: &Value, lines: &mut Vec<String>) {
-    match (now, wanted) {
-        (_, Value::Null) => {}
-        (Value::Object(now), Value::Object(wanted)) => {
-            for (key, value) in wanted {
-                let path = format!("{path}.{key}");
-                differences(&path, now.get(key).unwrap_or(&Value::Null), value, lines);
+/// What of `next` is not so `now`, field by field.
+fn differences(path: &str, now: &Value, next: &Value, lines: &mut Vec<String>) {
+    let none = Map::new();
+    let fields = |value: &'_ Value| value.is_object() || value.is_null();
+    match (now, next) {
+        (now, next) if now == next => {}
+        (now, next) if fields(now) && fields(next) => {
+            let (now, next) = (now.as_object().unwrap_or(&none), next.as_object().unwrap_or(&none));
+            let gone = now.keys().filter(|key| !next.contains_key(*key));
+            for key in next.keys().chain(gone) {
+                let of = |side: &Map<String, Value>| side.get(key).cloned().unwrap_or_default();
+                differences(&format!("{path}.{key}"), &of(now), &of(next), lines);
             }
         }
-        (now, wanted) if now == wanted => {}
-        (Value::Null, wanted) => lines.push(format!("+ {path}: {wanted}")),
-        (now, wanted) => lines.push(format!("~ {path}: {now} -> {wanted}")),
+        (Value::Null, next) => lines.push(format!("+ {path}: {next}")),
+        (now, Value::Null) => lines.push(format!("- {path}: {now}")),
+        (now, next) => lines.push(format!("~ {path}: {now} -> {next}")),
     }
 }
 
-impl Get {
-    pub(crate) async fn run(&self, client: &Client, printer: &Printer) -> Outcome<()> {
+impl Ask for Get {
+    async fn ask(&self, client: &Client, printer: &Printer) -> Outcome<()> {
         let base = collection(&self.kind, &self.namespace)?;
         if let Some(name) = &self.name {
             let value: Value = client.get(&format!("{base}/{}", segment(name))).await?;
@@ -221,19 +280,18 @@ impl Get {
         };
         printer.list(&items, columns)
     }
+}
 
-    pub(crate) async fn describe(&self, client: &Client, printer: &Printer) -> Outcome<()> {
+impl Ask for Describe {
+    async fn ask(&self, client: &Client, printer: &Printer) -> Outcome<()> {
         let base = collection(&self.kind, &self.namespace)?;
-        let Some(name) = &self.name else {
-            return Err(Problem::new(codes::USAGE, "describe wants a kind and a name"));
-        };
-        let value: Value = client.get(&format!("{base}/{}?describe=true", segment(name))).await?;
-        printer.value(&value)
+        let path = format!("{base}/{}?describe=true", segment(&self.name));
+        printer.value(&client.get::<Value>(&path).await?)
     }
 }
 
-impl Delete {
-    pub(crate) async fn run(&self, client: &Client, printer: &Printer) -> Outcome<()> {
+impl Ask for Delete {
+    async fn ask(&self, client: &Client, printer: &Printer) -> Outcome<()> {
         let path = format!("{}/{}", collection(&self.kind, &self.namespace)?, segment(&self.name));
         let answer = client.json(Method::DELETE, &path, &Value::Null).await?;
         if printer.is_table() {
@@ -259,14 +317,20 @@ mod tests {
 
     #[test]
     fn a_diff_names_only_what_would_change() {
-        let now = json!({"limits": {"memory": "64MiB", "timeout": "5s"}, "routes": []});
-        let wanted = json!({"limits": {"memory": "32MiB"}, "env": {"A": "b"}});
+        let now = json!({"limits": {"memory": "64MiB", "timeout": "5s"}, "routes": [], "old": "x"});
+        let next = json!({
+            "limits": {"memory": "32MiB", "timeout": "5s"}, "routes": [], "env": {"A": "b"},
+        });
         let mut lines = Vec::new();
-        differences("spec", &now, &wanted, &mut lines);
+        differences("spec", &now, &next, &mut lines);
         lines.sort();
         assert_eq!(
             lines,
-            ["+ spec.env: {\"A\":\"b\"}", "~ spec.limits.memory: \"64MiB\" -> \"32MiB\""]
+            [
+                "+ spec.env.A: \"b\"",
+                "- spec.old: \"x\"",
+                "~ spec.limits.memory: \"64MiB\" -> \"32MiB\"",
+            ]
         );
     }
 }

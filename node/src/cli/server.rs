@@ -1,6 +1,6 @@
 //! `node`: one node in the foreground.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -13,11 +13,11 @@ use crate::{
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    three nodes found a cluster, each with the same token file:\n    \
-    swarmer token bootstrap > founding.token\n    \
+    # three nodes found a cluster, each with the same token file\n  \
+    swarmer token bootstrap --out founding.token\n  \
     swarmer node --name a --bootstrap-expect 3 --join a:7400,b:7400,c:7400 --token-file founding.token\n  \
-    another one joins:\n    \
-    swarmer token create > join.token      (on a member)\n    \
+    # another one joins, with a token that is made on a member\n  \
+    swarmer token create --out join.token\n  \
     swarmer node --name d --join a:7400 --token-file join.token")]
 pub(crate) struct Serve {
     /// Configuration file (TOML); flags and SWARMER_* win over it
@@ -28,7 +28,7 @@ pub(crate) struct Serve {
 }
 
 impl Serve {
-    pub(crate) fn run(self) -> Outcome<ExitCode> {
+    pub(crate) fn run(self) -> Outcome<()> {
         let file = self.config.as_deref().map(NodeOptions::from_file).transpose()?;
         let options = self.options.or(file.unwrap_or_default());
         telemetry::init(options.log_format.unwrap_or(LogFormat::Text));
@@ -45,6 +45,6 @@ impl Serve {
             .map_err(|error| Problem::new(crate::codes::INTERNAL, error.to_string()))?;
         let outcome = runtime.block_on(async { Agent::start(config).await?.run().await });
         runtime.shutdown_timeout(std::time::Duration::from_secs(2));
-        outcome.map(|()| ExitCode::SUCCESS)
+        outcome
     }
 }

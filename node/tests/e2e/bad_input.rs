@@ -203,7 +203,7 @@ async fn an_upload_that_is_too_large_or_breaks_off_leaves_nothing() {
     for _ in 0..10 {
         let start = Instant::now();
         let output = node.cli(&["deploy", &large]);
-        refused(&output, 1, "SW-ARTIFACT-TOO-LARGE", &["67108865", "64MiB", "--max-component"]);
+        refused(&output, 2, "SW-ARTIFACT-TOO-LARGE", &["67108865", "64MiB", "--max-component"]);
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     }
     // Whoever does not is stopped when it is over.
@@ -268,7 +268,7 @@ async fn a_manifest_is_refused_by_file_line_column_and_the_nearest_name() {
         refused(&node.cli(&["deploy", dir.to_str().unwrap()]), 2, "SW-CLI-MANIFEST", &words);
     }
     std::fs::write(&toml, entry).unwrap();
-    refused(&node.cli(&["deploy", &file]), 3, "SW-API-NOT-FOUND", &["x.wasm"]);
+    refused(&node.cli(&["deploy", &file]), 3, "SW-CLI-FILE", &["x.wasm"]);
 
     // Resources: YAML that is none, an unknown field, a rule.
     let digest = Digest::of(&fixtures::hello_p2());
@@ -288,14 +288,72 @@ async fn a_manifest_is_refused_by_file_line_column_and_the_nearest_name() {
     refused(&output, 2, "SW-CLI-MANIFEST", &[file, "line", "column"]);
     let output = apply("kind: Function\n");
     refused(&output, 2, "SW-CLI-MANIFEST", &[file, "metadata.name"]);
-    let output = apply(&resource("  limtis: {}\n"));
-    refused(&output, 2, "SW-MODEL-MALFORMED", &["default/y", "limtis", "did you mean `limits`"]);
-    let output = apply(&resource("  limits: {timout: 5s}\n"));
-    refused(&output, 2, "SW-MODEL-MALFORMED", &["timout", "did you mean `timeout`"]);
-    let output = apply(&resource("  limits: {memory: 9999GiB}\n"));
-    refused(&output, 2, "SW-MODEL-INVALID", &["spec.limits.memory", "9999GiB", "4GiB"]);
-    let output = apply(&resource("").replace("Function", "Funktion"));
-    refused(&output, 2, "SW-CLI-USAGE", &["Funktion", "did you mean function"]);
+    // By file, line and column, and all in one go; `diff` refuses what `apply` refuses.
+    let at = |place: &str| format!("{file}:{place}");
+    for (text, code, words) in [
+        (
+            resource("  limtis: {}\n"),
+            "SW-CLI-MANIFEST",
+            vec![at("7:3"), "spec.limtis".into(), "did you mean `limits`".into()],
+        ),
+        (
+            resource("  limits: {timout: 5s}\n  routes:\n  - pth: /a\n"),
+            "SW-CLI-MANIFEST",
+            vec![
+                at("7:12"),
+                "spec.limits.timout".into(),
+                "did you mean `timeout`".into(),
+                at("9:5"),
+                "spec.routes[0].pth".into(),
+            ],
+        ),
+        (
+            resource("").replace("component", "componnt"),
+            "SW-CLI-MANIFEST",
+            vec![at("6:3"), "did you mean `component`".into(), "`component` is missing".into()],
+        ),
+        (
+            resource("  limits:\n    memory: 12 bananas\n"),
+            "SW-CLI-MANIFEST",
+            vec![at("8:5"), "spec.limits.memory".into(), "bananas".into()],
+        ),
+        (
+            resource("  limits:\n    memory: 9999GiB\n"),
+            "SW-MODEL-INVALID",
+            vec![at("8:5"), "spec.limits.memory".into(), "9999GiB".into(), "4GiB".into()],
+        ),
+        (
+            resource("").replace("Function", "Funktion"),
+            "SW-CLI-USAGE",
+            vec![at("2:1"), "Funktion".into(), "did you mean function".into()],
+        ),
+        (
+            resource("").replace(&digest.to_string(), &Digest::of(b"nobody").to_string()),
+            "SW-ARTIFACT-MISSING",
+            vec!["default/y".into()],
+        ),
+    ] {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        refused(&apply(&text), 2, code, &words);
+        refused(&node.cli(&["diff", "-f", file]), 2, code, &words);
+    }
+    let output = apply(&resource("  routes: [{path: /hello}]\n"));
+    refused(&output, 4, "SW-API-ROUTE-TAKEN", &["/hello"]);
+    refused(&node.cli(&["diff", "-f", file]), 4, "SW-API-ROUTE-TAKEN", &["/hello"]);
+    // JSON is placed as well, and no resource is written if another one cannot be read.
+    let function = |name: &str, field: &str| {
+        format!(
+            "{{\"apiVersion\": \"swarmer/v1\", \"kind\": \"Function\",\n  \
+             \"metadata\": {{\"name\": \"{name}\"}},\n  \"spec\": {{\"{field}\": \"{digest}\"}}}}"
+        )
+    };
+    let (good, bad) = (function("good", "component"), function("bad", "componant"));
+    let output = apply(&format!("{{\"items\": [\n{good},\n{bad}\n]}}\n"));
+    refused(&output, 2, "SW-CLI-MANIFEST", &[&at("7:12"), "did you mean `component`"]);
+    let output = node.cli(&["get", "function", "good"]);
+    refused(&output, 3, "SW-API-NOT-FOUND", &["good"]);
+    let output = node.cli(&["apply", "-f", "/no/such/file"]);
+    refused(&output, 3, "SW-CLI-FILE", &["/no/such/file"]);
 
     // The same by the API alone.
     let url = node.api_url("/v1/namespaces/default/functions/ghost");
@@ -309,6 +367,14 @@ async fn a_manifest_is_refused_by_file_line_column_and_the_nearest_name() {
     let body = ghost(&format!(r#"{{"component":"{missing}"}}"#));
     let answer = request(http, "PUT", &url, body).await.unwrap();
     problem(&answer, 422, "SW-ARTIFACT-MISSING", &[&missing.short().to_string()]);
+    let body =
+        ghost(&format!(r#"{{"component":"{digest}","routes":[{{"path":"/g","hsts":[]}}]}}"#));
+    let answer = request(http, "PUT", &url, body).await.unwrap();
+    let words = ["spec.routes[0].hsts", "did you mean `hosts`"];
+    problem(&answer, 400, "SW-MODEL-MALFORMED", &words);
+    assert_eq!(answer.json()["violations"][0]["field"], words[0]);
+    let answer = request(http, "PUT", &format!("{url}?dryrun=true"), "{}").await.unwrap();
+    problem(&answer, 400, "SW-API-BAD-REQUEST", &["dryrun"]);
     let answer = request(http, "PUT", &url, "{\n  \"kind\":").await.unwrap();
     problem(&answer, 400, "SW-MODEL-MALFORMED", &["line 2", "column"]);
     let answer = request(http, "PUT", &url, vec![b' '; 100 << 10]).await.unwrap();

@@ -170,6 +170,11 @@ impl Node {
         self.child = Some(command.spawn().unwrap());
     }
 
+    /// Takes over a process that was started from its command.
+    pub(crate) fn adopt(&mut self, child: Child) {
+        self.child = Some(child);
+    }
+
     /// Starts it, which must fail within `limit`; gives what it said.
     pub(crate) fn fails(
         &self,

@@ -114,6 +114,39 @@ async fn kill_9_of_dev_leaves_nothing() {
     dev.nothing_is_left();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_of_dev_that_goes_away_stops_it_and_nothing_is_left() {
+    let mut dev = Dev::start(&["--nodes", "1"]);
+    assert!(!dev.processes().is_empty());
+    // All is printed by now: it must notice without printing.
+    drop(dev.child.stdout.take());
+    assert_eq!(dev.child.wait().unwrap().code(), Some(141));
+    dev.nothing_is_left();
+}
+
+#[test]
+fn dev_without_a_reader_stops_quietly_and_leaves_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    for both in [false, true] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let errors = temp.path().join("errors");
+        let mut command = Command::new(binary());
+        command.args(["dev", "--nodes", "1"]).env("TMPDIR", temp.path()).stdin(Stdio::null());
+        if both {
+            command.stderr(writer.try_clone().unwrap());
+        } else {
+            command.stderr(std::fs::File::create(&errors).unwrap());
+        }
+        assert_eq!(command.stdout(writer).status().unwrap().code(), Some(141));
+        let said = std::fs::read_to_string(&errors).unwrap_or_default();
+        assert!(!said.contains("panicked") && !said.contains("error"), "{said}");
+        let _ = std::fs::remove_file(&errors);
+        let left: Vec<_> = std::fs::read_dir(temp.path()).unwrap().flatten().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
 #[test]
 fn dev_says_what_is_wrong_with_what_it_is_given() {
     let output = Command::new(binary()).args(["dev", "/no/such/app"]).output().unwrap();

@@ -136,6 +136,46 @@ fn the_code_map_names_files_that_are_there() {
     assert!(seen > 40, "only {seen} names were found");
 }
 
+/// The flags of `swarmer node`, each with its help in one line.
+fn flags_of_node() -> BTreeMap<String, String> {
+    let mut flags: BTreeMap<String, String> = BTreeMap::new();
+    let mut last = None;
+    let help = swarmer(&["node", "--help"]);
+    for line in help.lines().take_while(|line| !line.contains("-h, --help")).map(str::trim) {
+        if let Some((flag, _)) = line.split_once(" <").filter(|_| line.starts_with("--")) {
+            last = Some(flag.to_owned());
+        } else if let Some(flag) = &last {
+            let text = flags.entry(flag.clone()).or_default();
+            text.push_str(line);
+            text.push(' ');
+        }
+    }
+    flags
+}
+
+#[test]
+fn the_readme_and_the_help_of_a_node_agree() {
+    let mut flags = flags_of_node();
+    let readme = read("README.md");
+    let rows = readme.lines().skip_while(|line| *line != "## Configuration of a node");
+    for row in rows.take_while(|line| !line.starts_with("As a file")) {
+        let cells: Vec<String> =
+            row.split('|').map(|cell| cell.replace('`', "").trim().to_owned()).collect();
+        let [_, flag, variable, default, ..] = cells.as_slice() else { continue };
+        if !flag.starts_with("--") || flag.starts_with("---") {
+            continue;
+        }
+        let help = flags.remove(flag).unwrap_or_else(|| panic!("a node has no {flag}"));
+        assert!(
+            help.contains(&format!("[env: {variable}=")),
+            "{flag}: {variable} is not in {help}"
+        );
+        let told = default == "none" || help.contains(&format!("[default: {default}]"));
+        assert!(told, "{flag}: {default:?} is not in {help}");
+    }
+    assert!(flags.is_empty(), "not in the README: {flags:?}");
+}
+
 /// Lines of shell blocks, continued lines joined.
 fn shell_lines(text: &str) -> Vec<String> {
     let mut lines = Vec::new();

@@ -8,6 +8,7 @@ mod bad_input_disk;
 mod bad_input_gossip;
 mod bad_input_guest;
 mod bad_input_start;
+mod cli;
 mod cluster;
 mod common;
 mod dev;

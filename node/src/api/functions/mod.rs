@@ -87,9 +87,18 @@ async fn written(context: &Context, status: StatusCode, stored: &Stored) -> Answ
     Ok(response)
 }
 
+// A name that is not known must not make a write of what was meant as a look.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DryRun {
+    #[serde(default, rename = "dryRun")]
+    dry_run: bool,
+}
+
 pub(super) async fn put(
     State(api): State<Arc<Api>>,
     At((namespace, name)): Named,
+    Params(query): Params<DryRun>,
     headers: WriteHeaders,
     body: JsonBytes,
 ) -> Answer {
@@ -107,8 +116,15 @@ pub(super) async fn put(
     };
     // What can be refused at once is refused before anything is fetched or compiled.
     let view = context.control.view();
-    resource::preview(&view, &namespace, &name, &change)?;
+    // A write that came before may be sent again: `commit` tells such a one from a conflict.
+    let seen = expected.filter(|_| query.dry_run);
+    let next = resource::preview(&view, (&namespace, &name), seen, &change)?;
     prepare(&context, &wanted).await?;
+    if query.dry_run {
+        let mut response = reply::read(view.revision(), &json!(next));
+        response.extensions_mut().insert(reply::Unchanged);
+        return Ok(response);
+    }
     let existed = view.get(Key::function(&namespace, &name).as_str()).is_some();
     let stored =
         resource::commit(&context, &headers, (&namespace, &name), expected, &change).await?;

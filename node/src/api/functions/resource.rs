@@ -105,11 +105,13 @@ pub(super) type Change<'a> =
 /// One step of a change, looked at without doing it.
 pub(super) fn preview(
     view: &View,
-    namespace: &str,
-    name: &str,
+    (namespace, name): (&str, &str),
+    expected: Option<Revision>,
     change: &Change<'_>,
 ) -> Outcome<Function> {
     let (seen, stored) = read(view, namespace, name)?;
+    let found = stored.as_ref().map(|stored| stored.revision);
+    check_seen(expected, found, &format!("{namespace}/{name}"))?;
     let (next, _) = step(view, seen, stored.as_ref(), change)?;
     Ok(next)
 }

@@ -6,7 +6,6 @@ mod watch;
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    process::ExitCode,
     time::{Duration, Instant},
 };
 
@@ -17,8 +16,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     cli::{
-        Client, ClientOptions, Output, Printer,
+        Ask as _, Client, Format, Printer,
         deploy::{Deploy, deploy},
+        say,
     },
     codes,
     problem::{Outcome, Problem},
@@ -37,9 +37,9 @@ const EXAMPLE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hello.wasm"));
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    swarmer dev                     three nodes and an example function\n  \
+    swarmer dev                     # three nodes and an example function\n  \
     swarmer dev --nodes 1 hello.wasm\n  \
-    swarmer dev --watch ./my-app    deploys again whenever a file changes")]
+    swarmer dev --watch ./my-app    # deploys again whenever a file changes")]
 pub(crate) struct Dev {
     /// How many nodes
     #[arg(long, default_value_t = 3)]
@@ -61,7 +61,7 @@ pub(crate) struct Dev {
 }
 
 impl Dev {
-    pub(crate) fn run(self) -> Outcome<ExitCode> {
+    pub(crate) fn run(self) -> Outcome<()> {
         if self.nodes == 0 || self.nodes > MAX_NODES {
             let why = format!("--nodes is {}: must be from 1 to {MAX_NODES}", self.nodes);
             return Err(Problem::new(codes::USAGE, why));
@@ -69,7 +69,7 @@ impl Dev {
         for path in &self.what {
             if !path.exists() {
                 let why = format!("{} does not exist", path.display());
-                return Err(Problem::new(codes::NOT_FOUND, why));
+                return Err(Problem::new(codes::FILE, why));
             }
         }
         // On this thread, which lives as long as the process: nodes end with the thread that
@@ -81,19 +81,20 @@ impl Dev {
         runtime.block_on(self.supervise())
     }
 
-    async fn supervise(self) -> Outcome<ExitCode> {
+    async fn supervise(self) -> Outcome<()> {
         let mut stop = Stop::new()?;
-        let printer = Printer::new(Output::Table);
+        let printer = Printer::new(Format::Table);
         let folder = Folder::open(self.dir.as_deref())?;
         let mut janitor = Janitor::start(folder.temporary.then_some(folder.path.as_path()))?;
         let mut nodes = Vec::new();
         let outcome = tokio::select! {
             biased;
             () = stop.wait() => Ok(()),
+            left = printer.reader_left() => Err(left),
             outcome = self.serve(&folder.path, &mut janitor, &mut nodes, &printer) => outcome,
         };
         if outcome.is_ok() {
-            eprintln!("\nstopping {} node(s)", nodes.len());
+            say(&format!("\nstopping {} node(s)", nodes.len()));
         }
         for node in &nodes {
             node.terminate();
@@ -102,7 +103,7 @@ impl Dev {
             node.wait().await;
         }
         janitor.finish();
-        outcome.map(|()| ExitCode::SUCCESS)
+        outcome
     }
 
     /// Brings everything up, and stays until a node ends.
@@ -115,18 +116,22 @@ impl Dev {
     ) -> Outcome<()> {
         let start = Instant::now();
         self.start_nodes(folder, janitor, nodes).await?;
-        eprintln!("cluster of {} ready in {:.1} s", nodes.len(), start.elapsed().as_secs_f64());
+        let took = start.elapsed().as_secs_f64();
+        say(&format!("cluster of {} ready in {took:.1} s", nodes.len()));
         let client = nodes[0].client()?;
         self.deploy_all(&client, printer).await?;
-        self.print_summary(&client, nodes).await?;
+        print_summary(&client, nodes, printer).await?;
         let mut changes = watch::Changes::new(&self.what);
         loop {
             tokio::select! {
                 failed = nodes::first_exit(nodes) => return Err(failed),
                 () = changes.next(), if self.watch => {
-                    eprintln!("a file changed: deploying again");
+                    say("a file changed: deploying again");
                     if let Err(problem) = self.deploy_all(&client, printer).await {
-                        eprintln!("error: {problem}");
+                        if problem.code == codes::OUTPUT_CLOSED {
+                            return Err(problem);
+                        }
+                        say(&format!("error: {problem}"));
                     }
                 }
             }
@@ -145,7 +150,7 @@ impl Dev {
             3 | 4 => 3,
             _ => 3,
         };
-        eprintln!("starting {} node(s), data in {}", self.nodes, folder.display());
+        say(&format!("starting {} node(s), data in {}", self.nodes, folder.display()));
         let secret = swarmer_mesh::founding::FoundingToken::generate();
         let token = folder.join("founding.token");
         crate::agent::data_dir::write_bytes(&token, secret.text().as_bytes())?;
@@ -185,36 +190,36 @@ impl Dev {
             deploy(client, printer, function, EXAMPLE.to_vec(), true).await?;
         }
         for path in &self.what {
-            Deploy::of_path(path.clone()).run(client, printer).await?;
+            Deploy::of_path(path.clone()).ask(client, printer).await?;
         }
         Ok(())
     }
+}
 
-    async fn print_summary(&self, client: &Client, nodes: &[DevNode]) -> Outcome<()> {
-        println!();
-        crate::cli::cluster::members(client, &Printer::new(Output::Table)).await?;
-        println!();
-        for node in nodes {
-            println!(
-                "{:<8} ingress http://{}   API http://{}",
-                node.name, node.ports.http, node.ports.api
-            );
-        }
-        let functions: Value = client.get("/v1/namespaces/default/functions").await?;
-        let routes = functions["items"].as_array().into_iter().flatten();
-        let paths: Vec<&str> =
-            routes.filter_map(|f| f["spec"]["routes"][0]["path"].as_str()).collect();
-        println!("\ntry:");
-        for path in paths {
-            println!("  curl http://{}{path}", nodes[0].ports.http);
-        }
-        println!(
-            "  export SWARMER_ADDR=http://{}   # for swarmer members, deploy, logs, …",
-            nodes[0].ports.api
-        );
-        println!("\nCtrl-C stops the cluster");
-        Ok(())
+async fn print_summary(client: &Client, nodes: &[DevNode], printer: &Printer) -> Outcome<()> {
+    printer.text("\n")?;
+    crate::cli::cluster::members(client, printer).await?;
+    let mut text = String::from("\n");
+    for node in nodes {
+        let (name, ports) = (&node.name, node.ports);
+        text.push_str(&format!(
+            "{name:<8} ingress http://{}   API http://{}\n",
+            ports.http, ports.api
+        ));
     }
+    let functions: Value = client.get("/v1/namespaces/default/functions").await?;
+    let routes = functions["items"].as_array().into_iter().flatten();
+    text.push_str("\ntry:\n");
+    let ports = nodes[0].ports;
+    for path in routes.filter_map(|f| f["spec"]["routes"][0]["path"].as_str()) {
+        text.push_str(&format!("  curl http://{}{path}\n", ports.http));
+    }
+    text.push_str(&format!(
+        "  export SWARMER_ADDR=http://{}   # for swarmer members, deploy, logs, …\n\n\
+         Ctrl-C stops the cluster\n",
+        ports.api
+    ));
+    printer.text(&text)
 }
 
 async fn wait_ready(nodes: &mut [DevNode]) -> Outcome<()> {
@@ -241,12 +246,12 @@ async fn wait_ready(nodes: &mut [DevNode]) -> Outcome<()> {
             }
             // What a node waits for is worth telling when it takes a moment.
             if start.elapsed() > Duration::from_secs(2) && why != told {
-                eprintln!("  {}: {why}", nodes[i].name);
+                say(&format!("  {}: {why}", nodes[i].name));
                 told = why;
             }
             tokio::time::sleep(POLL).await;
         }
-        eprintln!("  {} is ready", nodes[i].name);
+        say(&format!("  {} is ready", nodes[i].name));
     }
     Ok(())
 }
@@ -309,14 +314,4 @@ impl Stop {
             _ = hangup.recv() => {}
         }
     }
-}
-
-/// A client of a local API.
-fn client_of(api: std::net::SocketAddr) -> Outcome<Client> {
-    Client::new(&ClientOptions {
-        addr: format!("http://{api}"),
-        token: None,
-        cacert: None,
-        output: Output::Table,
-    })
 }

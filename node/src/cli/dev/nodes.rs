@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    cli::{Client, dev::client_of},
+    cli::{Client, say},
     codes,
     problem::{Outcome, Problem},
     process,
@@ -138,7 +138,7 @@ impl DevNode {
     }
 
     pub(super) fn client(&self) -> Outcome<Client> {
-        client_of(self.ports.api)
+        Client::new(&format!("http://{}", self.ports.api), None, None)
     }
 
     pub(super) fn terminate(&self) {
@@ -150,7 +150,7 @@ impl DevNode {
         let start = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) {
             if start.elapsed() > STOP_DEADLINE {
-                eprintln!("{} does not stop; killing it", self.name);
+                say(&format!("{} does not stop; killing it", self.name));
                 let _ = self.child.kill();
                 let _ = self.child.wait();
                 return;
