@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http_body::Body as _;
+use http_body_util::BodyExt as _;
 use swarmer_runtime::{
     BodyError, CallError, FunctionConfig, HandlerKind,
     fixtures::{Behaviour03, behaviour_p3, hello_p2, hello_p3},
@@ -43,6 +44,28 @@ async fn a_replaced_function_gives_its_slots_back() {
     assert_eq!(old.call(get("/"), bench.context(TIME)).await.unwrap_err(), CallError::Draining);
     let answer = new.call(get("/"), bench.context(TIME)).await.unwrap();
     assert_eq!(text(answer).await.unwrap(), "hello from swarmer\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_of_a_told_length_is_whole() {
+    let bench = Bench::new();
+    for size in [1, 16 << 10, 64 << 10, (1 << 20) + 1] {
+        let function =
+            bench.load(&behaviour_p3(Behaviour03::Sized(size)), FunctionConfig::default()).await;
+        for _ in 0..20 {
+            let answer = function.call(get("/"), bench.context(TIME)).await.unwrap();
+            assert_eq!(answer.headers()["content-length"], size.to_string());
+            let body = answer.into_body();
+            let hint = body.size_hint();
+            assert!(
+                hint.lower() <= u64::from(size)
+                    && hint.upper().is_none_or(|u| u == u64::from(size))
+            );
+            let body = body.collect().await.unwrap().to_bytes();
+            assert_eq!(body.len(), size as usize);
+            assert!((0..size).zip(&body).all(|(i, byte)| i as u8 == *byte), "{size} bytes");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
