@@ -1,6 +1,7 @@
 //! The command line as a tool among others: readers that go away, secrets in files, what it shows.
 
 use std::{
+    io::Seek as _,
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Stdio},
@@ -12,7 +13,7 @@ use swarmer_runtime::fixtures;
 
 use crate::{
     bad_input::{refused, with_hello},
-    common::{Cluster, Node, binary, get, until},
+    common::{Cluster, Node, binary, ended, get, until},
 };
 
 /// What shells give to a program that a closed pipe ended.
@@ -35,13 +36,17 @@ fn unread(node: Option<&Node>, arguments: &[&str], exit: Option<i32>) {
         drop(reader);
         writer
     };
-    let output = command(node, arguments).stdout(closed()).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), exit, "{arguments:?}: {said}");
+    let mut said = tempfile::tempfile().unwrap();
+    let mut unread = command(node, arguments);
+    unread.stdout(closed()).stderr(said.try_clone().unwrap());
+    let status = ended(&mut unread.spawn().unwrap());
+    said.rewind().unwrap();
+    let said = std::io::read_to_string(said).unwrap();
+    assert_eq!(status.code(), exit, "{arguments:?}: {said}");
     assert!(!said.contains("panicked") && !said.contains("error:"), "{arguments:?}: {said}");
     // And nobody hears what it has to say.
-    let status = command(node, arguments).stdout(closed()).stderr(closed()).status().unwrap();
-    assert_eq!(status.code(), exit, "{arguments:?}, unheard");
+    unread.stdout(closed()).stderr(closed());
+    assert_eq!(ended(&mut unread.spawn().unwrap()).code(), exit, "{arguments:?}, unheard");
 }
 
 #[test]

@@ -91,6 +91,22 @@ where
     }
 }
 
+/// Waits until a process ends by itself; one that does not is killed, and fails the test.
+pub(crate) fn ended(child: &mut Child) -> std::process::ExitStatus {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if start.elapsed() > PATIENCE {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("a process goes on after {PATIENCE:?}");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// A port of loopback that nothing listens on, given to nobody else in this process. Below the
 /// range from which the system takes ports for outgoing connections: there, one that is free now
 /// may be taken by the time a node binds it.

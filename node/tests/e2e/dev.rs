@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use crate::common::{PATIENCE, binary, get, http};
+use crate::common::{PATIENCE, binary, ended, get, http};
 
 struct Dev {
     child: Child,
@@ -120,7 +120,7 @@ async fn a_reader_of_dev_that_goes_away_stops_it_and_nothing_is_left() {
     assert!(!dev.processes().is_empty());
     // All is printed by now: it must notice without printing.
     drop(dev.child.stdout.take());
-    assert_eq!(dev.child.wait().unwrap().code(), Some(141));
+    assert_eq!(ended(&mut dev.child).code(), Some(141));
     dev.nothing_is_left();
 }
 
@@ -138,7 +138,8 @@ fn dev_without_a_reader_stops_quietly_and_leaves_nothing() {
         } else {
             command.stderr(std::fs::File::create(&errors).unwrap());
         }
-        assert_eq!(command.stdout(writer).status().unwrap().code(), Some(141));
+        let mut dev = command.stdout(writer).spawn().unwrap();
+        assert_eq!(ended(&mut dev).code(), Some(141));
         let said = std::fs::read_to_string(&errors).unwrap_or_default();
         assert!(!said.contains("panicked") && !said.contains("error"), "{said}");
         let _ = std::fs::remove_file(&errors);
