@@ -118,7 +118,7 @@ impl Agent {
         let slots = Arc::new(Slots::default());
         let shutdown = CancellationToken::new();
         let streams = Arc::new(Streams { slots: Arc::clone(&slots), book: book.clone() });
-        let strangers = Arc::new(Strangers { slots: Arc::clone(&slots) });
+        let strangers = Arc::new(Strangers { slots: Arc::clone(&slots), book: book.clone() });
         let transport_over = io.spawn(transport.run(streams, strangers, shutdown.clone()));
         let api = Arc::new(OnceContext::default());
         // Off loopback the API shows the node's certificate, which only a member has.

@@ -14,6 +14,7 @@ mod common;
 mod dev;
 mod docs;
 mod entitled;
+mod founding_tokens;
 mod foundings;
 mod functions;
 mod images;
