@@ -19,4 +19,5 @@ mod foundings;
 mod functions;
 mod images;
 mod kill;
+mod settled;
 mod transactions;
