@@ -218,7 +218,7 @@ impl FoundingDriver {
         }
         self.ask_until = None;
         let others = self.seeds.iter().any(|seed| *seed != self.config.me.advertise);
-        if self.config.expect == 1 && others && !self.answered {
+        if self.config.expect == 1 && self.dials && others && !self.answered {
             tracing::warn!(target: "swarmer::founding", seeds = self.seeds.join(","),
                 "no seed answers; this node founds a cluster by itself, as --bootstrap-expect 1 says");
         }
@@ -444,6 +444,10 @@ impl FoundingDriver {
             CloseReason::Standing => {
                 tracing::info!(target: "swarmer::founding", seed = gone.seed,
                     remote = %gone.remote, "a cluster stands there");
+            }
+            // Anybody may come: it is logged as rarely as all refusals of strangers.
+            CloseReason::Refused(reason) if gone.seed.is_none() => {
+                self.transport.turned_away(reason.code(), gone.remote, "found", &reason);
             }
             CloseReason::Refused(_) | CloseReason::RefusedByPeer(_) => {
                 tracing::warn!(target: "swarmer::founding", %reason, seed = gone.seed,
