@@ -156,6 +156,13 @@ pub enum FeedError {
         /// Who is said to have signed.
         node: NodeId,
     },
+    /// A voter vouched for it, before something that it vouched for and that was taken already: it
+    /// was kept by somebody and is given again.
+    #[error("feed frame is an old one of node {node}, given again")]
+    Replayed {
+        /// Who signed it.
+        node: NodeId,
+    },
     /// A snapshot chunk without a beginning, out of order, or with a wrong digest.
     #[error("snapshot in the feed is broken: {0}")]
     Snapshot(String),
@@ -168,7 +175,7 @@ impl Coded for FeedError {
     fn code(&self) -> Code {
         match self {
             Self::Storage(_) => codes::STORAGE,
-            Self::Signature { .. } => codes::FEED_SIGNATURE,
+            Self::Signature { .. } | Self::Replayed { .. } => codes::FEED_SIGNATURE,
             _ => codes::BAD_FEED,
         }
     }

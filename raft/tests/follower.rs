@@ -114,6 +114,16 @@ async fn a_follower_equals_a_voter_restarts_writes_and_refuses_forgeries() {
             break frame;
         }
     };
+    // What the voter said of the cluster before its last start is refused, whoever kept it.
+    let old = signer(2);
+    let mut old = cluster.handle(2).feed(before, FeedSigner { boot: 0, ..old });
+    let old = tokio::time::timeout(SOON, old.next()).await.unwrap().unwrap();
+    let mut now = cluster.handle(2).feed(Some(ahead.position()), signer(2));
+    let heartbeat = tokio::time::timeout(SOON, now.next()).await.unwrap().unwrap();
+    follower.consume(heartbeat).await.unwrap();
+    let replayed = FeedError::Replayed { node: NodeId(2) };
+    assert_eq!(follower.consume(old).await, Err(replayed));
+    assert_eq!(follower.position(), before);
     let mut forged = frame.to_vec();
     let last = forged.len() - 1;
     forged[last] ^= 1;

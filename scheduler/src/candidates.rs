@@ -49,8 +49,8 @@ fn mix(mut x: u64) -> u64 {
 /// those of `own_regions` in that order, then those of other regions by the region's name; inside
 /// a region by [`score`]. When a node comes or goes, no two others change their order.
 ///
-/// Pass every eligible node, alive or not: who is dead right now is for the caller to skip, or
-/// the candidates would move with every flap.
+/// Pass every eligible node ([`candidate_misfit`](crate::candidate_misfit)), those dead for a
+/// moment too: they are for the caller to skip, or the candidates would move with every flap.
 pub fn candidates(
     function: &str,
     own_regions: &[String],

@@ -1,11 +1,11 @@
 //! Which node may hold which function.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use swarmer_model::nearest;
+use swarmer_model::{NodeId, nearest};
 
 use crate::{
-    input::{Desired, FunctionNeed, NodeFacts, NodeRef, Observed},
+    input::{Desired, FunctionKey, FunctionNeed, NodeFacts, NodeRef, Observed},
     output::{Decision, Verdict},
     planner::{State, plan},
     reason::Reason,
@@ -30,6 +30,60 @@ pub fn misfit(need: &FunctionNeed, node: &NodeFacts) -> Option<Reason> {
     })
 }
 
+/// Why the node is no candidate of the function; `None`: it is one. Who is dead for a moment stays
+/// one of `before`, or the candidates would move with every flap.
+pub fn candidate_misfit(
+    desired: &Desired,
+    observed: &Observed,
+    now_ms: u64,
+    (need, node): (&FunctionNeed, &NodeFacts),
+    before: &[NodeId],
+) -> Option<Reason> {
+    if let Some(reason) = misfit(need, node) {
+        return Some(reason);
+    }
+    let patience = desired.policy.dead_grace_ms;
+    let gone = |since: u64| now_ms.saturating_sub(since) >= patience || !before.contains(&node.id);
+    if node.dead_since_ms.is_some_and(gone) {
+        return Some(Reason::Dead);
+    }
+    if node.draining {
+        return Some(Reason::Draining);
+    }
+    let why = avoided(observed.nodes.iter(), &observed.failing, need, node)?;
+    Some(Reason::Failing { why: why.to_owned() })
+}
+
+/// What speaks against the node: known trouble with it, or with the function on it.
+pub(crate) fn known_trouble<'a>(
+    failing: &'a BTreeMap<FunctionKey, BTreeMap<NodeId, String>>,
+    need: &FunctionNeed,
+    node: &'a NodeFacts,
+) -> Option<&'a str> {
+    let here = failing.get(&need.key).and_then(|nodes| nodes.get(&node.id));
+    node.trouble.as_ref().or(here).map(String::as_str)
+}
+
+/// Why the function is kept away from the node: known trouble, where enough other nodes that may
+/// hold the function have none. Where they are too few, one that may recover is better than none.
+/// Looks at the input only, not at what a plan does: it is the same in every round.
+pub(crate) fn avoided<'a>(
+    nodes: impl Iterator<Item = &'a NodeFacts>,
+    failing: &'a BTreeMap<FunctionKey, BTreeMap<NodeId, String>>,
+    need: &FunctionNeed,
+    node: &'a NodeFacts,
+) -> Option<&'a str> {
+    let why = known_trouble(failing, need, node)?;
+    let sound = |other: &&NodeFacts| {
+        other.dead_since_ms.is_none()
+            && !other.draining
+            && misfit(need, other).is_none()
+            && known_trouble(failing, need, other).is_none()
+    };
+    let wanted = need.replicas.max(1) as usize;
+    (nodes.filter(sound).take(wanted).count() == wanted).then_some(why)
+}
+
 /// Why the node gets no further copy of the function; `None`: it fits.
 pub(crate) fn refuse(state: &State<'_>, need: &FunctionNeed, node: &NodeFacts) -> Option<Reason> {
     if let Some(reason) = misfit(need, node) {
@@ -43,6 +97,9 @@ pub(crate) fn refuse(state: &State<'_>, need: &FunctionNeed, node: &NodeFacts) -
     }
     if node.draining {
         return Some(Reason::Draining);
+    }
+    if let Some(why) = state.avoided(need, node) {
+        return Some(Reason::Failing { why: why.to_owned() });
     }
     let used = state.used(node.id);
     if used.functions >= node.capacity.functions {

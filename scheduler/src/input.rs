@@ -84,6 +84,9 @@ pub struct Observed {
     pub nodes: Vec<NodeFacts>,
     /// The committed placements with what is known of each copy.
     pub placements: BTreeMap<FunctionKey, Vec<CopyState>>,
+    /// Where a function was tried and did not come up by the node's fault, each with why.
+    #[serde(default)]
+    pub failing: BTreeMap<FunctionKey, BTreeMap<NodeId, String>>,
 }
 
 /// One admitted node.
@@ -106,6 +109,9 @@ pub struct NodeFacts {
     /// When it was seen to die, in milliseconds on the clock of `now`; `None`: it is alive.
     #[serde(default)]
     pub dead_since_ms: Option<u64>,
+    /// What is wrong with it as a whole: its disk, for example. Other nodes are better.
+    #[serde(default)]
+    pub trouble: Option<String>,
     /// What it can hold.
     pub capacity: Capacity,
 }

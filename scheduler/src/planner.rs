@@ -44,7 +44,8 @@ const MAX_ROUNDS: u32 = 64;
 ///    only while its replacement starts, or where no other copy of the function lives: it then
 ///    goes on with what was served before, and the conflict says why.
 /// 2. Nothing moves without need. Need is: a constraint broken, a node drained, dead for longer
-///    than the grace time, no member, or fuller than its capacity.
+///    than the grace time, no member, fuller than its capacity, or one where the function does not
+///    come up while enough others have no trouble.
 /// 3. Replacement first: a copy that serves goes when the one in its place is ready.
 /// 4. Copies of a function are spread over zones, then go to the least loaded node; ties are
 ///    broken by [`score`], so that functions alike do not gather on one node.
@@ -134,6 +135,7 @@ fn add_missing(state: &mut State<'_>, need: &FunctionNeed) -> bool {
         for node in state.nodes().filter(|node| refuse(state, need, node).is_none()) {
             fitting += 1;
             let rank = (
+                state.has_trouble(need, node),
                 zone_copies(state, &standing, need, node.id),
                 state.load_permille(node.id, Some(need)),
                 Reverse(score(&need.key, node.id)),
@@ -143,7 +145,7 @@ fn add_missing(state: &mut State<'_>, need: &FunctionNeed) -> bool {
                 best = Some((rank, node));
             }
         }
-        let Some(((zone_copies, load_permille, _, _), node)) = best else { return changed };
+        let Some(((_, zone_copies, load_permille, _, _), node)) = best else { return changed };
         let node = node.id;
         // Each trouble is answered by one addition; those answered by copies that are still
         // starting come first.

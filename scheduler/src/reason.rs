@@ -18,6 +18,11 @@ pub enum Trouble {
         /// The grace time, in milliseconds.
         grace_ms: u64,
     },
+    /// It does not come up there, and may elsewhere.
+    Failing {
+        /// What the node says.
+        why: String,
+    },
     /// Its node is to be emptied.
     Draining,
     /// Its node breaks a constraint of the function; the reason says which.
@@ -29,9 +34,11 @@ pub enum Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Dead { for_ms, grace_ms } => {
-                write!(f, "dead for {for_ms} ms, grace {grace_ms} ms")
+            // Without the time that passes: the text of what stays so stays the same.
+            Self::Dead { grace_ms, .. } => {
+                write!(f, "dead for longer than the grace of {grace_ms} ms")
             }
+            Self::Failing { why } => write!(f, "does not come up there: {why}"),
             Self::Draining => f.write_str("draining"),
             Self::Misplaced(reason) => write!(f, "{reason}"),
             Self::Overfull => f.write_str("over capacity"),
@@ -103,6 +110,11 @@ pub enum Reason {
         /// The value that the node has.
         has: Option<String>,
     },
+    /// Refused: it did not come up there, and others can have it.
+    Failing {
+        /// What the node says.
+        why: String,
+    },
     /// Refused: the node is being emptied.
     Draining,
     /// Refused: the node is dead.
@@ -156,6 +168,7 @@ impl fmt::Display for Reason {
                 write!(f, "label {key}={has}, needs {key}={needs}")
             }
             Self::Label { key, needs, has: None } => write!(f, "no label {key}={needs}"),
+            Self::Failing { why } => write!(f, "does not come up there: {why}"),
             Self::Draining => f.write_str("draining"),
             Self::Dead => f.write_str("dead"),
             Self::AlreadyHere => f.write_str("holds a copy already"),

@@ -20,8 +20,8 @@ pub const WRONG_SECRET: Code = Code::new(
 pub const OTHER_CLUSTER: Code = Code::new(
     "SW-FOUND-OTHER-CLUSTER",
     403,
-    "A node at a seed address is founding another cluster.",
-    "Check the seed list and the founding token of both nodes.",
+    "A node at a seed address belongs to another cluster, or is founding one.",
+    "Check --join and the token: to join that cluster, give a join token of it; to found another one, leave its members out of --join.",
 );
 /// The cluster stands already.
 pub const ALREADY_FOUNDED: Code = Code::new(

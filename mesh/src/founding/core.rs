@@ -49,6 +49,9 @@ pub struct Founding {
     found_told: bool,
     grant_told: Option<Vec<u8>>,
     join_instead: Option<String>,
+    /// It must not found: some seed is of another cluster.
+    given_up: bool,
+    seeds_asked: bool,
     /// When the one that was consented to was last linked.
     maker_seen: Option<Instant>,
     last_resend: Option<Instant>,
@@ -91,6 +94,8 @@ impl Founding {
             found_told: false,
             grant_told: None,
             join_instead: None,
+            given_up: false,
+            seeds_asked: false,
             maker_seen: None,
             last_resend: None,
             logged: Vec::new(),
@@ -127,6 +132,7 @@ impl Founding {
                     self.persist(&mut out);
                 }
             }
+            Input::SeedsAsked => self.seeds_asked = true,
             Input::Tick => {
                 let due = self.last_resend.is_none_or(|last| now >= last + RESEND_EVERY);
                 if due {
@@ -142,6 +148,12 @@ impl Founding {
     /// Whether this founder has made the cluster and must go on answering the others.
     pub fn is_maker(&self) -> bool {
         self.visible().decided.is_some()
+    }
+
+    /// Whether the peer of a link has said what there is to know before a consent, or the link is
+    /// gone.
+    pub fn answered(&self, link: LinkId) -> bool {
+        self.links.get(&link).is_none_or(|link| link.hello.is_some())
     }
 
     /// The state that others may learn of.
@@ -228,11 +240,15 @@ impl Founding {
 
     /// The one consent: to the lowest id, once all N have met.
     fn consent(&mut self, out: &mut Vec<Output>) {
-        if self.record.consent.is_some() || self.join_instead.is_some() {
+        if !self.is_free() {
             return;
         }
         let peers = self.peers();
         if peers.len() + 1 < self.config.expect {
+            return;
+        }
+        let alone = self.config.expect == 1;
+        if alone && (!self.seeds_asked || peers.values().any(|hello| hello.granted)) {
             return;
         }
         let me = &self.config.me;

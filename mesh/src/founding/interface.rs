@@ -1,8 +1,8 @@
 //! What the driver gives to the founding core, and what the core asks of it.
 
-use swarmer_model::NodeId;
+use swarmer_model::{ClusterId, Code, NodeId};
 
-use super::{Founder, FoundingRecord, FoundingToken, RefuseReason};
+use super::{Founder, FoundingRecord, FoundingToken, RefuseReason, codes};
 
 /// One stream to another founder; numbers are the driver's and are not used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,6 +26,9 @@ pub struct FoundingConfig {
     pub expect: usize,
     /// This node.
     pub me: Founder,
+    /// A random number of this run of the node, by which it knows itself again where a seed leads
+    /// back to it: a copied data directory has the same node id and key, never the same run.
+    pub run: [u8; 16],
 }
 
 /// What happened.
@@ -69,6 +72,10 @@ pub enum Input {
     GrantStored,
     /// Time passed; at least every [`RESEND_EVERY`](super::RESEND_EVERY).
     Tick,
+    /// Every seed was asked once whether a cluster stands there ([`Founding::answered`], or it
+    /// could not be dialled), or the time for that is over. One that founds alone does not begin
+    /// before it; the others have to meet each other anyway.
+    SeedsAsked,
 }
 
 /// What to do.
@@ -118,6 +125,23 @@ pub enum Output {
         /// A member's address.
         hint: String,
     },
+    /// This node must not found: end founding and tell the operator.
+    GiveUp {
+        /// On which link it was learnt.
+        link: LinkId,
+        /// Why.
+        reason: GiveUp,
+    },
+    /// Somebody showed the token of the standing cluster, or one of another cluster; it was told
+    /// so, and the operator of this side should read it too.
+    TurnedAway {
+        /// On which link.
+        link: LinkId,
+        /// Who it says it is.
+        node: NodeId,
+        /// Why.
+        reason: TurnedAway,
+    },
     /// Something the operator should read.
     Log {
         /// The text.
@@ -125,9 +149,66 @@ pub enum Output {
     },
 }
 
+/// Why a founder gives up before it has bound itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GiveUp {
+    /// A seed is a member of another cluster, which stands.
+    OtherCluster {
+        /// That cluster.
+        cluster: ClusterId,
+    },
+    /// It would found alone, and a seed does not take it for one of its own.
+    Alone {
+        /// What the seed, or this node, said.
+        reason: RefuseReason,
+    },
+}
+
+/// Why somebody with a founding token was turned away where a cluster stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// The token is of this cluster, and is spent.
+    Spent,
+    /// The token is of another cluster.
+    OtherCluster {
+        /// Which one.
+        cluster: ClusterId,
+    },
+}
+
+impl TurnedAway {
+    /// The stable code of the reason.
+    pub fn code(self) -> Code {
+        match self {
+            Self::Spent => codes::ALREADY_FOUNDED,
+            Self::OtherCluster { .. } => codes::OTHER_CLUSTER,
+        }
+    }
+}
+
+impl std::fmt::Display for TurnedAway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Spent => f.write_str(
+                "a founding token is spent once the cluster stands: give that node a join token \
+                 of `swarmer token create`",
+            ),
+            Self::OtherCluster { cluster } => write!(
+                f,
+                "its founding token is of another cluster, {cluster}: correct its --join, or give \
+                 it a join token of `swarmer token create`"
+            ),
+        }
+    }
+}
+
 /// Why a link was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
+    /// The link leads back to this very node.
+    Myself,
+    /// A member of a cluster that stands is at the other end.
+    Standing,
     /// This node refused the peer.
     Refused(RefuseReason),
     /// The peer says that it refuses this node.
@@ -137,6 +218,8 @@ pub enum CloseReason {
 impl std::fmt::Display for CloseReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Myself => f.write_str("the seed is this node itself"),
+            Self::Standing => f.write_str("a cluster stands at the other end"),
             Self::Refused(reason) => write!(f, "refused a founder: {reason}"),
             Self::RefusedByPeer(reason) => write!(f, "refused by the other founder: {reason}"),
         }

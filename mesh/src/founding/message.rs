@@ -3,14 +3,14 @@
 use serde::{Deserialize, Serialize};
 use swarmer_model::{ClusterId, Code, NodeId};
 
-use super::{Founder, Secret, Side, codes};
+use super::{Founder, Secret, Side, TurnedAway, codes};
 
 /// The largest message, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = MAX_GRANT_BYTES + 1024;
 /// The largest grant, in bytes: certificates and addresses of a handful of members.
 pub const MAX_GRANT_BYTES: usize = 64 * 1024;
 /// The version of the messages, their first byte.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Keeps this proof apart from any other use of the secret.
 const PURPOSE: &[u8] = b"swarmer-found/1 proof";
 
@@ -64,7 +64,7 @@ impl std::fmt::Display for RefuseReason {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Message {
     /// The first of each side.
-    Prove { cluster: ClusterId, node: NodeId, spki: Vec<u8>, mac: [u8; 32] },
+    Prove { cluster: ClusterId, node: NodeId, spki: Vec<u8>, run: [u8; 16], mac: [u8; 32] },
     /// Who I am and how far I am; sent after the peer's proof, and again every second.
     Hello(Hello),
     /// I have consented to you, durably. Also asks for the grant.
@@ -73,6 +73,9 @@ pub(super) enum Message {
     Grant { to: NodeId, grant: Vec<u8> },
     /// The cluster stands without you; join it with a token. `hint` is a member's address.
     AlreadyFounded { hint: String },
+    /// A member of a cluster that stands is here; `hint` is its address. Not authenticated: it
+    /// only keeps a founder from beginning.
+    Standing { cluster: ClusterId, hint: String },
     /// I do not talk to you. Not authenticated: it is logged, nothing else.
     Refuse(RefuseReason),
 }
@@ -104,44 +107,66 @@ impl Message {
     }
 }
 
+/// Who proves the secret, as it says.
+#[derive(Clone, Copy)]
+pub(super) struct Claim<'a> {
+    pub(super) cluster: ClusterId,
+    pub(super) node: NodeId,
+    pub(super) spki: &'a [u8],
+    pub(super) run: &'a [u8; 16],
+}
+
 /// Proves the secret on one connection: bound to the side, so that a proof cannot be sent back,
 /// to the TLS exporter (RFC 5705), so that it cannot be relayed, and to who proves.
 pub(super) fn prove(
     secret: &Secret,
-    cluster: ClusterId,
+    claim: &Claim<'_>,
     side: Side,
     exporter: &[u8; 32],
-    node: NodeId,
-    spki: &[u8],
 ) -> [u8; 32] {
-    secret.mac(&parts(&cluster.0.to_be_bytes(), side, exporter, &node.0.to_be_bytes(), spki))
+    let (cluster, node) = (claim.cluster.0.to_be_bytes(), claim.node.0.to_be_bytes());
+    secret.mac(&parts(&cluster, &node, claim, side, exporter))
 }
 
 /// Checks the proof of a peer on the given side.
 pub(super) fn check(
     secret: &Secret,
-    cluster: ClusterId,
+    claim: &Claim<'_>,
     side: Side,
     exporter: &[u8; 32],
-    node: NodeId,
-    spki: &[u8],
     mac: &[u8; 32],
 ) -> bool {
-    let cluster = cluster.0.to_be_bytes();
-    let node = node.0.to_be_bytes();
-    secret.verify(&parts(&cluster, side, exporter, &node, spki), mac)
+    let (cluster, node) = (claim.cluster.0.to_be_bytes(), claim.node.0.to_be_bytes());
+    secret.verify(&parts(&cluster, &node, claim, side, exporter), mac)
 }
 
 fn parts<'a>(
     cluster: &'a [u8],
+    node: &'a [u8],
+    claim: &Claim<'a>,
     side: Side,
     exporter: &'a [u8],
-    node: &'a [u8],
-    spki: &'a [u8],
-) -> [&'a [u8]; 6] {
+) -> [&'a [u8]; 7] {
     let side: &[u8] = match side {
         Side::Dialer => b"dialer",
         Side::Acceptor => b"acceptor",
     };
-    [PURPOSE, cluster, side, exporter, node, spki]
+    [PURPOSE, cluster, side, exporter, node, claim.run, claim.spki]
+}
+
+/// What a member without the founding secret makes of a founder's first message: who it says it
+/// is, why it is turned away, and the answer. `None` if the message says nothing.
+pub fn turn_away(
+    first: &[u8],
+    cluster: ClusterId,
+    address: String,
+) -> Option<(NodeId, TurnedAway, Vec<u8>)> {
+    let Message::Prove { cluster: claimed, node, .. } = Message::decode(first)? else {
+        return None;
+    };
+    let reason = match claimed == cluster {
+        true => TurnedAway::Spent,
+        false => TurnedAway::OtherCluster { cluster: claimed },
+    };
+    Some((node, reason, Message::Standing { cluster, hint: address }.encode()))
 }

@@ -10,6 +10,9 @@
 //! foundings would need 2 N founders: with fewer nodes that hold the token they cannot be. (With
 //! N = 1 two nodes are 2 N: a single founder is the operator's promise that there is one.)
 //!
+//! Nobody begins beside a cluster that stands: a founder gives up when a seed answers that it belongs
+//! to a cluster already, to this one or to another; one that founds alone asks all its seeds first.
+//!
 //! [`Founding`] is the whole protocol without I/O. The driver dials and accepts `swarmer-found/1`
 //! streams, frames the messages (each at most [`MAX_MESSAGE_BYTES`]), and writes the record.
 
@@ -26,8 +29,8 @@ mod tests;
 mod token;
 
 pub use self::core::{Founding, MAX_FOUNDERS, MAX_LINKS, RESEND_EVERY};
-pub use interface::{CloseReason, FoundingConfig, Input, LinkId, Output, Side};
-pub use message::{MAX_GRANT_BYTES, MAX_MESSAGE_BYTES, RefuseReason};
+pub use interface::{CloseReason, FoundingConfig, GiveUp, Input, LinkId, Output, Side, TurnedAway};
+pub use message::{MAX_GRANT_BYTES, MAX_MESSAGE_BYTES, RefuseReason, turn_away};
 pub use record::{FoundingRecord, RecordError};
 pub use stage::Stage;
 pub use token::{FoundingToken, JoinToken, Secret, TokenError};

@@ -82,14 +82,19 @@ impl World {
         if node.core.is_some() {
             return;
         }
-        let config =
-            FoundingConfig { token: self.token.clone(), expect: self.expect, me: node.me.clone() };
+        let config = FoundingConfig {
+            token: self.token.clone(),
+            expect: self.expect,
+            me: node.me.clone(),
+            run: self.rng.random(),
+        };
         let record =
             node.disk.as_ref().map(|bytes| FoundingRecord::decode(bytes).expect("own record"));
         let mut core = Founding::new(config, record).expect("own record");
         core.planted_bug = self.planted_bug;
         node.core = Some(core);
         self.input(at, Input::Tick);
+        self.input(at, Input::SeedsAsked);
     }
 
     /// Writes that were not reported done may or may not have reached the disk, in order.
@@ -186,7 +191,10 @@ impl World {
                     self.input(at, Input::GrantStored);
                 }
                 Output::JoinInstead { .. } => self.nodes[at].surplus = true,
-                Output::Log { .. } => {}
+                Output::GiveUp { reason, .. } => {
+                    self.violation = Some(format!("a founder gave up: {reason:?}"));
+                }
+                Output::TurnedAway { .. } | Output::Log { .. } => {}
             }
         }
     }

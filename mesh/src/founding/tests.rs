@@ -26,11 +26,18 @@ fn config(id: u64, secret: u8, cluster: u128) -> FoundingConfig {
         },
         expect: 2,
         me: founder(id, &format!("n{id}:7400")),
+        run: [id as u8; 16],
     }
 }
 
 fn start(config: FoundingConfig) -> Founding {
-    Founding::new(config, None).unwrap()
+    asked(Founding::new(config, None).unwrap())
+}
+
+/// Past the question whether a cluster stands at some seed.
+fn asked(mut founder: Founding) -> Founding {
+    founder.handle(Input::SeedsAsked, Instant::now());
+    founder
 }
 
 /// Links two founders, carries everything, writes every record, and returns what else came out.
@@ -168,4 +175,154 @@ fn garbage_closes_the_link_and_nothing_else() {
         assert!(refused(&outputs, RefuseReason::Protocol), "{outputs:?}");
     }
     assert!(matches!(a.stage(), Stage::Waiting { .. }));
+}
+
+/// Links a founder to itself, as a seed that is its own address does.
+fn talk_to_self(founder: &mut Founding, exporter: [u8; 32], now: Instant) -> Vec<Output> {
+    let (dialled, accepted) = (LinkId(1), LinkId(2));
+    let mut rest = Vec::new();
+    let mut todo: Vec<Input> = [(dialled, Side::Dialer), (accepted, Side::Acceptor)]
+        .map(|(link, side)| Input::Connected { link, side, exporter, peer_spki: vec![1] })
+        .into();
+    while !todo.is_empty() {
+        for output in founder.handle(todo.remove(0), now) {
+            match output {
+                Output::Send { link, bytes } => {
+                    let link = if link == dialled { accepted } else { dialled };
+                    todo.push(Input::Received { link, bytes });
+                }
+                other => rest.push(other),
+            }
+        }
+    }
+    rest
+}
+
+#[test]
+fn a_founder_knows_itself_again_and_a_copy_of_its_directory_does_not_pass_for_it() {
+    let now = Instant::now();
+    let mut own = start(config(1, 5, 1));
+    let outputs = talk_to_self(&mut own, [1; 32], now);
+    assert!(!outputs.is_empty());
+    for output in &outputs {
+        assert!(matches!(output, Output::Close { reason: CloseReason::Myself, .. }), "{output:?}");
+    }
+    assert!(own.answered(LinkId(1)) && own.answered(LinkId(2)));
+
+    // The same id and key, another run: two machines.
+    let mut copy = config(1, 5, 1);
+    copy.run = [99; 16];
+    let outputs = talk([&mut own, &mut start(copy)], 3, SAME, [1, 1], now);
+    for of_one in &outputs {
+        assert!(refused(of_one, RefuseReason::SameNode), "{outputs:?}");
+    }
+}
+
+fn alone(id: u64, secret: u8, cluster: u128) -> FoundingConfig {
+    FoundingConfig { expect: 1, ..config(id, secret, cluster) }
+}
+
+/// What a member answers that has no founding secret.
+fn turned_away(cluster: u128, by: u128, consented: bool) -> (Vec<Output>, TurnedAway) {
+    let now = Instant::now();
+    let mut late = start(FoundingConfig { expect: 3, ..config(9, 5, cluster) });
+    if consented {
+        let mut others = [
+            start(FoundingConfig { expect: 3, ..config(1, 5, cluster) }),
+            start(FoundingConfig { expect: 3, ..config(2, 5, cluster) }),
+        ];
+        for (at, other) in others.iter_mut().enumerate() {
+            talk([&mut late, other], at as u64 + 10, SAME, [9, at as u8 + 1], now);
+        }
+        assert!(matches!(late.stage(), Stage::AwaitingGrant { .. }), "{}", late.stage());
+    }
+    let link = LinkId(1);
+    let connected =
+        Input::Connected { link, side: Side::Dialer, exporter: [0; 32], peer_spki: vec![1] };
+    let outputs = late.handle(connected, now);
+    let [Output::Send { bytes, .. }] = &outputs[..] else { panic!("{outputs:?}") };
+    let (node, reason, answer) = turn_away(bytes, ClusterId(by), "m:7400".to_owned()).unwrap();
+    assert_eq!(node, NodeId(9));
+    assert!(turn_away(&answer, ClusterId(by), String::new()).is_none(), "not a first message");
+    (late.handle(Input::Received { link, bytes: answer }, now), reason)
+}
+
+#[test]
+fn a_member_without_the_secret_turns_founders_away_and_both_know_why() {
+    let (of_late, reason) = turned_away(1, 1, false);
+    assert_eq!(reason, TurnedAway::Spent);
+    assert!(of_late.contains(&Output::JoinInstead { hint: "m:7400".into() }), "{of_late:?}");
+
+    let (of_late, reason) = turned_away(1, 2, false);
+    assert_eq!(reason, TurnedAway::OtherCluster { cluster: ClusterId(1) });
+    let give_up = GiveUp::OtherCluster { cluster: ClusterId(2) };
+    assert!(of_late.contains(&Output::GiveUp { link: LinkId(1), reason: give_up }), "{of_late:?}");
+
+    // Bound by its consent it waits for its maker, whatever a stranger says.
+    for by in [1, 2] {
+        let (of_late, _) = turned_away(1, by, true);
+        let closed = Output::Close { link: LinkId(1), reason: CloseReason::Standing };
+        assert_eq!(of_late, [closed], "{by}");
+    }
+}
+
+#[test]
+fn one_that_founds_alone_asks_its_seeds_first_and_founds_beside_no_other_cluster() {
+    let now = Instant::now();
+    // Nobody answers: it founds, but only when the seeds were asked.
+    let mut lonely = Founding::new(alone(1, 5, 1), None).unwrap();
+    assert!(lonely.handle(Input::Tick, now).is_empty());
+    let outputs = lonely.handle(Input::SeedsAsked, now);
+    assert!(matches!(&outputs[..], [Output::Persist { .. }]), "{outputs:?}");
+
+    // The maker of a standing cluster, which still serves founders.
+    let standing = || {
+        let mut maker = Founding::new(alone(2, 5, 1), None).unwrap();
+        let mut todo = vec![Input::SeedsAsked];
+        while !todo.is_empty() {
+            for output in maker.handle(todo.remove(0), now) {
+                match output {
+                    Output::Persist { sequence, .. } => todo.push(Input::Persisted { sequence }),
+                    Output::Found { .. } => {
+                        todo.push(Input::Founded { grants: vec![(NodeId(2), vec![1])] });
+                    }
+                    Output::Granted { .. } => todo.push(Input::GrantStored),
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!(maker.stage(), Stage::Founded);
+        maker
+    };
+    for (new, code) in [
+        // Its own token again, a foreign one, one of its id with another secret.
+        (alone(1, 5, 1), Some(codes::ALREADY_FOUNDED)),
+        (alone(3, 5, 1), Some(codes::ALREADY_FOUNDED)),
+        (alone(3, 5, 7), Some(codes::OTHER_CLUSTER)),
+        (alone(3, 8, 1), None),
+    ] {
+        let id = u8::try_from(new.me.node.0).unwrap();
+        let mut maker = standing();
+        let mut new = Founding::new(new, None).unwrap();
+        let [of_new, of_maker] = talk([&mut new, &mut maker], 1, SAME, [id, 2], now);
+        assert!(new.answered(LinkId(1)));
+        let after = new.handle(Input::SeedsAsked, now);
+        assert!(after.is_empty(), "it founds all the same: {after:?}");
+        let told = of_maker.iter().find_map(|output| match output {
+            Output::TurnedAway { reason, .. } => Some(reason.code()),
+            _ => None,
+        });
+        assert_eq!(told, code, "{of_maker:?}");
+        let ended = of_new.iter().any(|output| match output {
+            Output::JoinInstead { .. } => code == Some(codes::ALREADY_FOUNDED),
+            Output::GiveUp { reason: GiveUp::OtherCluster { cluster }, .. } => {
+                *cluster == ClusterId(1) && code == Some(codes::OTHER_CLUSTER)
+            }
+            Output::GiveUp { reason: GiveUp::Alone { reason }, .. } => {
+                *reason == RefuseReason::WrongSecret && code.is_none()
+            }
+            _ => false,
+        });
+        assert!(ended, "{of_new:?}");
+    }
 }

@@ -44,7 +44,8 @@ pub struct Identity {
     pub key: NodeKey,
     /// Its place in a cluster, once it has one.
     pub membership: Option<Membership>,
-    /// Whether `swarmer-found/1` is served: from the start of founding until every founder is in.
+    /// Whether `swarmer-found/1` is served: by founders, and by members for those that come late or
+    /// with a token that is of no use here, who are told so.
     pub serve_found: bool,
     /// Whether `swarmer-join/1` is served. Needs a membership.
     pub serve_join: bool,
@@ -61,15 +62,9 @@ impl Identity {
         Self { node, key, membership: None, serve_found: false, serve_join: false }
     }
 
-    /// A member: control, data and join are served.
+    /// A member: everything is served.
     pub fn member(node: NodeId, key: NodeKey, membership: Membership) -> Self {
-        Self { node, key, membership: Some(membership), serve_found: false, serve_join: true }
-    }
-
-    /// The same, serving `swarmer-found/1` or not.
-    pub fn with_found(mut self, serve: bool) -> Self {
-        self.serve_found = serve;
-        self
+        Self { node, key, membership: Some(membership), serve_found: true, serve_join: true }
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use quinn::{RecvStream, SendStream};
-use swarmer_model::NodeId;
+use swarmer_model::{Code, NodeId};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -281,6 +281,19 @@ impl Handle {
     /// The connections that stand.
     pub fn connections(&self) -> Vec<ConnectionInfo> {
         self.shared.registry.infos()
+    }
+
+    /// Counts and logs that a stranger was turned away, as rarely as all refusals are logged: the
+    /// reason says who, why and what to do.
+    pub fn turned_away(
+        &self,
+        code: Code,
+        peer: SocketAddr,
+        protocol: &str,
+        reason: &dyn fmt::Display,
+    ) {
+        count(&self.shared.counters.refused);
+        self.shared.refusals.refused(RefusedBy::Us, code, peer, protocol, reason);
     }
 
     /// Counts for metrics.

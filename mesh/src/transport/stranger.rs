@@ -87,8 +87,14 @@ pub(crate) async fn serve(acceptor: &Acceptor, connection: Connection, pass: Pas
     let exporter = exporter(&connection);
     let remote = connection.remote_address();
     let talk = async {
-        let Ok((send, recv)) = connection.accept_bi().await else {
-            return;
+        let (send, recv) = match connection.accept_bi().await {
+            Ok(streams) => streams,
+            Err(error) => {
+                if let Loss::Refused { by, code, reason } = loss(&error) {
+                    shared.refusals.refused(by, code, remote, protocol, &reason);
+                }
+                return;
+            }
         };
         let joins = acceptor.joins.clone();
         // On the runtime of handlers; it ends with its time or with the transport.

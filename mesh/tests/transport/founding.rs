@@ -46,7 +46,7 @@ async fn a_joiner_finds_the_pinned_cluster_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn founders_share_an_exporter_and_stop_serving_when_told() {
+async fn founders_share_an_exporter_and_a_member_still_answers_them() {
     let clock = clock();
     let founder = |id| {
         let key = NodeKey::generate().unwrap();
@@ -63,12 +63,12 @@ async fn founders_share_an_exporter_and_stop_serving_when_told() {
 
     let error = a.handle.dial_join(b.addr, authority(1, &clock).fingerprint(), soon()).await;
     assert_eq!(error.unwrap_err().code(), codes::NOT_SERVED);
-    // The cluster stands: b becomes a member and founding is over.
+    // The cluster stands: b becomes a member, which tells late founders so.
     let authority = authority(1, &clock);
     let place = membership(&authority, b.id, &b.key, &clock);
     b.handle.set_identity(Identity::member(b.id, b.key.clone(), place)).unwrap();
-    let error = a.handle.dial_found(b.addr, soon()).await.unwrap_err();
-    assert_eq!(error.code(), codes::NOT_SERVED, "{error}");
+    let late = a.handle.dial_found(b.addr, soon()).await.unwrap();
+    assert_eq!(late.spki, b.key.spki(), "a member shows a founder its key and nothing else");
     let joined = a.handle.dial_join(b.addr, authority.fingerprint(), soon()).await;
     assert_eq!(joined.unwrap().node, b.id);
 }
@@ -79,7 +79,7 @@ async fn a_founder_may_not_speak_as_a_member_while_founding_is_served() {
     let authority = authority(1, &clock);
     let key = NodeKey::generate().unwrap();
     let place = membership(&authority, NodeId(1), &key, &clock);
-    let open = Identity::member(NodeId(1), key, place).with_found(true);
+    let open = Identity::member(NodeId(1), key, place);
     let node = start_with(open, &clock, |_| {});
     // A member of a forged authority: its certificate names a node, so it is no founder's.
     let forged = self::authority(1, &clock);

@@ -79,6 +79,20 @@ impl PeerBook {
         self.inner.first.read().get(&node).map(|peer| peer.spki.clone())
     }
 
+    /// Whether a member has this public key.
+    pub(crate) fn knows(&self, spki: &[u8]) -> bool {
+        if let Some(desired) = self.inner.desired.get()
+            && desired
+                .current()
+                .nodes
+                .values()
+                .any(|node| node.spec.spki().as_deref() == Some(spki))
+        {
+            return true;
+        }
+        self.inner.first.read().values().any(|peer| peer.spki == spki)
+    }
+
     /// The member that is reached under an address.
     pub(crate) fn at(&self, address: SocketAddr) -> Option<NodeId> {
         if let Some(members) = self.inner.members.get() {

@@ -240,7 +240,7 @@ impl Replicator {
             }
             Ask::Push { digest, bytes } => {
                 self.note_origin(digest, peer);
-                if self.store.has(&digest).await {
+                if self.store.hold(&digest).await {
                     return Ok(link.write(&Reply::Held).await?);
                 }
                 let incoming = self.store.begin(digest, Some(bytes)).await?;

@@ -13,8 +13,8 @@ use quinn::{RecvStream, SendStream};
 use serde::{Deserialize, Serialize};
 use swarmer_mesh::{
     founding::{
-        Founder, Founding, FoundingConfig, FoundingRecord, Input, LinkId, MAX_MESSAGE_BYTES,
-        Output, RESEND_EVERY, Side,
+        CloseReason, Founder, Founding, FoundingConfig, FoundingRecord, GiveUp, Input, LinkId,
+        MAX_MESSAGE_BYTES, Output, RESEND_EVERY, Side, codes as founding_codes,
     },
     identity::{Authority, CERTIFICATE_VALIDITY},
     stream::{read_frame, write_frame},
@@ -38,6 +38,10 @@ use crate::{
 const TICK: Duration = Duration::from_millis(200);
 /// How long one dial may take.
 const DIAL_DEADLINE: Duration = Duration::from_secs(3);
+/// How long one that founds alone waits for its seeds to answer: longer than a dial.
+const ASK_DEADLINE: Duration = Duration::from_secs(5);
+/// When a seed that turned out to be this node itself is dialled again: its name may move.
+const SELF_AGAIN: Duration = Duration::from_secs(60);
 /// Messages that wait on one link; more means a peer that does not read: it is cut.
 const LINK_QUEUE: usize = 64;
 /// Events that wait for the driver.
@@ -63,6 +67,7 @@ enum Event {
 struct Link {
     queue: mpsc::Sender<Bytes>,
     seed: Option<String>,
+    remote: SocketAddr,
     _over: Option<tokio::sync::oneshot::Sender<()>>,
 }
 
@@ -89,6 +94,12 @@ pub(crate) struct FoundingDriver {
     links: HashMap<LinkId, Link>,
     dialling: HashSet<String>,
     retry: HashMap<String, Instant>,
+    /// Seeds that were dialled once, and what came of it is known.
+    asked: HashSet<String>,
+    /// Whether some seed answered at all.
+    answered: bool,
+    /// Until when the seeds may answer; none once the core was told that they were asked.
+    ask_until: Option<Instant>,
     next_link: u64,
     told: String,
     granted: Option<Grant>,
@@ -129,6 +140,9 @@ impl FoundingDriver {
             links: HashMap::new(),
             dialling: HashSet::new(),
             retry: HashMap::new(),
+            asked: HashSet::new(),
+            answered: false,
+            ask_until: Some(Instant::now() + ASK_DEADLINE),
             next_link: 0,
             told: String::new(),
             granted: None,
@@ -184,6 +198,31 @@ impl FoundingDriver {
             Some(link) = self.accepted.recv() => self.accept(link),
             Some(event) = self.events.recv() => self.on_event(event),
         }
+        self.ask_seeds();
+    }
+
+    /// Tells the core, once, when all seeds were asked.
+    fn ask_seeds(&mut self) {
+        let Some(until) = self.ask_until else { return };
+        for link in &self.links {
+            if let (id, Link { seed: Some(seed), .. }) = link
+                && self.core.answered(*id)
+            {
+                self.answered = true;
+                self.asked.insert(seed.clone());
+            }
+        }
+        let known = |seed: &String| *seed == self.config.me.advertise || self.asked.contains(seed);
+        if !self.seeds.iter().all(known) && Instant::now() < until {
+            return;
+        }
+        self.ask_until = None;
+        let others = self.seeds.iter().any(|seed| *seed != self.config.me.advertise);
+        if self.config.expect == 1 && self.dials && others && !self.answered {
+            tracing::warn!(target: "swarmer::founding", seeds = self.seeds.join(","),
+                "no seed answers; this node founds a cluster by itself, as --bootstrap-expect 1 says");
+        }
+        self.input(Input::SeedsAsked);
     }
 
     fn on_event(&mut self, event: Event) {
@@ -193,7 +232,13 @@ impl FoundingDriver {
                 match outcome {
                     Ok(stream) => {
                         let stream = *stream;
-                        let link = self.add_link(stream.send, stream.recv, Some(seed), None);
+                        let link = self.add_link(
+                            stream.send,
+                            stream.recv,
+                            stream.remote,
+                            Some(seed),
+                            None,
+                        );
                         self.input(Input::Connected {
                             link,
                             side: Side::Dialer,
@@ -203,6 +248,7 @@ impl FoundingDriver {
                     }
                     Err(why) => {
                         tracing::debug!(target: "swarmer::founding", seed, why, "no link");
+                        self.asked.insert(seed.clone());
                         self.retry.insert(seed, Instant::now() + TICK * 2);
                     }
                 }
@@ -210,6 +256,7 @@ impl FoundingDriver {
             Event::Message { link, bytes } => self.input(Input::Received { link, bytes }),
             Event::Gone { link } => {
                 if let Some(seed) = self.links.remove(&link).and_then(|link| link.seed) {
+                    self.asked.insert(seed.clone());
                     self.retry.insert(seed, Instant::now() + TICK * 5);
                 }
                 self.input(Input::Disconnected { link });
@@ -219,7 +266,8 @@ impl FoundingDriver {
 
     fn accept(&mut self, accepted: AcceptedLink) {
         tracing::debug!(target: "swarmer::founding", remote = %accepted.remote, "a founder dialled");
-        let link = self.add_link(accepted.send, accepted.recv, None, Some(accepted.over));
+        let link =
+            self.add_link(accepted.send, accepted.recv, accepted.remote, None, Some(accepted.over));
         self.input(Input::Connected {
             link,
             side: Side::Acceptor,
@@ -232,6 +280,7 @@ impl FoundingDriver {
         &mut self,
         mut send: SendStream,
         mut recv: RecvStream,
+        remote: SocketAddr,
         seed: Option<String>,
         over: Option<tokio::sync::oneshot::Sender<()>>,
     ) -> LinkId {
@@ -257,7 +306,7 @@ impl FoundingDriver {
             }
             let _ = events.send(Event::Gone { link }).await;
         });
-        self.links.insert(link, Link { queue, seed, _over: over });
+        self.links.insert(link, Link { queue, seed, remote, _over: over });
         link
     }
 
@@ -325,11 +374,7 @@ impl FoundingDriver {
             }
             Output::Close { link, reason } => {
                 if let Some(gone) = self.links.remove(&link) {
-                    tracing::warn!(target: "swarmer::founding", %reason, seed = gone.seed,
-                        "a founding link is closed");
-                    if let Some(seed) = gone.seed {
-                        self.retry.insert(seed, Instant::now() + Duration::from_secs(2));
-                    }
+                    self.closed(gone, reason);
                 }
             }
             Output::Dial { address } => {
@@ -351,15 +396,69 @@ impl FoundingDriver {
                 return Ok(Some(Input::GrantStored));
             }
             Output::JoinInstead { hint } => {
+                let cluster = self.config.token.cluster;
                 let why = format!(
-                    "the cluster stands already, without this node (a member is at {hint}); \
-                     use a join token of `swarmer token create`"
+                    "the cluster of this founding token, {cluster}, stands already, without this \
+                     node (a member is at {hint}); the token is spent"
                 );
-                return Err(Problem::new(codes::TOKEN, why));
+                return Err(Problem::new(founding_codes::ALREADY_FOUNDED, why));
+            }
+            Output::GiveUp { reason, .. } => {
+                let token = self.config.token.cluster;
+                return Err(match reason {
+                    GiveUp::OtherCluster { cluster } => {
+                        let why = format!(
+                            "a seed (--join) is a member of cluster {cluster}, and the founding \
+                             token is for another one, {token}: no cluster is founded beside one \
+                             that the node was told to join"
+                        );
+                        Problem::new(founding_codes::OTHER_CLUSTER, why)
+                    }
+                    GiveUp::Alone { reason } => {
+                        let why = format!(
+                            "{reason}; with --bootstrap-expect 1 no cluster is founded beside a \
+                             seed (--join) that founds, or founded, with others"
+                        );
+                        Problem::new(reason.code(), why)
+                    }
+                });
+            }
+            Output::TurnedAway { link, node, reason } => {
+                if let Some(link) = self.links.get(&link) {
+                    let why = format!("node {node}: {reason}");
+                    self.transport.turned_away(reason.code(), link.remote, "found", &why);
+                }
             }
             Output::Log { text } => tracing::warn!(target: "swarmer::founding", "{text}"),
         }
         Ok(None)
+    }
+
+    fn closed(&mut self, gone: Link, reason: CloseReason) {
+        let mut pause = Duration::from_secs(2);
+        match reason {
+            CloseReason::Myself => {
+                pause = SELF_AGAIN;
+                tracing::debug!(target: "swarmer::founding", seed = gone.seed, "a seed is this node");
+            }
+            CloseReason::Standing => {
+                tracing::info!(target: "swarmer::founding", seed = gone.seed,
+                    remote = %gone.remote, "a cluster stands there");
+            }
+            // Anybody may come: it is logged as rarely as all refusals of strangers.
+            CloseReason::Refused(reason) if gone.seed.is_none() => {
+                self.transport.turned_away(reason.code(), gone.remote, "found", &reason);
+            }
+            CloseReason::Refused(_) | CloseReason::RefusedByPeer(_) => {
+                tracing::warn!(target: "swarmer::founding", %reason, seed = gone.seed,
+                    remote = %gone.remote, "a founding link is closed");
+            }
+        }
+        if let Some(seed) = gone.seed {
+            self.answered |= reason != CloseReason::Myself;
+            self.asked.insert(seed.clone());
+            self.retry.insert(seed, Instant::now() + pause);
+        }
     }
 
     /// Makes authority and keys, once: after a crash the same ones are handed out again.
@@ -446,5 +545,5 @@ pub(crate) fn config_of(
     expect: u32,
     me: Founder,
 ) -> FoundingConfig {
-    FoundingConfig { token, expect: expect as usize, me }
+    FoundingConfig { token, expect: expect as usize, me, run: rand::random() }
 }

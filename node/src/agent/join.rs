@@ -37,6 +37,8 @@ const ATTEMPT_DEADLINE: Duration = Duration::from_secs(10);
 /// Pauses between rounds over all seeds.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// The longest name of a node that asks to join, in the log.
+const MAX_NAME_CHARS: usize = 63;
 /// How often a lost race for a token is tried again.
 const MAX_RACES: usize = 5;
 
@@ -190,12 +192,11 @@ async fn ask(
 /// Decides about a node that wants to join; on a node without the authority, by asking a voter.
 pub(crate) async fn admit(
     context: &Arc<Context>,
-    request: JoinRequest,
+    request: &JoinRequest,
     may_forward: bool,
 ) -> JoinReply {
-    let (node, name) = (request.node, request.name.clone());
     let outcome = match (&context.authority, may_forward) {
-        (Some(_), _) => admit_here(context, &request).await,
+        (Some(_), _) => admit_here(context, request).await,
         (None, true) => return forward(context, request).await,
         (None, false) => {
             Err(Problem::new(codes::JOIN_REFUSED, "this node is no voter").retry_after(1))
@@ -203,21 +204,35 @@ pub(crate) async fn admit(
     };
     match outcome {
         Ok(grant) => {
-            tracing::info!(target: "swarmer::join", %node, name, "a node was admitted");
+            tracing::info!(target: "swarmer::join", node = %request.node, name = request.name,
+                "a node was admitted");
             JoinReply::Granted(Box::new(grant))
         }
         Err(problem) => {
-            tracing::warn!(target: "swarmer::join", %node, name, code = problem.code.name,
-                detail = %problem.detail, "a node was not admitted");
             let retry = problem.code.status >= 500;
             JoinReply::Refused { code: problem.code.name.to_owned(), detail: problem.detail, retry }
         }
     }
 }
 
-async fn forward(context: &Arc<Context>, request: JoinRequest) -> JoinReply {
+/// Logs, for the operator of this side, that a node was not admitted: who, why, what to do.
+pub(crate) fn log_refusal(
+    context: &Context,
+    remote: SocketAddr,
+    request: &JoinRequest,
+    reply: &JoinReply,
+) {
+    let JoinReply::Refused { code, detail, .. } = reply else { return };
+    let code = known_code(code);
+    // A stranger's text is quoted, and no longer than a name may be.
+    let name: String = request.name.chars().take(MAX_NAME_CHARS).collect();
+    let why = format!("name={name:?} (node {}): {detail}. {}", request.node, code.remedy);
+    context.transport.turned_away(code, remote, "join", &why);
+}
+
+async fn forward(context: &Arc<Context>, request: &JoinRequest) -> JoinReply {
     let status = context.control.status();
-    let body = match serde_json::to_vec(&request) {
+    let body = match serde_json::to_vec(request) {
         Ok(body) => Bytes::from(body),
         Err(error) => return refused(error.to_string(), false),
     };
@@ -258,7 +273,7 @@ async fn admit_here(context: &Context, request: &JoinRequest) -> Outcome<Grant> 
             return Ok(grant);
         }
     }
-    Err(Problem::new(codes::NO_UPSTREAM, "too many nodes join at once; try again").retry_after(1))
+    Err(Problem::new(codes::BUSY, "too many nodes join at once; try again").retry_after(1))
 }
 
 /// A node does not say by itself where it stands: the token does. It may repeat it.

@@ -28,6 +28,7 @@ use crate::{
         Context, Control, Images, Replicator,
         admission::PeerBook,
         authority::NodeAuthority,
+        collect,
         data_dir::{DataDir, write_bytes},
         identity::{Grant, identity_problem},
         io_runtime::IoRuntime,
@@ -118,7 +119,7 @@ impl Agent {
         let slots = Arc::new(Slots::default());
         let shutdown = CancellationToken::new();
         let streams = Arc::new(Streams { slots: Arc::clone(&slots), book: book.clone() });
-        let strangers = Arc::new(Strangers { slots: Arc::clone(&slots) });
+        let strangers = Arc::new(Strangers { slots: Arc::clone(&slots), book: book.clone() });
         let transport_over = io.spawn(transport.run(streams, strangers, shutdown.clone()));
         let api = Arc::new(OnceContext::default());
         // Off loopback the API shows the node's certificate, which only a member has.
@@ -255,6 +256,7 @@ impl Agent {
         if matches!(control, Control::Voter(_)) {
             tokio::spawn(placement::run(Arc::clone(&context), self.shutdown.clone()));
         }
+        tokio::spawn(collect::run(Arc::clone(&context), self.shutdown.clone()));
         tokio::spawn(members::run(Arc::clone(&context), self.book.clone(), self.shutdown.clone()));
         let taking = self.shutdown.child_token();
         let listener = self.http.take().ok_or_else(|| internal("the ingress serves already"))?;

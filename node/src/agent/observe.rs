@@ -5,16 +5,19 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use swarmer_mesh::stream::StreamKind;
-use swarmer_model::NodeId;
+use swarmer_model::{NodeId, Revision};
 use tokio::time::Instant;
 
 use crate::{
-    agent::{Context, HealthReport},
+    agent::{Context, Failure, HealthReport},
     functions::{LogPage, LogPosition},
 };
 
 /// How long one node may take; those that take longer are left out of the answer.
 const DEADLINE: Duration = Duration::from_secs(2);
+/// How long a node waits for its copy of the state to get where it is asked for: less than the
+/// above, so that one that is late says so.
+const CATCH_UP: Duration = Duration::from_millis(1500);
 /// The most lines that one node gives in one answer.
 const MAX_LINES: usize = 2_000;
 
@@ -46,9 +49,21 @@ pub(crate) struct FunctionReport {
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Question {
-    Logs { function: String, from: Option<LogPosition>, tail: usize },
-    Report { function: String },
+    Logs {
+        function: String,
+        from: Option<LogPosition>,
+        tail: usize,
+    },
+    Report {
+        function: String,
+    },
     Health,
+    /// Which functions could not be made ready there, by the node's own fault?
+    Failures,
+    /// Has its ingress seen so much?
+    Seen {
+        revision: Revision,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,6 +71,8 @@ enum Answer {
     Logs(LogPage),
     Report(Vec<FunctionReport>),
     Health(Box<HealthReport>),
+    Failures(Vec<Failure>),
+    Seen(bool),
 }
 
 impl Context {
@@ -97,6 +114,26 @@ impl Context {
         }
     }
 
+    /// Which functions could not be made ready on a node by its own fault.
+    pub(crate) async fn ask_failures(&self, node: NodeId) -> Vec<Failure> {
+        match self.ask(node, Question::Failures).await {
+            Some(Answer::Failures(failures)) => failures,
+            _ => Vec::new(),
+        }
+    }
+
+    /// The living members that have not seen the revision, after some time to get there.
+    pub(crate) async fn behind(&self, revision: Revision) -> Vec<NodeId> {
+        let asked = self.living().into_iter().map(|node| async move {
+            let seen = self.ask(node, Question::Seen { revision }).await;
+            (!matches!(seen, Some(Answer::Seen(true)))).then_some(node)
+        });
+        let behind = futures::future::join_all(asked).await;
+        // Who died while it was asked answers nobody.
+        let living = self.living();
+        behind.into_iter().flatten().filter(|node| living.contains(node)).collect()
+    }
+
     fn living(&self) -> Vec<NodeId> {
         let members = self.gossip.members();
         members.iter().filter(|member| member.state.is_active()).map(|m| m.node).collect()
@@ -115,6 +152,12 @@ impl Context {
     async fn answer(&self, question: Question) -> Answer {
         match question {
             Question::Health => Answer::Health(Box::new(self.health().await)),
+            Question::Failures => Answer::Failures(self.functions.failures()),
+            Question::Seen { revision } => {
+                let seen = self.desired.wait_until(|state| state.revision >= revision);
+                let seen = tokio::time::timeout(CATCH_UP, seen).await;
+                Answer::Seen(matches!(seen, Ok(Some(_))))
+            }
             Question::Logs { function, from, tail } => {
                 Answer::Logs(self.logs.read(&function, from, tail.min(MAX_LINES)))
             }

@@ -1,7 +1,7 @@
 //! On the leader: asks the planner where functions belong and commits what it says.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,12 +10,16 @@ use swarmer_model::{Coded as _, Key, NodeId, Placement, PlacementReason};
 use swarmer_raft::{Expect, Role, Txn};
 use swarmer_scheduler::{
     CANDIDATES, CandidateNode, Capacity, CopyState, Desired as Wishes, FunctionNeed, NodeFacts,
-    Observed, Plan, Policy, Spread, candidates, misfit, plan,
+    Observed, Plan, Policy, Spread, candidate_misfit, candidates, plan,
 };
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    agent::{Context, TxnExt as _},
+    agent::{
+        Context, TxnExt as _,
+        troubles::{MAX_ASKED, Troubles},
+    },
     codes,
     desired::{Desired, FunctionEntry, serving},
     problem::{Outcome, Problem},
@@ -42,13 +46,24 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     let mut status = context.control.subscribe_status();
     let start = Instant::now();
     let mut dead: BTreeMap<NodeId, u64> = BTreeMap::new();
+    let mut troubles = Troubles::default();
+    let (tell, mut told) = mpsc::channel(MAX_ASKED);
+    let now_ms = move || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     loop {
         if status.borrow_and_update().role == Role::Leader {
             states.mark_unchanged();
             catalog.mark_unchanged();
-            let now_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let now_ms = now_ms();
             note_dead(&context, &mut dead, now_ms);
-            if let Err(problem) = place(&context, &dead, now_ms).await
+            for node in troubles.due(unready(&context), now_ms) {
+                let (context, tell) = (Arc::clone(&context), tell.clone());
+                tokio::spawn(async move {
+                    let failures = context.ask_failures(node).await;
+                    // Nobody waits for it when the node stops.
+                    let _ = tell.send((node, failures)).await;
+                });
+            }
+            if let Err(problem) = place(&context, &dead, &mut troubles, now_ms).await
                 && problem.code != codes::CONFLICT
             {
                 tracing::warn!(target: "swarmer::placement", code = problem.code.name,
@@ -56,15 +71,35 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
             }
         } else {
             dead.clear();
+            troubles.clear();
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
             changed = states.changed() => if changed.is_err() { return },
             changed = status.changed() => if changed.is_err() { return },
             changed = catalog.changed() => if changed.is_err() { return },
+            Some((node, failures)) = told.recv() => troubles.told(node, failures, now_ms()),
             () = tokio::time::sleep(TICK) => {}
         }
     }
+}
+
+/// The living nodes where something is placed that they have not ready.
+fn unready(context: &Context) -> BTreeSet<NodeId> {
+    let desired = context.desired.current();
+    let index = context.catalog.current();
+    let members = context.gossip.members();
+    let mut unready = BTreeSet::new();
+    for entry in desired.functions.values() {
+        let coming = entry.coming();
+        for version in entry.weights.iter().map(|(version, _)| *version).chain(coming) {
+            let ready = index.ready(&entry.id, version);
+            let missing = entry.placement.nodes.iter().copied();
+            unready.extend(missing.filter(|node| ready.iter().all(|at| at.node != *node)));
+        }
+    }
+    unready.retain(|node| members.iter().any(|m| m.node == *node && m.state.is_active()));
+    unready
 }
 
 /// Keeps since when each admitted node is dead, on this leader's clock: a new leader gives the
@@ -81,18 +116,25 @@ fn note_dead(context: &Context, dead: &mut BTreeMap<NodeId, u64>, now_ms: u64) {
     }
 }
 
-async fn place(context: &Context, dead: &BTreeMap<NodeId, u64>, now_ms: u64) -> Outcome<()> {
+async fn place(
+    context: &Context,
+    dead: &BTreeMap<NodeId, u64>,
+    troubles: &mut Troubles,
+    now_ms: u64,
+) -> Outcome<()> {
     let desired = context.desired.current();
     let wishes = wishes(&desired);
     let index = context.catalog.current();
-    let observed = observed(&desired, dead, |function, version, node| {
+    let mut observed = observed(&desired, dead, |function, version, node| {
         index.ready(function, version).iter().any(|endpoint| endpoint.node == node)
     });
+    troubles.tell(&mut observed, now_ms);
     let plan = plan(&wishes, &observed, now_ms);
     let mut changes = Vec::new();
     for need in &wishes.functions {
         let Some(entry) = desired.functions.get(need.key.as_str()) else { continue };
-        let next = next_placement(entry, need, &observed, &plan, |version, node| {
+        let candidates = candidates_of(&wishes, need, &observed, now_ms, entry);
+        let next = next_placement(entry, need, candidates, &plan, |version, node| {
             index.ready(&need.key, version).iter().any(|endpoint| endpoint.node == node)
         });
         if differs(&entry.placement, &next) {
@@ -105,13 +147,14 @@ async fn place(context: &Context, dead: &BTreeMap<NodeId, u64>, now_ms: u64) -> 
     Ok(())
 }
 
-/// Whether it must be committed. Reasons alone are no cause: they carry times that pass.
+/// Whether it must be committed. Reasons alone are no cause: they carry times that pass, which the
+/// text of a conflict does not.
 fn differs(now: &Placement, next: &Placement) -> bool {
     now.revision != next.revision
         || now.nodes != next.nodes
         || now.candidates != next.candidates
         || now.traffic != next.traffic
-        || now.conflict.is_some() != next.conflict.is_some()
+        || now.conflict != next.conflict
 }
 
 async fn commit(context: &Context, batch: &[(Arc<FunctionEntry>, Placement)]) -> Outcome<()> {
@@ -161,6 +204,7 @@ fn observed(
         labels: node.spec.labels.clone(),
         draining: node.spec.draining,
         dead_since_ms: dead.get(id).copied(),
+        trouble: None,
         capacity: Capacity { functions: NODE_FUNCTIONS, memory_bytes: u64::MAX },
     });
     let placements = desired.functions.values().map(|entry| {
@@ -172,23 +216,36 @@ fn observed(
             .map(|node| CopyState { node: *node, ready: ready(&entry.id, serving, *node) });
         (entry.id.to_string(), copies.collect())
     });
-    Observed { nodes: nodes.collect(), placements: placements.collect() }
+    let placements = placements.collect();
+    Observed { nodes: nodes.collect(), placements, failing: BTreeMap::new() }
+}
+
+/// Who starts the function where it runs nowhere.
+fn candidates_of(
+    wishes: &Wishes,
+    need: &FunctionNeed,
+    observed: &Observed,
+    now_ms: u64,
+    entry: &FunctionEntry,
+) -> Vec<NodeId> {
+    let before = &entry.placement.candidates;
+    let fits = |node: &&NodeFacts| {
+        candidate_misfit(wishes, observed, now_ms, (need, *node), before).is_none()
+    };
+    let eligible = observed.nodes.iter().filter(fits);
+    let eligible: Vec<CandidateNode> =
+        eligible.map(|node| CandidateNode { id: node.id, region: node.region.clone() }).collect();
+    candidates(&need.key, &need.regions, &eligible, CANDIDATES)
 }
 
 /// The placement that follows from the plan. `ready` tells whether a version answers on a node.
 fn next_placement(
     entry: &FunctionEntry,
     need: &FunctionNeed,
-    observed: &Observed,
+    candidates: Vec<NodeId>,
     plan: &Plan,
     ready: impl Fn(u32, NodeId) -> bool,
 ) -> Placement {
-    let eligible: Vec<CandidateNode> = observed
-        .nodes
-        .iter()
-        .filter(|node| misfit(need, node).is_none())
-        .map(|node| CandidateNode { id: node.id, region: node.region.clone() })
-        .collect();
     let nodes: Vec<NodeId> =
         plan.placements.get(&need.key).into_iter().flatten().copied().collect();
     let conflict = plan.conflicts.iter().find(|conflict| conflict.leaves_none(&need.key));
@@ -204,7 +261,7 @@ fn next_placement(
     let traffic = if shifts { wanted } else { serving(&entry.function, &entry.placement) };
     Placement {
         revision: need.revision,
-        candidates: candidates(&need.key, &need.regions, &eligible, CANDIDATES),
+        candidates,
         traffic,
         conflict: conflict
             .map(|conflict| cut(format!("{}: {conflict}", conflict.code()), MAX_CONFLICT_BYTES)),
@@ -299,7 +356,9 @@ mod tests {
         observed.nodes = vec![node(1, "eu"), node(2, "us")];
         let plan = plan(&wishes, &observed, 0);
         let entry = desired.function("default", "f").unwrap();
-        next_placement(entry, &wishes.functions[0], &observed, &plan, ready)
+        let need = &wishes.functions[0];
+        let candidates = candidates_of(&wishes, need, &observed, 0, entry);
+        next_placement(entry, need, candidates, &plan, ready)
     }
 
     fn versions(placement: &Placement) -> Vec<u32> {
@@ -329,6 +388,31 @@ mod tests {
         let shifted = placed(&desired, |_, node| node == NodeId(1));
         assert_eq!(versions(&shifted), [2]);
         assert!(differs(&waiting, &shifted));
+    }
+
+    #[test]
+    fn another_conflict_is_told_and_the_same_one_is_not_committed_again() {
+        let placement = placed(&redeployed(&["mars"]), |version, _| version == 1);
+        assert!(!differs(&placement, &placement.clone()));
+        let other = Placement { conflict: Some("another".to_owned()), ..placement.clone() };
+        assert!(differs(&placement, &other), "the text is what the user reads");
+        // Time alone changes nothing: a node that is dead is dead.
+        let desired = redeployed(&[]);
+        let wishes = wishes(&desired);
+        let at = |now_ms: u64| {
+            let dead = BTreeMap::from([(NodeId(1), 0), (NodeId(2), 0)]);
+            let mut observed = observed(&desired, &dead, |_, _, _| false);
+            observed.nodes = vec![node(1, "eu"), node(2, "us")];
+            for node in &mut observed.nodes {
+                node.dead_since_ms = Some(0);
+            }
+            let plan = plan(&wishes, &observed, now_ms);
+            let entry = desired.function("default", "f").unwrap();
+            next_placement(entry, &wishes.functions[0], Vec::new(), &plan, |_, _| false)
+        };
+        let (early, late) = (at(40_000), at(50_000));
+        assert!(early.conflict.is_some());
+        assert!(!differs(&early, &late), "{:?} {:?}", early.conflict, late.conflict);
     }
 
     #[test]

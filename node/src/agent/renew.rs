@@ -96,8 +96,7 @@ async fn renew(
         ));
     }
     let renewed = Grant { certificate, ..grant.clone() };
-    let mut identity = renewed.identity(context.node, key)?;
-    identity.serve_found = context.transport.identity().serve_found;
+    let identity = renewed.identity(context.node, key)?;
     renewed.save(dir)?;
     context.transport.set_identity(identity).map_err(|error| identity_problem(&error))?;
     if let Some(shown) = api {

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use quinn::{RecvStream, SendStream};
 use swarmer_mesh::{
+    founding,
     stream::{FrameReader, FrameWriter, ResetCode, read_frame, write_frame},
     transport::{Entry, JoinHandler, Peer, StreamHandler, StreamKind},
 };
@@ -22,7 +23,7 @@ use crate::{
         Context, Control,
         admission::PeerBook,
         founding::AcceptedLink,
-        join::{JoinRequest, MAX_JOIN_BYTES, admit},
+        join::{JoinRequest, MAX_JOIN_BYTES, admit, log_refusal},
         raft_transport::RAFT_PRIORITY,
         renew,
     },
@@ -138,7 +139,9 @@ impl Streams {
             StreamKind::Admin => {
                 let request: JoinRequest =
                     serde_json::from_slice(&body).map_err(|_| ResetCode::MALFORMED)?;
-                let reply = admit(context()?, request, false).await;
+                let context = context()?;
+                let reply = admit(context, &request, false).await;
+                log_refusal(context, peer.addr, &request, &reply);
                 serde_json::to_vec(&reply).map(Bytes::from).map_err(|error| failed(&error))
             }
             StreamKind::Observe => {
@@ -206,6 +209,31 @@ impl Streams {
 /// Streams of nodes that are not members yet.
 pub(crate) struct Strangers {
     pub(crate) slots: Arc<Slots>,
+    pub(crate) book: PeerBook,
+}
+
+impl Strangers {
+    /// Answers a founder where nobody founds any more: a cluster stands here.
+    async fn turn_away(&self, link: AcceptedLink) {
+        let AcceptedLink { spki, remote, mut send, mut recv, .. } = link;
+        let Some(context) = self.slots.context.get() else { return not_started(send) };
+        let Ok(first) = read_frame(&mut recv, founding::MAX_MESSAGE_BYTES).await else { return };
+        let address = context.advertise.to_string();
+        let Some((node, reason, answer)) = founding::turn_away(&first, context.cluster, address)
+        else {
+            let _ = send.reset(ResetCode::MALFORMED.var());
+            return;
+        };
+        // A founder that was away when the others got their part comes by here too.
+        if !self.book.knows(&spki) {
+            let why = format!("node {node}: {reason}");
+            context.transport.turned_away(reason.code(), remote, "found", &why);
+        }
+        if write_frame(&mut send, Bytes::from(answer)).await.is_ok() {
+            let _ = send.finish();
+            let _ = send.stopped().await;
+        }
+    }
 }
 
 #[async_trait]
@@ -220,12 +248,16 @@ impl JoinHandler for Strangers {
     ) {
         match entry {
             Entry::Found { spki } => {
-                let Some(founders) = self.slots.founders.get() else { return not_started(send) };
                 let (over, ended) = oneshot::channel();
                 let link = AcceptedLink { spki, exporter, remote, send, recv, over };
-                if founders.send(link).await.is_ok() {
-                    let _ = tokio::time::timeout(FOUND_DEADLINE, ended).await;
-                }
+                let founding = match self.slots.founders.get() {
+                    Some(founders) => founders.send(link).await.map_err(|refused| refused.0),
+                    None => Err(link),
+                };
+                let _ = match founding {
+                    Ok(()) => tokio::time::timeout(FOUND_DEADLINE, ended).await.map(drop),
+                    Err(link) => tokio::time::timeout(FOUND_DEADLINE, self.turn_away(link)).await,
+                };
             }
             Entry::Join => {
                 let Some(context) = self.slots.context.get() else { return not_started(send) };
@@ -236,7 +268,8 @@ impl JoinHandler for Strangers {
                     let _ = send.reset(ResetCode::MALFORMED.var());
                     return;
                 };
-                let reply = admit(context, request, true).await;
+                let reply = admit(context, &request, true).await;
+                log_refusal(context, remote, &request, &reply);
                 if let Ok(reply) = serde_json::to_vec(&reply)
                     && write_frame(&mut send, Bytes::from(reply)).await.is_ok()
                 {

@@ -52,7 +52,7 @@ pub(super) async fn put(
     let context = api.member()?;
     let digest = parse(&digest)?;
     let length = content_length(&headers);
-    let held = context.artifacts.has(&digest).await;
+    let held = context.artifacts.hold(&digest).await;
     let taken = if held {
         Ok(())
     } else {

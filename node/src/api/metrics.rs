@@ -31,6 +31,7 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Answer {
         raft(&mut text, &context);
         members(&mut text, &context);
         functions(&mut text, &context);
+        artifacts(&mut text, &context);
         dispatch(&mut text, &context);
         transport(&mut text, &context);
         gossip(&mut text, &context);
@@ -195,6 +196,15 @@ fn functions(text: &mut Text, context: &Context) {
         let labels = [("function", status.function.as_str()), ("version", &version)];
         text.sample("swarmer_function_ready", &labels, flag(status.error.is_none()));
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counters below 2^52; the format is a float")]
+fn artifacts(text: &mut Text, context: &Context) {
+    let (artifacts, bytes) = context.artifacts.collected();
+    let help = "Artifacts deleted because nothing named them.";
+    text.counter("swarmer_artifact_collected_total", help, artifacts as f64);
+    let help = "Bytes of artifacts deleted because nothing named them.";
+    text.counter("swarmer_artifact_collected_bytes_total", help, bytes as f64);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counters below 2^52; the format is a float")]

@@ -201,7 +201,10 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         .body("Component"),
         Endpoint::get(FUNCTIONS, LookIn, "All functions of a namespace", functions::list),
         Endpoint::get(FUNCTION, LookIn, "One function and how it stands", functions::get)
-            .query(&[("describe", "true: why it is not ready, asked of its nodes")])
+            .query(&[
+                ("describe", "true: why it is not ready, asked of its nodes"),
+                ("everywhere", "true: `live.behind`, the living nodes that have not seen this yet"),
+            ])
             .answers("Function"),
         Endpoint::new(Method::PUT, FUNCTION, ChangeIn, "Create or change", functions::put)
             .within(Some(LONG))

@@ -26,7 +26,9 @@ use crate::{
 /// How long a new version may take until it serves.
 const ROLLOUT_DEADLINE: Duration = Duration::from_secs(120);
 /// The trouble of one node counts after so long: another may be about to serve.
-const TROUBLE_AFTER: Duration = Duration::from_secs(2);
+const TROUBLE_AFTER: Duration = Duration::from_secs(4);
+/// How long the other nodes may take to see what serves: then it is done all the same.
+const EVERYWHERE_DEADLINE: Duration = Duration::from_secs(5);
 /// How often the rollout is looked at.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -268,7 +270,7 @@ pub(crate) async fn until_it_serves(
         }
         let lasts = start.elapsed() > TROUBLE_AFTER;
         match judge(name, revision, &function["live"], lasts) {
-            Rollout::Done => return Ok(function),
+            Rollout::Done => return until_everywhere(client, printer, path, name).await,
             Rollout::Failed(why) => return Err(Problem::new(codes::ROLLOUT_FAILED, why)),
             Rollout::Waiting(why) if start.elapsed() > ROLLOUT_DEADLINE => {
                 let seconds = ROLLOUT_DEADLINE.as_secs();
@@ -278,6 +280,34 @@ pub(crate) async fn until_it_serves(
             }
             Rollout::Waiting(_) => tokio::time::sleep(POLL).await,
         }
+    }
+}
+
+/// Waits, not for long, until the ingress of every living node knows what serves.
+async fn until_everywhere(
+    client: &Client,
+    printer: &Printer,
+    path: &str,
+    name: &str,
+) -> Outcome<Value> {
+    let start = Instant::now();
+    let path = format!("{path}?everywhere=true");
+    loop {
+        let function: Value = client.get(&path).await?;
+        let behind = at(&function, "live.behind").as_array().cloned().unwrap_or_default();
+        let behind: Vec<&str> = behind.iter().filter_map(Value::as_str).collect();
+        if behind.is_empty() {
+            return Ok(function);
+        }
+        if start.elapsed() > EVERYWHERE_DEADLINE {
+            printer.progress(&format!(
+                "{name}: it serves, but {} has not seen that yet, and may answer 404 or 503 until \
+                 it has; see `swarmer doctor`",
+                behind.join(", ")
+            ));
+            return Ok(function);
+        }
+        tokio::time::sleep(POLL).await;
     }
 }
 

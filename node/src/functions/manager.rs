@@ -20,6 +20,7 @@ use swarmer_model::{Digest, NodeId, Template};
 use swarmer_runtime::{Function, FunctionConfig, FunctionKey, Outgoing};
 
 use crate::{
+    agent::{Failure, MAX_FAILURES, is_of_node},
     artifacts::ArtifactStore,
     codes,
     desired::DesiredStore,
@@ -75,8 +76,15 @@ pub(super) struct Inner {
     ready: RwLock<HashMap<Arc<str>, BTreeMap<u32, Loaded>>>,
     loading: Mutex<HashMap<Slot, Loading<Function>>>,
     preparing: Mutex<HashMap<Digest, Loading<()>>>,
-    failed: Mutex<HashMap<Slot, (Problem, Instant)>>,
+    failed: Mutex<HashMap<Slot, Failed>>,
     draining: AtomicBool,
+}
+
+/// What became of the last try.
+struct Failed {
+    problem: Problem,
+    at: Instant,
+    tries: u32,
 }
 
 #[derive(Clone)]
@@ -159,7 +167,10 @@ impl FunctionManager {
             Err(problem) => {
                 tracing::warn!(target: "swarmer::functions", function = %slot.0, version = slot.1,
                     code = problem.code.name, detail = %problem.detail, "a function does not load");
-                self.inner.failed.lock().insert(slot.clone(), (problem.clone(), Instant::now()));
+                let mut failed = self.inner.failed.lock();
+                let tries = failed.get(slot).map_or(0, |before| before.tries).saturating_add(1);
+                let (problem, at) = (problem.clone(), Instant::now());
+                failed.insert(slot.clone(), Failed { problem, at, tries });
             }
         }
         self.inner.loading.lock().remove(slot);
@@ -233,7 +244,7 @@ impl FunctionManager {
 
     async fn fetch_and_compile(&self, digest: Digest) -> Outcome<()> {
         let deps = &self.inner.deps;
-        if !deps.artifacts.has(&digest).await {
+        if !deps.artifacts.hold(&digest).await {
             deps.fetch.fetch(digest).await?;
         }
         if deps.runtime.is_cached(&digest) {
@@ -266,7 +277,20 @@ impl FunctionManager {
     /// Whether the version failed a moment ago.
     pub(super) fn failed_lately(&self, slot: &Slot) -> bool {
         let failed = self.inner.failed.lock();
-        failed.get(slot).is_some_and(|(_, since)| since.elapsed() < RETRY_AFTER)
+        failed.get(slot).is_some_and(|last| last.at.elapsed() < RETRY_AFTER)
+    }
+
+    /// What could not be made ready by this node's own fault.
+    pub(crate) fn failures(&self) -> Vec<Failure> {
+        let failed = self.inner.failed.lock();
+        let own = failed.iter().filter(|(_, last)| is_of_node(last.problem.code));
+        let own = own.map(|((id, _), Failed { problem, tries, .. })| Failure {
+            function: id.to_string(),
+            code: problem.code.name.to_owned(),
+            detail: problem.detail.clone(),
+            tries: *tries,
+        });
+        own.take(MAX_FAILURES).collect()
     }
 
     /// Forgets failures of versions that are wanted no more.
@@ -312,7 +336,7 @@ impl FunctionManager {
             usage: Some(loaded.function.usage()),
         });
         let failed = self.inner.failed.lock();
-        let failed = failed.iter().map(|((id, version), (problem, _))| LocalStatus {
+        let failed = failed.iter().map(|((id, version), Failed { problem, .. })| LocalStatus {
             function: id.to_string(),
             version: *version,
             error: Some(format!("{}: {}", problem.code, problem.detail)),

@@ -76,7 +76,6 @@ async fn tokens_admit_once_and_strangers_get_nothing() {
     first.ready(&http).await;
 
     // Used, wrong, expired, of another cluster, none at all: refused with a reason on both sides.
-    let other = Cluster::prepare(1);
     let wrong = cluster.base.path().join("wrong.token");
     let good = std::fs::read_to_string(cluster.join_token(&[])).unwrap();
     let flipped: String = {
@@ -99,18 +98,12 @@ async fn tokens_admit_once_and_strangers_get_nothing() {
         let log = stranger.log_text();
         assert!(log.contains(why), "{name}: {log}");
         if name != "none" {
-            assert!(cluster.nodes[0].log_text().contains(&format!("name=\"{name}\"")), "{name}");
+            assert!(
+                cluster.nodes[0].log_text().contains(&format!("name={name:?} (node")),
+                "{name}"
+            );
         }
     }
-    // A founding token of another cluster finds nobody to found with.
-    let mut stranger = Node::new(cluster.base.path(), "foreign");
-    stranger.start(&cluster.seeds, Some(&other.token), 3);
-    until("the foreign founder says why it gets nowhere", || async {
-        let log = stranger.log_text();
-        (log.contains("n1") || log.contains("refused") || log.contains("waiting")).then_some(())
-    })
-    .await;
-    stranger.kill();
     let members = get(&cluster.http, &cluster.nodes[0].api_url("/v1/members")).await.unwrap();
     assert_eq!(members.json()["items"].as_array().unwrap().len(), 2, "{}", members.text());
     cluster.nodes[0].kill();

@@ -8,7 +8,7 @@ use swarmer_model::Revision;
 use super::{
     disk::Kept,
     feed::{Frame, Known, record_bytes},
-    seal::{FeedTrust, Position},
+    seal::{FeedTrust, Newest, Position},
 };
 use crate::{
     error::{FeedError, RaftError},
@@ -21,6 +21,7 @@ pub(super) struct Intake {
     shared: Arc<Shared>,
     snapshot: Option<Snapshot>,
     trust: FeedTrust,
+    newest: Newest,
 }
 
 /// A state that is coming in.
@@ -39,15 +40,17 @@ fn failed(error: impl std::fmt::Display) -> FeedError {
 
 impl Intake {
     pub(super) fn new(kept: Kept, shared: Arc<Shared>, trust: FeedTrust) -> Self {
-        Self { kept, shared, snapshot: None, trust }
+        Self { kept, shared, snapshot: None, trust, newest: Newest::default() }
     }
 
     /// Takes a frame that a voter signed; a heartbeat is handed back.
     pub(super) async fn take(&mut self, frame: &[u8]) -> Result<Option<Known>, FeedError> {
-        let (position, frame) = self.trust.open(frame)?;
-        match decode(frame)? {
+        let vouched = self.trust.open(frame)?;
+        let frame = decode(vouched.frame)?;
+        self.newest.note(&vouched, matches!(frame, Frame::Heartbeat(_)))?;
+        match frame {
             Frame::Heartbeat(known) => {
-                self.same_history(position)?;
+                self.same_history(vouched.position)?;
                 return Ok(Some(known));
             }
             Frame::SnapshotBegin { revision, chain } => self.begin(revision, chain)?,

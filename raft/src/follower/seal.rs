@@ -5,7 +5,7 @@
 //! integers little-endian. The chain hash stands for the whole history up to the revision, so a
 //! follower that holds one signed frame can show who told it what.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,8 @@ use crate::{error::FeedError, keyspace::ChainHash};
 const WORDS: &[u8] = b"swarmer feed 1";
 /// The longest signature that is looked at; ECDSA P-256 has 64 bytes, or 72 in DER.
 const MAX_SIGNATURE_BYTES: usize = 128;
+/// The most voters that are remembered: many times as many as a cluster has at a time.
+const MAX_SIGNERS: usize = 64;
 /// The most that sealing adds to a frame.
 pub(crate) const SEAL_BYTES: usize = 256;
 
@@ -63,6 +65,38 @@ pub(crate) struct Position {
     pub(crate) chain: ChainHash,
 }
 
+/// A frame that a voter vouches for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Vouched<'a> {
+    pub(crate) node: NodeId,
+    pub(crate) boot: u64,
+    pub(crate) position: Position,
+    pub(crate) frame: &'a [u8],
+}
+
+/// The newest that each voter vouched for, so that what is older is not taken again. Changes need
+/// no more than the chain, which goes forward only; what is told of the cluster has no chain.
+#[derive(Debug, Default)]
+pub(crate) struct Newest(BTreeMap<NodeId, (u64, Revision)>);
+
+impl Newest {
+    /// Takes note of a frame. `told` says whether it tells of the cluster as it is.
+    pub(crate) fn note(&mut self, vouched: &Vouched<'_>, told: bool) -> Result<(), FeedError> {
+        let node = vouched.node;
+        let (boot, revision) = self.0.get(&node).copied().unwrap_or_default();
+        let revision = if vouched.boot > boot { 0 } else { revision };
+        if vouched.boot < boot || (told && vouched.position.revision < revision) {
+            return Err(FeedError::Replayed { node });
+        }
+        let revision = if told { vouched.position.revision } else { revision };
+        if !self.0.contains_key(&node) && self.0.len() >= MAX_SIGNERS {
+            self.0.pop_first();
+        }
+        self.0.insert(node, (vouched.boot, revision));
+        Ok(())
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Seal {
     node: NodeId,
@@ -97,8 +131,8 @@ impl FeedSigner {
 }
 
 impl FeedTrust {
-    /// The frame under its seal, and where the voter stands that signed it.
-    pub(crate) fn open<'a>(&self, bytes: &'a [u8]) -> Result<(Position, &'a [u8]), FeedError> {
+    /// The frame under its seal, and who vouches for it.
+    pub(crate) fn open<'a>(&self, bytes: &'a [u8]) -> Result<Vouched<'a>, FeedError> {
         if bytes.len() > MAX_FRAME_BYTES {
             let why = format!("{} bytes, at most {MAX_FRAME_BYTES}", bytes.len());
             return Err(FeedError::Malformed(why));
@@ -118,7 +152,7 @@ impl FeedTrust {
         {
             return Err(FeedError::Signature { node: seal.node });
         }
-        Ok((seal.position, frame))
+        Ok(Vouched { node: seal.node, boot: seal.boot, position: seal.position, frame })
     }
 }
 
@@ -178,7 +212,8 @@ mod tests {
         let position = Position { revision: 7, chain: ChainHash([9; 32]) };
         let trust = FeedTrust { cluster: ClusterId(1), voters: Arc::new(Voters) };
         let good = signer(1, 2, 2).seal(position, b"frame");
-        assert_eq!(trust.open(&good), Ok((position, &b"frame"[..])));
+        let vouched = Vouched { node: NodeId(2), boot: 5, position, frame: b"frame" };
+        assert_eq!(trust.open(&good), Ok(vouched));
         for (what, signer) in [
             ("no voter", signer(1, 4, 4)),
             ("a node in a voter's name", signer(1, 2, 4)),
@@ -196,5 +231,33 @@ mod tests {
             assert!(trust.open(&bytes).is_err(), "byte {at}");
             assert!(trust.open(&good[..at]).is_err(), "cut at {at}");
         }
+    }
+
+    #[test]
+    fn what_a_voter_vouched_for_before_is_not_taken_again() {
+        let at = |node, boot, revision| Vouched {
+            node: NodeId(node),
+            boot,
+            position: Position { revision, chain: ChainHash([0; 32]) },
+            frame: b"",
+        };
+        let mut newest = Newest::default();
+        assert_eq!(newest.note(&at(1, 5, 10), true), Ok(()));
+        // The same again says nothing new, and changes come with revisions of their own.
+        assert_eq!(newest.note(&at(1, 5, 10), true), Ok(()));
+        assert_eq!(newest.note(&at(1, 5, 3), false), Ok(()));
+        assert_eq!(newest.note(&at(2, 4, 1), true), Ok(()), "each voter by itself");
+        let replayed = Err(FeedError::Replayed { node: NodeId(1) });
+        assert_eq!(newest.note(&at(1, 5, 9), true), replayed, "an older word");
+        for told in [true, false] {
+            assert_eq!(newest.note(&at(1, 4, 99), told), replayed, "of an older boot");
+        }
+        // After a start it may know less than it did.
+        assert_eq!(newest.note(&at(1, 6, 2), true), Ok(()));
+        assert_eq!(newest.note(&at(1, 5, 10), true), replayed);
+        for node in 100..300 {
+            assert_eq!(newest.note(&at(node, 1, 1), true), Ok(()));
+        }
+        assert_eq!(newest.0.len(), MAX_SIGNERS);
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use swarmer_model::NodeId;
 
 use crate::{
+    eligibility::{avoided, known_trouble},
     input::{Desired, FunctionKey, FunctionNeed, NodeFacts, NodeRef, Observed},
     reason::Reason,
 };
@@ -35,6 +36,7 @@ pub(super) enum Change {
 pub(crate) struct State<'a> {
     needs: BTreeMap<&'a str, &'a FunctionNeed>,
     nodes: BTreeMap<NodeId, &'a NodeFacts>,
+    failing: &'a BTreeMap<FunctionKey, BTreeMap<NodeId, String>>,
     grace_ms: u64,
     now_ms: u64,
     /// Function, node, ready.
@@ -71,6 +73,7 @@ impl<'a> State<'a> {
         Self {
             needs,
             nodes,
+            failing: &observed.failing,
             grace_ms: desired.policy.dead_grace_ms,
             now_ms,
             copies,
@@ -90,6 +93,16 @@ impl<'a> State<'a> {
 
     pub(super) fn node(&self, id: NodeId) -> Option<&'a NodeFacts> {
         self.nodes.get(&id).copied()
+    }
+
+    /// Why the function is kept away from the node; `None`: it is not.
+    pub(crate) fn avoided(&self, need: &FunctionNeed, node: &'a NodeFacts) -> Option<&'a str> {
+        avoided(self.nodes(), self.failing, need, node)
+    }
+
+    /// Whether trouble with the node is known, for this function or all.
+    pub(super) fn has_trouble(&self, need: &FunctionNeed, node: &'a NodeFacts) -> bool {
+        known_trouble(self.failing, need, node).is_some()
     }
 
     pub(crate) fn node_ref(&self, id: NodeId) -> NodeRef {

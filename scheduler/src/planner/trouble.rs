@@ -48,7 +48,7 @@ impl Standing {
             // Copies on strangers go before this is asked.
             let Some(node) = state.node(id) else { continue };
             let copy = Standee { node: id, ready, dead: node.dead_since_ms.is_some() };
-            match trouble(state, need, node) {
+            match trouble(state, need, node, ready) {
                 Some(trouble) => standing.bad.push(Bad { copy, trouble }),
                 None => standing.good.push(copy),
             }
@@ -58,7 +58,7 @@ impl Standing {
 
     /// The copies in trouble that stay for now.
     ///
-    /// Drained and overfull ones stay until as many good copies serve as are wanted, so that a
+    /// Drained, failing and overfull ones stay until as many good copies serve as are wanted, so that a
     /// drain never lowers the number that serves. Misplaced ones stay for a replacement that is
     /// starting, or where no lawful copy lives: a wish that no node can meet must not end what was
     /// served before it. Dead ones serve nobody: they stay only where
@@ -96,7 +96,12 @@ impl Standing {
 }
 
 /// What is wrong with the function's copy on the node.
-fn trouble(state: &State<'_>, need: &FunctionNeed, node: &NodeFacts) -> Option<Trouble> {
+fn trouble<'a>(
+    state: &State<'a>,
+    need: &FunctionNeed,
+    node: &'a NodeFacts,
+    ready: bool,
+) -> Option<Trouble> {
     if let Some(reason) = misfit(need, node) {
         return Some(Trouble::Misplaced(Box::new(reason)));
     }
@@ -107,6 +112,10 @@ fn trouble(state: &State<'_>, need: &FunctionNeed, node: &NodeFacts) -> Option<T
     }
     if node.draining {
         return Some(Trouble::Draining);
+    }
+    // What answers there is well, whatever the node has.
+    if !ready && let Some(why) = state.avoided(need, node) {
+        return Some(Trouble::Failing { why: why.to_owned() });
     }
     (overfull(state, node) && to_go(state, node).contains(need.key.as_str()))
         .then_some(Trouble::Overfull)

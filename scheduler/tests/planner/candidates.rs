@@ -2,9 +2,12 @@
 
 use proptest::prelude::*;
 use swarmer_model::NodeId;
-use swarmer_scheduler::{CANDIDATES, CandidateNode, candidates, candidates_by_region, score};
+use swarmer_scheduler::{
+    CANDIDATES, CandidateNode, DEFAULT_DEAD_GRACE_MS, NodeFacts, candidate_misfit, candidates,
+    candidates_by_region, score,
+};
 
-use crate::world::config;
+use crate::world::{World, config, need};
 
 fn nodes(ids: &[u64], regions: u64) -> Vec<CandidateNode> {
     ids.iter()
@@ -73,4 +76,31 @@ proptest! {
             prop_assert_eq!(after, before);
         }
     }
+}
+
+#[test]
+fn who_is_long_dead_or_drained_or_fails_is_no_candidate() {
+    let mut world = World::four().with(need("demo/hello", 1));
+    let all: Vec<NodeId> = (1..=4).map(NodeId).collect();
+    let eligible = |world: &World, before: &[NodeId]| -> Vec<String> {
+        let need = &world.desired.functions[0];
+        let fits = |node: &&NodeFacts| {
+            let asked = (need, *node);
+            candidate_misfit(&world.desired, &world.observed, world.now_ms, asked, before).is_none()
+        };
+        world.observed.nodes.iter().filter(fits).map(|node| node.name.clone()).collect()
+    };
+    assert_eq!(eligible(&world, &[]), ["a", "b", "c", "d"]);
+    world.node("a").dead_since_ms = Some(0);
+    world.now_ms = DEFAULT_DEAD_GRACE_MS - 1;
+    assert_eq!(eligible(&world, &all), ["a", "b", "c", "d"], "it may come back");
+    assert_eq!(eligible(&world, &[]), ["b", "c", "d"], "one that was none does not become one");
+    world.now_ms = DEFAULT_DEAD_GRACE_MS;
+    assert_eq!(eligible(&world, &all), ["b", "c", "d"]);
+    world.node("b").draining = true;
+    world.node("c").trouble = Some("its disk".to_owned());
+    assert_eq!(eligible(&world, &all), ["d"]);
+    // With no sound one left, one that may recover is better than none.
+    world.node("d").draining = true;
+    assert_eq!(eligible(&world, &all), ["c"]);
 }

@@ -40,18 +40,25 @@ fn any_node() -> impl Strategy<Value = NodeFacts> {
     (
         ("r[0-2]", "z[0-2]"),
         label(),
-        prop::bool::weighted(0.2),
+        (prop::bool::weighted(0.2), prop::option::weighted(0.1, "disk")),
         prop::option::weighted(0.25, 0_u64..200),
         (0_u32..5, 0_u64..16),
     )
         .prop_map(
-            |((region, zone), labels, draining, dead_since_ms, (functions, memory_bytes))| {
+            |(
+                (region, zone),
+                labels,
+                (draining, trouble),
+                dead_since_ms,
+                (functions, memory_bytes),
+            )| {
                 NodeFacts {
                     region,
                     zone,
                     labels,
                     draining,
                     dead_since_ms,
+                    trouble,
                     capacity: Capacity { functions, memory_bytes },
                     ..NodeFacts::default()
                 }
@@ -66,9 +73,16 @@ fn any_world() -> impl Strategy<Value = World> {
         prop::collection::vec(any_need(), 0..7),
         prop::collection::vec(any_node(), 0..8),
         prop::collection::vec(copies, 0..9),
+        prop::collection::btree_map(0_u32..9, 1_u64..10, 0..4),
         100_u64..300,
     )
-        .prop_map(|(needs, nodes, placed, now_ms)| {
+        .prop_map(|(needs, nodes, placed, failing, now_ms)| {
+            let failing = failing
+                .into_iter()
+                .map(|(i, node)| {
+                    (format!("t/f{i}"), BTreeMap::from([(NodeId(node), "x".to_owned())]))
+                })
+                .collect();
             let functions = needs
                 .into_iter()
                 .enumerate()
@@ -91,7 +105,7 @@ fn any_world() -> impl Strategy<Value = World> {
                 .collect();
             World {
                 desired: Desired { functions, policy: Policy { dead_grace_ms: 100 } },
-                observed: Observed { nodes, placements },
+                observed: Observed { nodes, placements, failing },
                 now_ms,
             }
         })
@@ -103,9 +117,11 @@ fn roomy_world() -> impl Strategy<Value = World> {
         for node in &mut world.observed.nodes {
             node.draining = false;
             node.dead_since_ms = None;
+            node.trouble = None;
             node.capacity = Capacity { functions: 100, memory_bytes: 10_000 };
         }
         world.observed.placements.clear();
+        world.observed.failing.clear();
         world.settle();
         world
     })

@@ -286,3 +286,70 @@ fn functions_alike_are_balanced() {
         assert_eq!(on, 5, "{}", node.name);
     }
 }
+
+/// The node where the function stands says why it does not come up there.
+fn fails(world: &mut World, name: &str, why: &str) {
+    let node = world.node(name).id;
+    let nodes = world.observed.failing.entry("demo/hello".to_owned()).or_default();
+    nodes.insert(node, why.to_owned());
+    for copy in world.observed.placements.values_mut().flatten().filter(|copy| copy.node == node) {
+        copy.ready = false;
+    }
+}
+
+#[test]
+fn a_copy_that_does_not_come_up_is_tried_elsewhere_and_says_why() {
+    let mut world = World::four().with(need("demo/hello", 2));
+    world.step();
+    world.ready();
+    let victim = world.on("demo/hello")[0].clone();
+    fails(&mut world, &victim, "SW-NODE-STORAGE: no space");
+    let plan = world.step();
+    assert_eq!((plan.commands.len(), adds(&plan.commands)), (1, 1), "{:?}", lines(&plan));
+    let text = lines(&plan)[0].clone();
+    assert!(
+        text.contains(&format!("in place of {victim} (does not come up there: SW-NODE-STORAGE"))
+    );
+    // It stays until the other one answers, and goes for its reason.
+    assert!(world.step().is_empty());
+    for copy in world.observed.placements.values_mut().flatten() {
+        copy.ready = world.observed.nodes.iter().any(|n| n.id == copy.node && n.name != victim);
+    }
+    let plan = world.step();
+    let gone = format!(
+        "remove demo/hello from {victim}: does not come up there: SW-NODE-STORAGE: no space"
+    );
+    assert_eq!(lines(&plan), [gone]);
+    // Nothing moves back, and `explain` says why not there.
+    world.settle();
+    let told = explain(&world.desired, &world.observed, 0, "demo/hello");
+    let refused = told.iter().find(|decision| decision.node.name == victim).unwrap();
+    assert!(matches!(refused.reason, Reason::Failing { .. }), "{refused:?}");
+}
+
+#[test]
+fn what_fails_everywhere_stays_where_it_is() {
+    let mut world = World::four().with(need("demo/hello", 2));
+    world.step();
+    let before = world.on("demo/hello");
+    for name in ["a", "b", "c", "d"] {
+        fails(&mut world, name, "SW-NODE-STORAGE: no space");
+    }
+    assert_eq!(lines(&world.plan()), Vec::<String>::new());
+    assert_eq!(world.on("demo/hello"), before);
+}
+
+#[test]
+fn a_node_in_trouble_gets_nothing_new_and_keeps_what_answers() {
+    let mut world = World::four().with(need("demo/hello", 2));
+    world.settle();
+    let before = world.on("demo/hello");
+    for name in &before {
+        world.node(name).trouble = Some("SW-NODE-STORAGE: no space".to_owned());
+    }
+    assert_eq!(lines(&world.plan()), Vec::<String>::new());
+    world.desired.functions.push(need("demo/next", 2));
+    world.settle();
+    let next = world.on("demo/next");
+    assert!(next.iter().all(|name| !before.contains(name)), "{next:?}");
+}

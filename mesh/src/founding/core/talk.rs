@@ -1,11 +1,11 @@
 //! What founders say to each other, and what each makes of it.
 
-use swarmer_model::NodeId;
+use swarmer_model::{ClusterId, NodeId};
 
 use super::{Founding, Link, MAX_FOUNDERS, MAX_LINKS};
 use crate::founding::{
-    CloseReason, FoundingToken, LinkId, Output, RefuseReason, Side,
-    message::{self, Hello, Message},
+    CloseReason, FoundingToken, GiveUp, LinkId, Output, RefuseReason, Side, TurnedAway,
+    message::{self, Claim, Hello, Message},
 };
 
 /// The most addresses in one hello.
@@ -18,8 +18,38 @@ impl Founding {
 
     fn refuse(&mut self, link: LinkId, reason: RefuseReason, out: &mut Vec<Output>) {
         self.send(link, &Message::Refuse(reason), out);
-        self.links.remove(&link);
-        out.push(Output::Close { link, reason: CloseReason::Refused(reason) });
+        self.close(link, CloseReason::Refused(reason), out);
+    }
+
+    fn close(&mut self, id: LinkId, reason: CloseReason, out: &mut Vec<Output>) {
+        let link = self.links.remove(&id);
+        out.push(Output::Close { link: id, reason });
+        let (CloseReason::Refused(reason) | CloseReason::RefusedByPeer(reason), Some(link)) =
+            (reason, link)
+        else {
+            return;
+        };
+        // Others will never stop one that expects nobody else: what it was told to join does.
+        let told_to_join = link.side == Side::Dialer && reason != RefuseReason::Full;
+        if told_to_join && self.config.expect == 1 && self.is_free() {
+            self.give_up(id, GiveUp::Alone { reason }, out);
+        }
+    }
+
+    fn give_up(&mut self, link: LinkId, reason: GiveUp, out: &mut Vec<Output>) {
+        self.given_up = true;
+        out.push(Output::GiveUp { link, reason });
+    }
+
+    /// Whether this founder has bound itself to nothing and nobody yet.
+    pub(super) fn is_free(&self) -> bool {
+        self.record.consent.is_none() && self.join_instead.is_none() && !self.given_up
+    }
+
+    /// Whether the cluster of the token stands, as far as others may know.
+    fn stands(&self) -> bool {
+        let record = self.visible();
+        record.granted || record.grants.is_some()
     }
 
     pub(super) fn connected(
@@ -33,8 +63,16 @@ impl Founding {
         if self.links.len() >= MAX_LINKS {
             return self.refuse(link, RefuseReason::Full, out);
         }
-        self.send(link, &self.proof(side, &exporter), out);
+        if self.proves_first(side) {
+            self.send(link, &self.proof(side, &exporter), out);
+        }
         self.links.insert(link, Link { side, exporter, peer_spki, peer: None, hello: None });
+    }
+
+    /// Where the cluster stands the other side proves itself first: it would take a foreign proof
+    /// for that of a founder, and not wait to be told what stands here.
+    fn proves_first(&self, side: Side) -> bool {
+        side == Side::Dialer || !self.stands()
     }
 
     fn proof(&self, side: Side, exporter: &[u8; 32]) -> Message {
@@ -44,7 +82,13 @@ impl Founding {
             cluster: *cluster,
             node: me.node,
             spki: me.spki.clone(),
-            mac: message::prove(secret, *cluster, side, exporter, me.node, &me.spki),
+            run: self.config.run,
+            mac: message::prove(
+                secret,
+                &Claim { cluster: *cluster, node: me.node, spki: &me.spki, run: &self.config.run },
+                side,
+                exporter,
+            ),
         }
     }
 
@@ -57,7 +101,7 @@ impl Founding {
             founder: self.config.me.clone(),
             expect: u8::try_from(self.config.expect).unwrap_or(u8::MAX),
             consent: record.consent.as_ref().map(|founder| founder.node),
-            granted: record.granted || record.grants.is_some(),
+            granted: self.stands(),
             known,
         })
     }
@@ -69,7 +113,7 @@ impl Founding {
         links.sort_unstable_by_key(|(id, _)| **id);
         for (id, link) in links {
             // The peer says hello once it has this node's proof: until then it may have been lost.
-            if link.hello.is_none() {
+            if link.hello.is_none() && (link.peer.is_some() || self.proves_first(link.side)) {
                 self.send(*id, &self.proof(link.side, &link.exporter), out);
             }
             if link.peer.is_some() {
@@ -97,16 +141,30 @@ impl Founding {
         match (message, link.peer) {
             (None, _) => self.refuse(id, RefuseReason::Protocol, out),
             (Some(Message::Refuse(reason)), _) => {
-                self.links.remove(&id);
-                out.push(Output::Close { link: id, reason: CloseReason::RefusedByPeer(reason) });
+                self.close(id, CloseReason::RefusedByPeer(reason), out);
             }
-            (Some(Message::Prove { cluster, node, spki, mac }), None) => {
-                let proof = (cluster, node, spki, mac);
-                match self.check_proof(id, &proof) {
+            (Some(Message::Standing { cluster, hint }), _) => {
+                self.standing(id, cluster, hint, out);
+            }
+            (Some(Message::Prove { cluster, node, spki, run, mac }), None) => {
+                let claim = Claim { cluster, node, spki: &spki, run: &run };
+                match self.check_proof(id, &claim, &mac) {
+                    Err(RefuseReason::OtherCluster) if self.stands() => {
+                        self.send(id, &self.stands_here(), out);
+                        let reason = TurnedAway::OtherCluster { cluster };
+                        out.push(Output::TurnedAway { link: id, node, reason });
+                        self.close(id, CloseReason::Standing, out);
+                    }
                     Err(reason) => self.refuse(id, reason, out),
+                    Ok(()) if node == self.config.me.node => {
+                        self.close(id, CloseReason::Myself, out);
+                    }
                     Ok(()) => {
-                        if let Some(link) = self.links.get_mut(&id) {
-                            link.peer = Some(node);
+                        let Some(link) = self.links.get_mut(&id) else { return };
+                        link.peer = Some(node);
+                        let (side, exporter) = (link.side, link.exporter);
+                        if !self.proves_first(side) {
+                            self.send(id, &self.proof(side, &exporter), out);
                         }
                         let hello = self.hello();
                         self.send(id, &hello, out);
@@ -140,44 +198,41 @@ impl Founding {
     fn check_proof(
         &self,
         id: LinkId,
-        (cluster, node, spki, mac): &(swarmer_model::ClusterId, NodeId, Vec<u8>, [u8; 32]),
+        claim: &Claim<'_>,
+        mac: &[u8; 32],
     ) -> Result<(), RefuseReason> {
         let link = self.links.get(&id).ok_or(RefuseReason::Protocol)?;
         let token = &self.config.token;
-        if *cluster != token.cluster {
+        let Claim { cluster, node, spki, run } = *claim;
+        if cluster != token.cluster {
             return Err(RefuseReason::OtherCluster);
         }
         let peer_side = match link.side {
             Side::Dialer => Side::Acceptor,
             Side::Acceptor => Side::Dialer,
         };
-        if !message::check(
-            &token.secret,
-            token.cluster,
-            peer_side,
-            &link.exporter,
-            *node,
-            spki,
-            mac,
-        ) {
+        if !message::check(&token.secret, claim, peer_side, &link.exporter, mac) {
             return Err(RefuseReason::WrongSecret);
         }
-        if *spki != link.peer_spki {
+        if spki != link.peer_spki {
             return Err(RefuseReason::WrongKey);
         }
-        let other_key = |link: &Link| link.peer == Some(*node) && link.peer_spki != *spki;
-        if *node == self.config.me.node || self.links.values().any(other_key) {
+        let other_key = |link: &Link| link.peer == Some(node) && link.peer_spki != spki;
+        let another_run = node == self.config.me.node && *run != self.config.run;
+        if another_run || self.links.values().any(other_key) {
             return Err(RefuseReason::SameNode);
         }
         Ok(())
     }
 
     fn hello_from(&mut self, id: LinkId, peer: NodeId, hello: Hello, out: &mut Vec<Output>) {
+        // Where one of the two is in a cluster, how many were to found it is no matter any more.
+        let begins = !hello.granted && !self.stands();
         let Some(link) = self.links.get_mut(&id) else { return };
         if hello.founder.node != peer || hello.founder.spki != link.peer_spki {
             return self.refuse(id, RefuseReason::Protocol, out);
         }
-        if usize::from(hello.expect) != self.config.expect {
+        if begins && usize::from(hello.expect) != self.config.expect {
             return self.refuse(id, RefuseReason::OtherExpect, out);
         }
         let known: Vec<String> = hello.known.iter().take(MAX_KNOWN).cloned().collect();
@@ -205,6 +260,7 @@ impl Founding {
         if unconsented && surplus {
             let hint = self.hint();
             self.send(id, &Message::AlreadyFounded { hint }, out);
+            out.push(Output::TurnedAway { link: id, node: peer, reason: TurnedAway::Spent });
         }
         // The maker says hello when a link is new and when it has founded: ask at once.
         if self.visible().consent.as_ref().is_some_and(|maker| maker.node == peer) {
@@ -217,6 +273,27 @@ impl Founding {
         match &self.durable.consent {
             Some(maker) => maker.advertise.clone(),
             None => self.config.me.advertise.clone(),
+        }
+    }
+
+    fn stands_here(&self) -> Message {
+        Message::Standing { cluster: self.config.token.cluster, hint: self.hint() }
+    }
+
+    /// A member of some cluster answers at the other end; nothing proves it. Whoever is at a
+    /// seed's address can hinder a founding in other ways as well, but none that has begun: a
+    /// founder that has consented goes by its maker's word alone.
+    fn standing(&mut self, id: LinkId, cluster: ClusterId, hint: String, out: &mut Vec<Output>) {
+        let dialled = self.links.get(&id).is_some_and(|link| link.side == Side::Dialer);
+        self.close(id, CloseReason::Standing, out);
+        if !dialled || !self.is_free() {
+            return;
+        }
+        if cluster == self.config.token.cluster {
+            self.join_instead = Some(hint.clone());
+            out.push(Output::JoinInstead { hint });
+        } else {
+            self.give_up(id, GiveUp::OtherCluster { cluster }, out);
         }
     }
 

@@ -38,7 +38,7 @@ impl Agent {
                 && token.cluster == grant.cluster
             {
                 let driver = self.founding_driver(token)?;
-                self.serve_founders(driver)?;
+                self.serve_founders(driver);
             }
             return Ok(grant);
         }
@@ -56,7 +56,7 @@ impl Agent {
             let grant = driver.until_granted(stage).await?;
             self.become_member(&grant)?;
             if grant.maker {
-                self.serve_founders(driver)?;
+                self.serve_founders(driver);
             }
             grant
         } else {
@@ -120,10 +120,7 @@ impl Agent {
     }
 
     /// Lets the other founders come for their part.
-    fn serve_founders(&self, driver: FoundingDriver) -> Outcome<()> {
-        let identity = self.transport.identity().with_found(true);
-        self.transport.set_identity(identity).map_err(|error| identity_problem(&error))?;
+    fn serve_founders(&self, driver: FoundingDriver) {
         tokio::spawn(driver.serve(self.shutdown.clone()));
-        Ok(())
     }
 }

@@ -65,6 +65,8 @@ pub(super) async fn list(State(api): State<Arc<Api>>, At(namespace): At<String>)
 pub(super) struct Describe {
     #[serde(default)]
     describe: bool,
+    #[serde(default)]
+    everywhere: bool,
 }
 
 pub(super) async fn get(
@@ -76,7 +78,12 @@ pub(super) async fn get(
     let (seen, stored) = resource::read(&context.control.view(), &namespace, &name)?;
     let stored = stored.ok_or_else(|| resource::missing(&namespace, &name))?;
     let ask = if query.describe { Ask::Always } else { Ask::IfNotReady };
-    let value = told(&context, &stored, ask).await?;
+    let mut value = told(&context, &stored, ask).await?;
+    if query.everywhere {
+        let behind = context.behind(seen).await;
+        let behind: Vec<String> = behind.into_iter().map(|n| context.node_name(n)).collect();
+        value["live"]["behind"] = json!(behind);
+    }
     Ok(reply::resource(seen, stored.revision, &value))
 }
 
