@@ -1,20 +1,21 @@
 //! Carries a schedule out on a running cluster.
 
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::JoinSet};
 
 use super::schedule::{Fault, Schedule, Who};
 use crate::cluster::Cluster;
 
 /// A fault as it happened.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Done {
     /// When it began, on the clock of the history.
     pub from_ns: u64,
@@ -25,7 +26,7 @@ pub struct Done {
     /// The nodes that it struck; empty if it is the network.
     pub nodes: Vec<usize>,
     /// `kill`, `pause`, `cut` or `loss`.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
 }
 
 /// The faults that struck so far, and the means to strike.
@@ -158,7 +159,7 @@ impl Hands {
 
     fn tell(&self, kind: &'static str, from_ns: u64, nodes: Vec<usize>, what: String) {
         let to_ns = self.now();
-        self.done.lock().push(Done { from_ns, to_ns, what, nodes, kind });
+        self.done.lock().push(Done { from_ns, to_ns, what, nodes, kind: kind.into() });
     }
 }
 
