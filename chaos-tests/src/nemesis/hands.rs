@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::JoinSet};
 
 use super::schedule::{Fault, Schedule, Who};
-use crate::cluster::Cluster;
+use crate::{
+    cluster::Cluster,
+    history::{Action, Recorder},
+};
 
 /// A fault as it happened.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -35,18 +38,18 @@ pub struct Hands {
     cluster: Arc<Cluster>,
     /// The leader as the observer sees it.
     leader: watch::Receiver<Option<usize>>,
-    start: Instant,
+    recorder: Recorder,
     done: Arc<Mutex<Vec<Done>>>,
 }
 
 impl Hands {
-    /// `start` is the zero of the history's clock.
+    /// What clients should know of is taken down in `recorder`.
     pub fn new(
         cluster: Arc<Cluster>,
         leader: watch::Receiver<Option<usize>>,
-        start: Instant,
+        recorder: Recorder,
     ) -> Self {
-        Self { cluster, leader, start, done: Arc::default() }
+        Self { cluster, leader, recorder, done: Arc::default() }
     }
 
     /// What happened so far.
@@ -73,7 +76,7 @@ impl Hands {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        self.recorder.now()
     }
 
     fn leader(&self) -> usize {
@@ -107,7 +110,11 @@ impl Hands {
                 let mut nodes = self.nodes(*who);
                 nodes.retain(|node| self.cluster.pause(*node));
                 sleep(*for_ms).await;
-                nodes.iter().for_each(|node| self.cluster.resume(*node));
+                for node in &nodes {
+                    self.cluster.resume(*node);
+                    let span = (from_ns, self.now());
+                    self.recorder.note(self.cluster.name(*node), Action::Pause, span);
+                }
                 self.tell("pause", from_ns, nodes, fault.to_string());
                 Ok(())
             }

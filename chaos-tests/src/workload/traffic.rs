@@ -18,8 +18,10 @@ const BASE: &str = "/echo/";
 const NAME: &str = "echo";
 /// Its namespace.
 const NAMESPACE: &str = "default";
-/// Within this, a call must be answered: longer than an election and a failover together.
-const DEADLINE: Duration = Duration::from_secs(15);
+/// Within this, a call must be answered: the function's own timeout.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a caller waits: longer, or it would never see one that hangs.
+const WAIT: Duration = Duration::from_secs(20);
 /// How long the function may take to serve on every node before the run begins.
 const SETUP_TRIES: u32 = 300;
 /// Between two versions.
@@ -44,7 +46,7 @@ impl Traffic {
     /// # Errors
     /// It does not come to serve.
     pub async fn set_up(self, context: &Context) -> Result<()> {
-        let body = context.documents.service(NAME, 0, self.replicas);
+        let body = context.documents.service(NAME, 0, self.replicas, DEADLINE);
         let mut api = context.api(0);
         let path = Documents::path(NAMESPACE, NAME);
         let reply = api.send(Method::PUT, &path, &[], body, PATIENCE).await;
@@ -83,8 +85,7 @@ impl Traffic {
             let path = format!("{BASE}{id}");
             let deadline_ms = u64::try_from(DEADLINE.as_millis()).unwrap_or(u64::MAX);
             let action = Action::Call { call: id, deadline_ms };
-            let work =
-                async { call(gateway.send(Method::GET, &path, &[], "", DEADLINE).await, BASE) };
+            let work = async { call(gateway.send(Method::GET, &path, &[], "", WAIT).await, BASE) };
             client.does(&name, action, work).await;
         }
     }
@@ -101,7 +102,7 @@ impl Traffic {
             let node = random.index(context.cluster.count());
             let mut gateway = context.api(node);
             let before = kept(&context, 0).await.and_then(|(_, serving)| serving.last().copied());
-            let body = context.documents.service(NAME, made, self.replicas);
+            let body = context.documents.service(NAME, made, self.replicas, DEADLINE);
             let path = Documents::path(NAMESPACE, NAME);
             let reply = gateway.send(Method::PUT, &path, &[], body, PATIENCE).await;
             let Some(before) = before else { continue };
