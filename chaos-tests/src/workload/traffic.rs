@@ -28,6 +28,8 @@ const SETUP_TRIES: u32 = 300;
 const VERSION_MS: (u64, u64) = (3_000, 8_000);
 /// How long it is watched for a version to go.
 const RETIRE_TRIES: u32 = 200;
+/// A node acts on its copy a moment after the API shows it; measured: up to 0.1 s after a restart.
+const SETTLES: Duration = Duration::from_secs(1);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -111,6 +113,7 @@ impl Traffic {
             }
             if gone(&context, before).await {
                 // Every node's own copy says so: from now on none may send anything there.
+                tokio::time::sleep(SETTLES).await;
                 let answer = Answer::Done { revision: None };
                 let done = async { Outcome::Ok { answer } };
                 client.does("all", Action::Retire { version: before }, done).await;
