@@ -19,6 +19,7 @@ pub mod check;
 pub mod cluster;
 pub mod history;
 pub mod nemesis;
+pub mod report;
 pub mod run;
 pub mod seed;
 pub mod workload;

@@ -13,6 +13,7 @@ use chaos_tests::{
     check,
     cluster::{Binary, Cluster, missing_tools},
     history::{self, FORMAT, Header},
+    report,
     run::{self, Ending, Plan, Run, SCENARIOS},
 };
 use clap::{Parser, Subcommand};
@@ -56,7 +57,7 @@ enum Command {
         #[arg(long)]
         scenario: Option<String>,
     },
-    /// Judge a kept history again
+    /// Judge a kept history again, and write its page anew
     Report {
         /// The folder of a run, or its history
         run: PathBuf,
@@ -123,7 +124,7 @@ fn carry_out(plan: &Plan, out: &Path, keep: bool) -> Result<Ending> {
     let folder = out.join(format!("{}-{}", plan.scenario, plan.seed));
     let save = |cluster: &Cluster, run: &Run| save(&folder, cluster, run, keep);
     let run = runtime.block_on(run::run(&binary, plan, save))?;
-    println!("{run}\nkept in {}", folder.display());
+    println!("{run}\nreport: {}", folder.join("report.html").display());
     Ok(run.ending())
 }
 
@@ -136,6 +137,7 @@ fn save(folder: &Path, cluster: &Cluster, run: &Run, keep: bool) -> Result<()> {
     };
     json("plan.json", &|file| serde_json::to_writer_pretty(file, &run.plan))?;
     json("run.json", &|file| serde_json::to_writer_pretty(file, run))?;
+    std::fs::write(folder.join("report.html"), report::page(run))?;
     if keep || run.ending() != Ending::Passed {
         let Plan { scenario, seed, .. } = &run.plan;
         let header = Header { format: FORMAT, scenario: scenario.clone(), seed: *seed };
@@ -162,18 +164,28 @@ fn kept(out: &Path, seed: u64, scenario: Option<&str>) -> Result<Plan> {
     }
 }
 
-fn judge(run: &Path) -> Result<Ending> {
-    let path = if run.is_dir() { run.join("history.jsonl") } else { run.to_owned() };
-    let file = File::open(&path).with_context(|| path.display().to_string())?;
-    let (header, history) = history::read(BufReader::new(file))?;
+/// Judges a history again; in the folder of a run, its page is written anew.
+fn judge(path: &Path) -> Result<Ending> {
+    let file = if path.is_dir() { path.join("history.jsonl") } else { path.to_owned() };
+    let open = File::open(&file).with_context(|| file.display().to_string())?;
+    let (header, history) = history::read(BufReader::new(open))?;
     println!("{} seed {}: {} operations", header.scenario, header.seed, history.len());
     let verdicts = check::all(&history);
-    verdicts.iter().for_each(|verdict| println!("{verdict}"));
-    Ok(if verdicts.iter().any(check::Verdict::is_invalid) {
-        Ending::Invalid
-    } else if verdicts.iter().all(check::Verdict::is_valid) {
-        Ending::Passed
-    } else {
-        Ending::Void
-    })
+    let text = std::fs::read_to_string(file.with_file_name("run.json"));
+    let Ok(text) = text else {
+        verdicts.iter().for_each(|verdict| println!("{verdict}"));
+        let bad = verdicts.iter().any(check::Verdict::is_invalid);
+        // What else belongs to a run is not known here.
+        return Ok(if bad { Ending::Invalid } else { Ending::Void });
+    };
+    let mut run: Run = serde_json::from_str(&text).context("run.json")?;
+    run.history = history;
+    for verdict in verdicts {
+        run.verdicts.retain(|old| old.invariant != verdict.invariant);
+        run.verdicts.push(verdict);
+    }
+    let page = file.with_file_name("report.html");
+    std::fs::write(&page, report::page(&run))?;
+    println!("{run}\nreport: {}", page.display());
+    Ok(run.ending())
 }

@@ -11,9 +11,9 @@ pub mod traffic;
 pub mod watch;
 pub mod wgl;
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::history::{Operation, Outcome};
 
@@ -21,10 +21,10 @@ use crate::history::{Operation, Outcome};
 pub const MAX_EXPLANATIONS: usize = 10;
 
 /// What a checker says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     /// The invariant, in a few words.
-    pub invariant: &'static str,
+    pub invariant: Cow<'static, str>,
     /// How many operations it looked at.
     pub checked: usize,
     /// The judgement.
@@ -32,7 +32,7 @@ pub struct Verdict {
 }
 
 /// Whether an invariant held.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Judgement {
     /// It held in this history.
@@ -56,7 +56,12 @@ impl Verdict {
             }
             Judgement::Invalid(violations)
         };
-        Self { invariant, checked, judgement }
+        Self { invariant: invariant.into(), checked, judgement }
+    }
+
+    /// It cannot be said.
+    pub fn unknown(invariant: &'static str, checked: usize, why: String) -> Self {
+        Self { invariant: invariant.into(), checked, judgement: Judgement::Unknown(why) }
     }
 
     /// Whether it held for sure.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Judgement, Verdict,
+    Verdict,
     wgl::{Call, Model, Search, search},
 };
 use crate::history::{Action, Answer, Operation};
@@ -109,7 +109,7 @@ pub fn check_within(history: &[Operation], budget: usize) -> Verdict {
     }
     if violations.is_empty() && !tired.is_empty() {
         let why = format!("gave up on {} after {budget} configurations each", tired.join(", "));
-        return Verdict { invariant: INVARIANT, checked, judgement: Judgement::Unknown(why) };
+        return Verdict::unknown(INVARIANT, checked, why);
     }
     Verdict::of(INVARIANT, checked, violations)
 }

@@ -2,7 +2,10 @@ use stateright::semantics::{ConsistencyTester as _, LinearizabilityTester, Seque
 
 use super::*;
 use crate::{
-    check::sample::{done, failed, ok, unknown},
+    check::{
+        Judgement,
+        sample::{done, failed, ok, unknown},
+    },
     seed::Seeded,
 };
 

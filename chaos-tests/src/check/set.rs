@@ -84,8 +84,7 @@ pub fn check(history: &[Operation]) -> Verdict {
         violations.extend(missing.filter_map(|(_, element)| element.lost(list)));
     }
     if lists.is_empty() && checked > 0 {
-        let judgement = super::Judgement::Unknown("the set was never read".into());
-        return Verdict { invariant: INVARIANT, checked, judgement };
+        return Verdict::unknown(INVARIANT, checked, "the set was never read".into());
     }
     Verdict::of(INVARIANT, checked, violations)
 }

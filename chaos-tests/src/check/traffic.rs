@@ -19,12 +19,15 @@ pub fn check(history: &[Operation]) -> Verdict {
             retired.insert(version, operation);
         }
     }
+    let pauses: Vec<&Operation> =
+        history.iter().filter(|operation| operation.action == Action::Pause).collect();
     let (mut checked, mut violations) = (0, Vec::new());
     let mut seen: BTreeMap<&str, &Operation> = BTreeMap::new();
     for operation in history {
         let Action::Call { call, deadline_ms } = &operation.action else { continue };
         checked += 1;
-        let took_ms = (operation.completed_ns - operation.invoked_ns) / 1_000_000;
+        let took_ns = operation.completed_ns - operation.invoked_ns;
+        let took_ms = took_ns.saturating_sub(stood_still_ns(&pauses, operation)) / 1_000_000;
         if took_ms > deadline_ms + GRACE_MS {
             violations.push(format!("no end after {took_ms} ms: {operation}"));
         }
@@ -45,6 +48,17 @@ pub fn check(history: &[Operation]) -> Verdict {
         }
     }
     Verdict::of(INVARIANT, checked, violations)
+}
+
+/// For how long the ingress could not answer because it was stopped.
+fn stood_still_ns(pauses: &[&Operation], call: &Operation) -> u64 {
+    let here = pauses.iter().filter(|pause| pause.node == call.node);
+    here.map(|pause| {
+        let (from, to) =
+            (pause.invoked_ns.max(call.invoked_ns), pause.completed_ns.min(call.completed_ns));
+        to.saturating_sub(from)
+    })
+    .sum()
 }
 
 #[cfg(test)]
@@ -73,6 +87,10 @@ mod tests {
         assert!(!judged(&[call(1, 0, SECOND, "c1", 2, 2)]), "two answers");
         let action = Action::Call { call: "c1".into(), deadline_ms: 5_000 };
         assert!(!judged(&[unknown(1, (0, 7 * SECOND), action)]), "hangs");
+        let mut stopped = ok(8, (SECOND, 4 * SECOND), Action::Pause, done(0));
+        assert!(judged(&[call(1, 0, 7 * SECOND, "c1", 2, 1), stopped.clone()]), "it was stopped");
+        stopped.node = "n2".into();
+        assert!(!judged(&[call(1, 0, 7 * SECOND, "c1", 2, 1), stopped]), "another was stopped");
         let again = call(2, 0, SECOND, "c1", 2, 1);
         assert!(!judged(&[call(1, 0, SECOND, "c1", 2, 1), again]), "twice");
     }

@@ -141,6 +141,7 @@ fn fits(action: &Action, answer: &Answer) -> bool {
             | Action::Add { .. }
             | Action::Remove { .. }
             | Action::Deploy { .. }
+            | Action::Pause
             | Action::Retire { .. },
             Answer::Done { .. },
         )

@@ -95,6 +95,8 @@ pub enum Action {
         /// Milliseconds in which there must be an answer.
         deadline_ms: u64,
     },
+    /// Stopped the node for that time; done by the nemesis. No answer can come from it meanwhile.
+    Pause,
     /// Takes a version of the function out of service.
     Retire {
         /// The version's number.

@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Action, Operation, Outcome};
+use super::{Action, Answer, Operation, Outcome};
 
 /// All operations of a run. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -55,9 +55,18 @@ impl Recorder {
         self.shared.next_client.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// How many operations have ended.
-    pub fn count(&self) -> usize {
-        self.shared.done.lock().len()
+    /// Takes down what was done to a node, by nobody who goes on.
+    pub fn note(&self, node: &str, action: Action, (from_ns, to_ns): (u64, u64)) {
+        let id = self.shared.next_operation.fetch_add(1, Ordering::Relaxed);
+        self.shared.done.lock().push(Operation {
+            id,
+            client: self.number(),
+            node: node.to_owned(),
+            invoked_ns: from_ns,
+            completed_ns: to_ns,
+            action,
+            outcome: Outcome::Ok { answer: Answer::Done { revision: None } },
+        });
     }
 
     /// Everything so far, by the time of invocation. What has not ended is unknown.
@@ -111,7 +120,7 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::{Answer, validate};
+    use crate::history::validate;
 
     #[tokio::test]
     async fn what_clients_do_is_a_history_whatever_becomes_of_it() {
@@ -127,10 +136,12 @@ mod tests {
         let hangs = other.does("n2", add(4), std::future::pending());
         // Dropped in the middle, as at the end of a run.
         assert!(tokio::time::timeout(std::time::Duration::ZERO, hangs).await.is_err());
+        recorder.note("n1", Action::Pause, (5, 9));
         let history = recorder.history();
-        assert_eq!(history.len(), 4);
-        assert_eq!(history.iter().filter(|op| op.is_ok()).count(), 2);
-        assert_ne!(history[1].client, history[2].client, "a new number after unknown");
+        assert_eq!(history.len(), 5);
+        assert_eq!(history[0].completed_ns, 9);
+        assert_eq!(history.iter().filter(|op| op.is_ok()).count(), 3);
+        assert_ne!(history[2].client, history[3].client, "a new number after unknown");
         validate(&history).unwrap();
     }
 }

@@ -1,20 +1,24 @@
 //! Carries a schedule out on a running cluster.
 
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::JoinSet};
 
 use super::schedule::{Fault, Schedule, Who};
-use crate::cluster::Cluster;
+use crate::{
+    cluster::Cluster,
+    history::{Action, Recorder},
+};
 
 /// A fault as it happened.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Done {
     /// When it began, on the clock of the history.
     pub from_ns: u64,
@@ -25,7 +29,7 @@ pub struct Done {
     /// The nodes that it struck; empty if it is the network.
     pub nodes: Vec<usize>,
     /// `kill`, `pause`, `cut` or `loss`.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
 }
 
 /// The faults that struck so far, and the means to strike.
@@ -34,18 +38,18 @@ pub struct Hands {
     cluster: Arc<Cluster>,
     /// The leader as the observer sees it.
     leader: watch::Receiver<Option<usize>>,
-    start: Instant,
+    recorder: Recorder,
     done: Arc<Mutex<Vec<Done>>>,
 }
 
 impl Hands {
-    /// `start` is the zero of the history's clock.
+    /// What clients should know of is taken down in `recorder`.
     pub fn new(
         cluster: Arc<Cluster>,
         leader: watch::Receiver<Option<usize>>,
-        start: Instant,
+        recorder: Recorder,
     ) -> Self {
-        Self { cluster, leader, start, done: Arc::default() }
+        Self { cluster, leader, recorder, done: Arc::default() }
     }
 
     /// What happened so far.
@@ -72,7 +76,7 @@ impl Hands {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        self.recorder.now()
     }
 
     fn leader(&self) -> usize {
@@ -106,7 +110,11 @@ impl Hands {
                 let mut nodes = self.nodes(*who);
                 nodes.retain(|node| self.cluster.pause(*node));
                 sleep(*for_ms).await;
-                nodes.iter().for_each(|node| self.cluster.resume(*node));
+                for node in &nodes {
+                    self.cluster.resume(*node);
+                    let span = (from_ns, self.now());
+                    self.recorder.note(self.cluster.name(*node), Action::Pause, span);
+                }
                 self.tell("pause", from_ns, nodes, fault.to_string());
                 Ok(())
             }
@@ -158,7 +166,7 @@ impl Hands {
 
     fn tell(&self, kind: &'static str, from_ns: u64, nodes: Vec<usize>, what: String) {
         let to_ns = self.now();
-        self.done.lock().push(Done { from_ns, to_ns, what, nodes, kind });
+        self.done.lock().push(Done { from_ns, to_ns, what, nodes, kind: kind.into() });
     }
 }
 

@@ -30,6 +30,8 @@ pub enum Kind {
     Flapping,
     /// Packets are lost at random.
     Loss,
+    /// Every node killed at once, and started again before anybody would be missed.
+    Outage,
 }
 
 /// Whom it strikes.
@@ -197,6 +199,7 @@ fn draw(random: &mut Seeded, kinds: &[Kind], nodes: usize) -> Fault {
             times: random.between(3, 8),
             each_ms: random.between(300, 2_000),
         },
+        Kind::Outage => Fault::Kill { who: Who::All, down_ms: short(random, 10, 800) },
         Kind::Loss => Fault::Loss {
             percent: u8::try_from(random.between(5, 40)).unwrap_or(5),
             for_ms: random.between(2_000, 8_000),
@@ -245,8 +248,15 @@ impl fmt::Display for Schedule {
 mod tests {
     use super::*;
 
-    const ALL: [Kind; 6] =
-        [Kind::Kill, Kind::Pause, Kind::Storm, Kind::Partition, Kind::Flapping, Kind::Loss];
+    const ALL: [Kind; 7] = [
+        Kind::Kill,
+        Kind::Pause,
+        Kind::Storm,
+        Kind::Partition,
+        Kind::Flapping,
+        Kind::Loss,
+        Kind::Outage,
+    ];
 
     #[test]
     fn a_seed_gives_the_same_faults_and_another_seed_others() {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     history::{Operation, Outcome},
@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// What happened in a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Coverage {
     /// Operations that were ok.
     pub ok: u64,
@@ -116,12 +116,12 @@ mod tests {
 
     #[test]
     fn too_little_is_told() {
-        let done = |kind, nodes: &[usize]| Done {
+        let done = |kind: &'static str, nodes: &[usize]| Done {
             from_ns: 0,
             to_ns: 1,
             what: String::new(),
             nodes: nodes.to_vec(),
-            kind,
+            kind: kind.into(),
         };
         let coverage = Coverage::of(&[], &[done("kill", &[0, 1]), done("cut", &[])], 1, 4);
         assert_eq!((coverage.kills, coverage.cuts, coverage.pauses), (2, 1, 0));

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{coverage::Coverage, observer::Leader, runner::Plan};
 use crate::{check::Verdict, history::Operation, nemesis::Done};
@@ -20,7 +20,7 @@ pub enum Ending {
 }
 
 /// A run with all that was seen.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Run {
     /// What was run.
     pub plan: Plan,
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn invalid_wins_over_void_and_a_checker_that_gave_up_is_void() {
-        let verdict = |judgement| Verdict { invariant: "i", checked: 1, judgement };
+        let verdict = |judgement| Verdict { invariant: "i".into(), checked: 1, judgement };
         let run = |judgements: Vec<Judgement>, void: &[&str]| Run {
             plan: Plan::of("calm", 1, std::time::Duration::from_secs(1)).unwrap(),
             faults: Vec::new(),

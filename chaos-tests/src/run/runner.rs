@@ -68,8 +68,7 @@ pub async fn run(
     let scenario = named(&plan.scenario)?;
     let cluster = Arc::new(Cluster::found(binary, scenario.nodes).await?);
     let documents = upload(&cluster).await?;
-    let start = Instant::now();
-    let recorder = Recorder::new(start);
+    let recorder = Recorder::new(Instant::now());
     let context = || Context::new(Arc::clone(&cluster), recorder.clone(), documents, plan.seed);
     let clients = context();
     if let Some(traffic) = scenario.traffic {
@@ -86,7 +85,7 @@ pub async fn run(
     }
     let mut working = start_clients(scenario, &clients);
 
-    let hands = Hands::new(Arc::clone(&cluster), observer.now(), start);
+    let hands = Hands::new(Arc::clone(&cluster), observer.now(), recorder.clone());
     let began = Instant::now();
     hands.carry_out(&plan.schedule, began).await?;
     tokio::time::sleep_until((began + plan.lasts).into()).await;

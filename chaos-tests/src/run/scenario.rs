@@ -83,6 +83,15 @@ pub const SCENARIOS: &[Scenario] = &[
         ..BASE
     },
     Scenario {
+        name: "register-outage",
+        about: "registers while all nodes are killed at once, again and again",
+        kinds: &[Kind::Outage],
+        registers: Some(REGISTERS),
+        // Who led may well be the first to be elected again.
+        needs: Needs { kills: 6, leaders: 0, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
         name: "register-pause",
         about: "registers while nodes stand still for 0.1 to 30 s",
         kinds: &[Kind::Pause],

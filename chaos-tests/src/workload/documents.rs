@@ -1,5 +1,7 @@
 //! The documents that clients send, and how they read them back.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use swarmer_model::Digest;
 
@@ -55,7 +57,7 @@ impl Documents {
     }
 
     /// A function that serves, whose version differs by `version`.
-    pub fn service(&self, name: &str, version: u64, replicas: usize) -> String {
+    pub fn service(&self, name: &str, version: u64, replicas: usize, timeout: Duration) -> String {
         json!({
             "apiVersion": "swarmer/v1",
             "kind": "Function",
@@ -63,6 +65,7 @@ impl Documents {
             "spec": {
                 "component": self.component,
                 "env": { "VERSION": version.to_string() },
+                "limits": { "timeout": format!("{}s", timeout.as_secs()) },
                 "placement": { "replicas": replicas },
             },
         })

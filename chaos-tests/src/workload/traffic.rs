@@ -18,14 +18,18 @@ const BASE: &str = "/echo/";
 const NAME: &str = "echo";
 /// Its namespace.
 const NAMESPACE: &str = "default";
-/// Within this, a call must be answered: longer than an election and a failover together.
-const DEADLINE: Duration = Duration::from_secs(15);
+/// Within this, a call must be answered: the function's own timeout.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a caller waits: longer, or it would never see one that hangs.
+const WAIT: Duration = Duration::from_secs(20);
 /// How long the function may take to serve on every node before the run begins.
 const SETUP_TRIES: u32 = 300;
 /// Between two versions.
 const VERSION_MS: (u64, u64) = (3_000, 8_000);
 /// How long it is watched for a version to go.
 const RETIRE_TRIES: u32 = 200;
+/// A node acts on its copy a moment after the API shows it; measured: up to 0.1 s after a restart.
+const SETTLES: Duration = Duration::from_secs(1);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -44,7 +48,7 @@ impl Traffic {
     /// # Errors
     /// It does not come to serve.
     pub async fn set_up(self, context: &Context) -> Result<()> {
-        let body = context.documents.service(NAME, 0, self.replicas);
+        let body = context.documents.service(NAME, 0, self.replicas, DEADLINE);
         let mut api = context.api(0);
         let path = Documents::path(NAMESPACE, NAME);
         let reply = api.send(Method::PUT, &path, &[], body, PATIENCE).await;
@@ -83,8 +87,7 @@ impl Traffic {
             let path = format!("{BASE}{id}");
             let deadline_ms = u64::try_from(DEADLINE.as_millis()).unwrap_or(u64::MAX);
             let action = Action::Call { call: id, deadline_ms };
-            let work =
-                async { call(gateway.send(Method::GET, &path, &[], "", DEADLINE).await, BASE) };
+            let work = async { call(gateway.send(Method::GET, &path, &[], "", WAIT).await, BASE) };
             client.does(&name, action, work).await;
         }
     }
@@ -101,7 +104,7 @@ impl Traffic {
             let node = random.index(context.cluster.count());
             let mut gateway = context.api(node);
             let before = kept(&context, 0).await.and_then(|(_, serving)| serving.last().copied());
-            let body = context.documents.service(NAME, made, self.replicas);
+            let body = context.documents.service(NAME, made, self.replicas, DEADLINE);
             let path = Documents::path(NAMESPACE, NAME);
             let reply = gateway.send(Method::PUT, &path, &[], body, PATIENCE).await;
             let Some(before) = before else { continue };
@@ -110,6 +113,7 @@ impl Traffic {
             }
             if gone(&context, before).await {
                 // Every node's own copy says so: from now on none may send anything there.
+                tokio::time::sleep(SETTLES).await;
                 let answer = Answer::Done { revision: None };
                 let done = async { Outcome::Ok { answer } };
                 client.does("all", Action::Retire { version: before }, done).await;

@@ -9,7 +9,7 @@ mod graph;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Judgement, Verdict};
+use super::Verdict;
 use crate::history::{Action, Answer, Operation, Outcome, Step};
 use graph::{Cycle, Edge, Graph};
 
@@ -34,10 +34,7 @@ struct Lists<'a> {
 pub fn check(history: &[Operation]) -> Verdict {
     let lists = match Lists::of(history) {
         Ok(lists) => lists,
-        Err(why) => {
-            let judgement = Judgement::Unknown(why);
-            return Verdict { invariant: INVARIANT, checked: 1, judgement };
-        }
+        Err(why) => return Verdict::unknown(INVARIANT, 1, why),
     };
     let mut violations = lists.direct();
     // Without one order of each list there are no edges to speak of.
@@ -281,7 +278,10 @@ fn internal(steps: &[Step]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::sample::{failed, ok, unknown};
+    use crate::check::{
+        Judgement,
+        sample::{failed, ok, unknown},
+    };
     use Step::{Append, Read};
 
     /// Transactions that all overlap.

@@ -1,0 +1,69 @@
+use std::time::Duration;
+
+use super::page;
+use crate::{
+    check::Verdict,
+    history::{Action, Answer, Operation, Outcome},
+    nemesis::Done,
+    run::{Coverage, Leader, Plan, Run},
+};
+
+fn run(outcome: Outcome, violations: Vec<String>) -> Run {
+    let history = vec![Operation {
+        id: 1,
+        client: 1,
+        node: "n1".into(),
+        invoked_ns: 1_000_000_000,
+        completed_ns: 1_004_000_000,
+        action: Action::Read { key: "a".into() },
+        outcome,
+    }];
+    let fault = |kind: &'static str, nodes: &[usize]| Done {
+        from_ns: 500_000_000,
+        to_ns: 2_000_000_000,
+        what: format!("{kind} <n1>"),
+        nodes: nodes.to_vec(),
+        kind: kind.into(),
+    };
+    Run {
+        plan: Plan::of("register", 7, Duration::from_secs(40)).unwrap(),
+        faults: vec![fault("kill", &[0]), fault("cut", &[])],
+        leaders: vec![Leader { from_ns: 0, term: 3, node: 2 }],
+        coverage: Coverage { ok: 1, ..Coverage::default() },
+        verdicts: vec![Verdict::of("registers are linearizable", 1, violations)],
+        void: vec!["0 kills, 2 are needed".into()],
+        notes: vec!["a note".into()],
+        history,
+    }
+}
+
+#[test]
+fn the_page_tells_all_of_a_run_and_loads_nothing() {
+    let value = Answer::Value { value: Some(1), revision: Some(2) };
+    let page = page(&run(Outcome::Ok { answer: value }, vec!["lost <b>1</b>".into()]));
+    for told in [
+        "register · seed 7",
+        "<b class=bad>invalid</b>",
+        "lost &lt;b&gt;1&lt;/b&gt;",
+        "replay 7 --scenario register",
+        "kill &lt;n1&gt;",
+        "n3 leads in term 3",
+        "class=ok",
+        "2 are needed",
+        "a note",
+        "leader changes",
+    ] {
+        assert!(page.contains(told), "{told} is missing in\n{page}");
+    }
+    for foreign in ["http://", "https://", "<script", "url("] {
+        assert!(!page.contains(foreign), "{foreign}");
+    }
+}
+
+#[test]
+fn a_run_is_read_back_from_its_file() {
+    let run = run(Outcome::Failed { why: "reset".into() }, Vec::new());
+    let text = serde_json::to_string(&run).unwrap();
+    let again: Run = serde_json::from_str(&text).unwrap();
+    assert_eq!((again.plan, again.verdicts), (run.plan, run.verdicts));
+}
