@@ -11,7 +11,7 @@ use swarmer_mesh::{identity::Fingerprint, transport};
 use swarmer_model::{ClusterId, NodeId, Place};
 
 use crate::{
-    agent::{Control, Images, Replicator, authority::NodeAuthority},
+    agent::{Control, Images, Replicator, authority::NodeAuthority, health::Looks},
     artifacts::ArtifactStore,
     desired::DesiredStore,
     dispatch::{Catalog, Dispatcher},
@@ -29,6 +29,7 @@ pub(crate) struct Context {
     pub(crate) claim: Place,
     /// What it was given to find the cluster by.
     pub(crate) seeds: Vec<String>,
+    pub(crate) looks: Looks,
     pub(crate) data_dir: PathBuf,
     /// Desired state: reads, writes, status.
     pub(crate) control: Control,

@@ -5,10 +5,12 @@ use std::{
     io::Write as _,
     net::{SocketAddr, ToSocketAddrs as _},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use crate::agent::{Context, context::now_ms};
 
@@ -16,6 +18,19 @@ use crate::agent::{Context, context::now_ms};
 const PROBE_BYTES: usize = 64 << 10;
 /// How long a look may take; names that do not resolve and slow disks must not hold up the rest.
 const DEADLINE: Duration = Duration::from_millis(1500);
+
+/// One look at a time: one that hangs keeps the next ones out, not more and more threads.
+#[derive(Debug, Clone)]
+pub(crate) struct Looks {
+    seeds: Arc<Semaphore>,
+    disk: Arc<Semaphore>,
+}
+
+impl Default for Looks {
+    fn default() -> Self {
+        Self { seeds: Arc::new(Semaphore::new(1)), disk: Arc::new(Semaphore::new(1)) }
+    }
+}
 
 /// One node's word about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,14 +59,16 @@ impl Context {
             members.iter().filter(|m| m.state.is_active()).map(|m| m.addr).collect();
         living.push(self.advertise);
         let seeds = self.seeds.clone();
-        let bad_seeds = bounded(move || {
+        let bad_seeds = bounded(&self.looks.seeds, DEADLINE, move || {
             seeds
                 .iter()
                 .filter_map(|seed| Some(format!("{seed}: {}", fault(seed, &living)?)))
                 .collect()
         });
         let dir = self.data_dir.clone();
-        let write = bounded(move || probe(&dir).map_err(|error| error.to_string()));
+        let write = bounded(&self.looks.disk, DEADLINE, move || {
+            probe(&dir).map_err(|error| error.to_string())
+        });
         let (bad_seeds, write) = tokio::join!(bad_seeds, write);
         let late = || format!("not done after {} ms", DEADLINE.as_millis());
         let membership = self.transport.identity().membership;
@@ -71,10 +88,23 @@ fn millis(time: SystemTime) -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Work that blocks, with an end.
-async fn bounded<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let work = tokio::task::spawn_blocking(work);
-    tokio::time::timeout(DEADLINE, work).await.ok()?.ok()
+/// Work that blocks, with an end to the wait for it.
+async fn bounded<T: Send + 'static>(
+    one: &Arc<Semaphore>,
+    deadline: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let one = Arc::clone(one);
+    let whole = async move {
+        let turn = one.acquire_owned().await.ok()?;
+        let work = move || {
+            // Its turn ends with the work, not with the wait.
+            let _turn = turn;
+            work()
+        };
+        tokio::task::spawn_blocking(work).await.ok()
+    };
+    tokio::time::timeout(deadline, whole).await.ok()?
 }
 
 /// What is wrong with a seed: a restarted node finds the cluster by it.
@@ -127,6 +157,20 @@ mod tests {
         assert!(probe(dir.path()).is_ok());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         assert!(probe(&dir.path().join("gone")).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_look_that_hangs_keeps_the_next_ones_out() {
+        let one = Arc::new(Semaphore::new(1));
+        let (release, held) = std::sync::mpsc::sync_channel::<()>(1);
+        let short = Duration::from_millis(1);
+        assert_eq!(bounded(&one, short, move || held.recv().is_ok()).await, None);
+        assert_eq!(
+            bounded(&one, short, || panic!("nobody else looks meanwhile")).await,
+            None::<()>
+        );
+        drop(release);
+        assert_eq!(bounded(&one, Duration::from_secs(60), || 1).await, Some(1));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::{
 
 /// How long a new version may take until it serves.
 const ROLLOUT_DEADLINE: Duration = Duration::from_secs(120);
-/// The trouble of one node counts after so long: another may be about to serve.
+/// Trouble that lasts so long is the answer: before, another node may be about to serve.
 const TROUBLE_AFTER: Duration = Duration::from_secs(4);
 /// How long the other nodes may take to see what serves: then it is done all the same.
 const EVERYWHERE_DEADLINE: Duration = Duration::from_secs(5);
@@ -258,6 +258,7 @@ pub(crate) async fn until_it_serves(
     accepted: &Value,
 ) -> Outcome<Value> {
     let start = Instant::now();
+    let mut troubled = None;
     let mut revision = at(accepted, "metadata.revision").as_u64().unwrap_or_default();
     loop {
         let function: Value = client.get(path).await?;
@@ -268,8 +269,7 @@ pub(crate) async fn until_it_serves(
             ));
             revision = newer;
         }
-        let lasts = start.elapsed() > TROUBLE_AFTER;
-        match judge(name, revision, &function["live"], lasts) {
+        match judge(name, revision, &function["live"]) {
             Rollout::Done => return until_everywhere(client, printer, path, name).await,
             Rollout::Failed(why) => return Err(Problem::new(codes::ROLLOUT_FAILED, why)),
             Rollout::Waiting(why) if start.elapsed() > ROLLOUT_DEADLINE => {
@@ -278,7 +278,16 @@ pub(crate) async fn until_it_serves(
                     format!("{name} is accepted, but does not serve after {seconds} s: {why}");
                 return Err(Problem::new(codes::ROLLOUT_FAILED, why));
             }
-            Rollout::Waiting(_) => tokio::time::sleep(POLL).await,
+            Rollout::Troubled(why) => {
+                if troubled.get_or_insert_with(Instant::now).elapsed() > TROUBLE_AFTER {
+                    return Err(Problem::new(codes::ROLLOUT_FAILED, why));
+                }
+                tokio::time::sleep(POLL).await;
+            }
+            Rollout::Waiting(_) => {
+                troubled = None;
+                tokio::time::sleep(POLL).await;
+            }
         }
     }
 }
@@ -317,11 +326,13 @@ enum Rollout {
     Done,
     /// Why not yet.
     Waiting(String),
+    /// A node cannot make it ready; another may be about to.
+    Troubled(String),
     Failed(String),
 }
 
 /// What `live` says of a function's revision. A placement of another revision says nothing.
-fn judge(name: &str, revision: u64, live: &Value, trouble_lasts: bool) -> Rollout {
+fn judge(name: &str, revision: u64, live: &Value) -> Rollout {
     // The copy of the state that answers may be older than the one that accepted it.
     if live["plannedRevision"].as_u64().unwrap_or_default() < revision {
         return Rollout::Waiting("the leader has not planned where it runs".to_owned());
@@ -336,12 +347,12 @@ fn judge(name: &str, revision: u64, live: &Value, trouble_lasts: bool) -> Rollou
         let why = format!("{name} is accepted, but no node may serve it: {conflict}{still}");
         return Rollout::Failed(why);
     }
-    if let Some(error) = live["error"].as_str().filter(|_| trouble_lasts) {
-        return Rollout::Failed(format!("{name}: {error}{still}"));
-    }
     let ready = live["ready"].as_u64().unwrap_or_default();
     if live["upToDate"] == true && (ready > 0 || live["switchedOff"] == true) {
         return Rollout::Done;
+    }
+    if let Some(error) = live["error"].as_str() {
+        return Rollout::Troubled(format!("{name}: {error}{still}"));
     }
     let reasons = live["reasons"].as_array().cloned().unwrap_or_default();
     let reasons: Vec<&str> = reasons.iter().filter_map(|r| r["text"].as_str()).collect();
@@ -365,14 +376,23 @@ mod tests {
                 "upToDate": planned == 7 && version == 2 && conflict.is_none(),
             })
         };
-        let waits = |live: &Value| matches!(judge("f", 7, live, true), Rollout::Waiting(_));
+        let waits = |live: &Value| matches!(judge("f", 7, live), Rollout::Waiting(_));
         assert!(waits(&live(5, 2, None)), "ready endpoints of the placement before");
         assert!(waits(&live(5, 1, Some("no node"))), "a conflict of the placement before");
         assert!(waits(&live(7, 1, None)), "placed, and not ready yet");
-        assert_eq!(judge("f", 7, &live(7, 2, None), true), Rollout::Done);
-        let Rollout::Failed(why) = judge("f", 7, &live(7, 1, Some("no node")), true) else {
+        assert_eq!(judge("f", 7, &live(7, 2, None)), Rollout::Done);
+        let Rollout::Failed(why) = judge("f", 7, &live(7, 1, Some("no node"))) else {
             panic!("a conflict at its own revision is the answer")
         };
         assert!(why.contains("no node") && why.contains("version 1 goes on serving"), "{why}");
+        // One node's trouble is no answer while another serves, and else only if it lasts.
+        let mut trouble = live(7, 1, None);
+        trouble["error"] = json!("n2: no room");
+        assert!(
+            matches!(judge("f", 7, &trouble), Rollout::Troubled(why) if why.contains("no room"))
+        );
+        let mut served = live(7, 2, None);
+        served["error"] = json!("n2: no room");
+        assert_eq!(judge("f", 7, &served), Rollout::Done);
     }
 }
