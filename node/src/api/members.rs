@@ -44,6 +44,8 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Answer {
         "leader": status.leader.filter(|_| status.quorum_ok).map(named),
         "term": status.term,
         "revision": status.revision,
+        // Of all changes up to this revision: equal on all nodes.
+        "stateHash": hex::encode(status.chain_hash.0),
         "quorum": status.quorum_ok,
         "voters": status.voters.iter().map(|voter| named(*voter)).collect::<Vec<_>>(),
         "lag": status.lag,

@@ -186,10 +186,15 @@ impl WriteHeaders {
         u128::from_be_bytes(*first)
     }
 
+    /// Whether this may be another try of a request that was applied before.
+    pub(super) fn may_repeat(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// Whether this request was applied before, by an earlier try of the client. Asked only when
     /// the request would be refused now: perhaps just because it already happened.
     pub(super) async fn already_applied(&self, context: &Context) -> Outcome<bool> {
-        if self.key.is_none() {
+        if !self.may_repeat() {
             return Ok(false);
         }
         for attempt in 0..MAX_ATTEMPTS {

@@ -106,6 +106,9 @@ pub(super) fn engine_config(config: &Config) -> Result<Arc<openraft::Config>, Ra
         purge_batch_size: PURGE_BATCH,
         api_channel_size: Some(API_QUEUE),
         enable_pre_vote: Some(true),
+        // A leader sends entries while it still writes them. If it is killed between the two and
+        // led on in its old term, it would give their ids to other entries.
+        enable_leader_restore: Some(false),
         // A leader that lost its quorum falls silent, so that under a bridge partition those that
         // still hear it can elect one that has a quorum.
         quorum_loss_probe_interval: Some(election_max * 3),

@@ -217,6 +217,21 @@ pub(super) struct Written {
     pub(super) functions: Vec<Option<Stored>>,
 }
 
+impl Written {
+    /// Shows each function as these writes left it, where others have changed it since.
+    fn undo_later(&mut self, before: Vec<Option<Stored>>, after: Vec<Option<Function>>) {
+        let revision = self.revision;
+        for ((now, before), after) in self.functions.iter_mut().zip(before).zip(after) {
+            let later = now.as_ref().is_none_or(|now| now.revision > revision);
+            if let (true, Some(mut function)) = (later, after) {
+                function.metadata.revision = Some(revision);
+                let placement = before.map(|before| before.placement).unwrap_or_default();
+                *now = Some(Stored { function, revision, placement });
+            }
+        }
+    }
+}
+
 /// Changes functions by one transaction, together with the claims of their routes. A race that is
 /// lost is run again, unless the client said what it had seen.
 ///
@@ -246,7 +261,13 @@ pub(super) async fn commit(
         let mut txn = judged.txn;
         txn.request_id = headers.request_id(attempt);
         match context.control.write(txn).await? {
-            TxnOutcome::Committed { revision } => return written(&view, writes, revision),
+            TxnOutcome::Committed { revision } => {
+                let mut done = written(&view, writes, revision)?;
+                if !headers.may_repeat() {
+                    done.undo_later(judged.before, judged.after);
+                }
+                return Ok(done);
+            }
             TxnOutcome::Conflict { revision, .. } => {
                 // What was in the way must be seen before the next look.
                 let _ = view.wait_for(revision, std::time::Duration::from_secs(1)).await;
