@@ -135,11 +135,17 @@ impl Write<'_> {
 
 /// Several writes, judged at one revision of the state.
 struct Judged {
-    /// As they are now.
-    before: Vec<Option<Stored>>,
-    /// As they become; none where nothing is put.
-    after: Vec<Option<Function>>,
+    /// What each becomes; none where it goes, or does not exist.
+    becomes: Vec<Option<Becomes>>,
     txn: Txn,
+}
+
+/// What a function becomes.
+struct Becomes {
+    function: Function,
+    placement: Placement,
+    /// Of its last change; none if that is this one.
+    revision: Option<Revision>,
 }
 
 /// Looks at writes without doing them.
@@ -149,7 +155,7 @@ fn judge(view: &View, writes: &[Write<'_>]) -> Outcome<(Revision, Judged)> {
     });
     let keys: Vec<Key> = keys.collect();
     let (seen, entries) = view.get_many(&keys.iter().map(Key::as_str).collect::<Vec<_>>());
-    let mut judged = Judged { before: Vec::new(), after: Vec::new(), txn: Txn::new() };
+    let mut judged = Judged { becomes: Vec::new(), txn: Txn::new() };
     let mut moves = Vec::new();
     for (write, (keys, entries)) in writes.iter().zip(keys.chunks(2).zip(entries.chunks(2))) {
         let before = stored(&keys[0], entries[0].as_ref(), entries[1].as_ref())?;
@@ -159,7 +165,11 @@ fn judge(view: &View, writes: &[Write<'_>]) -> Outcome<(Revision, Judged)> {
         let expect = found.map_or(Expect::Absent, Expect::At);
         judged.txn = judged.txn.check(keys[0].as_str(), expect);
         let held = before.as_ref().map(|before| claims::keys(&before.function)).unwrap_or_default();
-        let (wanted, after) = match next {
+        let unchanged = |before: Stored| {
+            let Stored { function, revision, placement } = before;
+            Becomes { function, placement, revision: Some(revision) }
+        };
+        let (wanted, becomes) = match next {
             Next::Put(mut next) => {
                 next.metadata.revision = None;
                 let same = before.as_ref().is_some_and(|before| {
@@ -167,22 +177,25 @@ fn judge(view: &View, writes: &[Write<'_>]) -> Outcome<(Revision, Judged)> {
                     now.metadata.revision = None;
                     now == *next
                 });
-                if !same {
+                let claims = claims::keys(&next);
+                if same {
+                    (claims, before.map(unchanged))
+                } else {
                     let value = serde_json::to_vec(&next)
                         .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;
                     judged.txn = judged.txn.put(keys[0].as_str(), Bytes::from(value));
+                    let placement = before.map(|before| before.placement).unwrap_or_default();
+                    (claims, Some(Becomes { function: *next, placement, revision: None }))
                 }
-                (claims::keys(&next), Some(*next))
             }
             Next::Delete => {
                 judged.txn = judged.txn.delete(keys[0].as_str()).delete(keys[1].as_str());
                 (BTreeSet::new(), None)
             }
-            Next::Keep => (held.clone(), None),
+            Next::Keep => (held.clone(), before.map(unchanged)),
         };
         moves.push(claims::Move { owner: write.id(), before: held, after: wanted });
-        judged.before.push(before);
-        judged.after.push(after);
+        judged.becomes.push(becomes);
     }
     let plan = claims::plan(&moves, |key| claims::look(view, key))?;
     judged.txn = plan.add_to(judged.txn);
@@ -206,7 +219,7 @@ pub(super) async fn preview(context: &Context, write: Write<'_>) -> Outcome<Opti
         judged => judged,
     };
     let (_, mut judged) = judged?;
-    Ok(judged.after.pop().flatten())
+    Ok(judged.becomes.pop().flatten().map(|becomes| becomes.function))
 }
 
 /// What came of writes.
@@ -219,13 +232,12 @@ pub(super) struct Written {
 
 impl Written {
     /// Shows each function as these writes left it, where others have changed it since.
-    fn undo_later(&mut self, before: Vec<Option<Stored>>, after: Vec<Option<Function>>) {
-        let revision = self.revision;
-        for ((now, before), after) in self.functions.iter_mut().zip(before).zip(after) {
-            let later = now.as_ref().is_none_or(|now| now.revision > revision);
-            if let (true, Some(mut function)) = (later, after) {
+    fn undo_later(&mut self, becomes: Vec<Option<Becomes>>) {
+        for (now, becomes) in self.functions.iter_mut().zip(becomes) {
+            let later = now.as_ref().is_none_or(|now| now.revision > self.revision);
+            if let (true, Some(Becomes { mut function, placement, revision })) = (later, becomes) {
+                let revision = revision.unwrap_or(self.revision);
                 function.metadata.revision = Some(revision);
-                let placement = before.map(|before| before.placement).unwrap_or_default();
                 *now = Some(Stored { function, revision, placement });
             }
         }
@@ -264,7 +276,7 @@ pub(super) async fn commit(
             TxnOutcome::Committed { revision } => {
                 let mut done = written(&view, writes, revision)?;
                 if !headers.may_repeat() {
-                    done.undo_later(judged.before, judged.after);
+                    done.undo_later(judged.becomes);
                 }
                 return Ok(done);
             }
