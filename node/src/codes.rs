@@ -61,6 +61,9 @@ codes! {
     CONFLICT = "SW-API-CONFLICT", 409,
         "Somebody else changed it in between.",
         "Read it again, apply your change to what it is now, and send that.";
+    EXISTS = "SW-API-EXISTS", 409,
+        "There is another one of this name already.",
+        "Delete that one first if it is not needed, or restore into a cluster without it.";
     ROUTE_TAKEN = "SW-API-ROUTE-TAKEN", 409,
         "Another function has this route.",
         "Choose another path or host, or delete the function that holds the route.";
@@ -118,6 +121,18 @@ codes! {
     FILE = "SW-CLI-FILE", 404,
         "The file cannot be read.",
         "Check its path, and that you may read it.";
+    FILE_EXISTS = "SW-CLI-FILE-EXISTS", 409,
+        "The file is there already.",
+        "Give another path, or --force to replace it.";
+    FILE_WRITE = "SW-CLI-FILE-WRITE", 507,
+        "The file cannot be written.",
+        "Check its folder, that you may write there, and the free space.";
+    BACKUP_DAMAGED = "SW-CLI-BACKUP-DAMAGED", 422,
+        "The file is no backup, or not all of it is as it was written.",
+        "Use another copy of it; nothing was changed.";
+    BACKUP_NEWER = "SW-CLI-BACKUP-NEWER", 422,
+        "The backup was written by a newer version.",
+        "Use the version of `swarmer` that wrote it, or a newer one; nothing was changed.";
     OUTPUT_CLOSED = "SW-CLI-OUTPUT-CLOSED", 499,
         "Nobody reads what the command prints any more.",
         "Nothing, if that was meant, as with `| head`; it ended where it was.";

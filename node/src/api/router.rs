@@ -269,6 +269,22 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             ("from", "the revision after which changes are wanted; from now on by default"),
             ("prefix", "only keys that start with it, such as functions/default/"),
         ]),
+        Endpoint::get(
+            "/v1/backup",
+            Govern,
+            "All functions with their versions at one revision, one JSON document a line",
+            functions::backup,
+        ),
+        Endpoint::new(
+            Method::POST,
+            "/v1/restore",
+            Govern,
+            "Put back a function of a backup with its versions; one that differs stays as it is",
+            functions::restore,
+        )
+        .within(Some(LONG))
+        .query(&[("dryRun", "true: only say whether it could be put back")])
+        .body("Function"),
         Endpoint::get("/v1/openapi.json", Look, "This document", openapi::document),
         Endpoint::get("/v1/schemas", Look, "The kinds that have a JSON Schema", openapi::schemas),
         Endpoint::get("/v1/schemas/{kind}", Look, "The JSON Schema of one kind", openapi::schema),

@@ -130,18 +130,23 @@ impl Client {
         path: &str,
         body: SendBody,
     ) -> Outcome<Bytes> {
+        whole(self.open(request, path, body).await?).await
+    }
+
+    /// Sends a request and gives the answer, whose body is still to be read; a status of 400 and
+    /// above is the problem it tells.
+    pub(crate) async fn open(
+        &self,
+        request: http::request::Builder,
+        path: &str,
+        body: SendBody,
+    ) -> Outcome<http::Response<Incoming>> {
         let response = self.send(request, path, body).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-        let bytes = body
-            .map_err(|error| {
-                Problem::new(codes::UNREACHABLE, format!("answer broke off: {error}"))
-            })?
-            .to_bytes();
         if status.is_client_error() || status.is_server_error() {
-            return Err(Problem::from_document(status.as_u16(), &bytes));
+            return Err(Problem::from_document(status.as_u16(), &whole(response).await?));
         }
-        Ok(bytes)
+        Ok(response)
     }
 
     /// GET, the answer read as JSON.
@@ -159,6 +164,16 @@ impl Client {
         let bytes = self.exchange(request, path, full(body.to_string())).await?;
         if bytes.is_empty() { Ok(Value::Null) } else { decode(&bytes) }
     }
+}
+
+async fn whole(response: http::Response<Incoming>) -> Outcome<Bytes> {
+    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+    body.map(http_body_util::Collected::to_bytes).map_err(|error| broke_off(&error.to_string()))
+}
+
+/// The answer ended before its end.
+pub(crate) fn broke_off(why: &str) -> Problem {
+    Problem::new(codes::UNREACHABLE, format!("the answer broke off: {why}"))
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Outcome<T> {

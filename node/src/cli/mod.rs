@@ -1,5 +1,6 @@
 //! The command line: what is asked, checked and handed to the command that does it.
 
+mod backup;
 mod client;
 mod cluster;
 mod completion;
@@ -83,6 +84,10 @@ enum Command {
     Rollout(functions::Rollout),
     /// Empty a node: no new work, what runs is finished
     Drain(Asking<cluster::Drain>),
+    /// Write all functions with their components to one file, from a cluster that goes on serving
+    Backup(Asking<backup::Backup>),
+    /// Put the functions of a backup into a cluster that has none of them
+    Restore(Asking<backup::Restore>),
     /// Explain an error code
     Explain(Printing<explain::Explain>),
     /// Print the completion script of a shell
@@ -154,6 +159,8 @@ fn run(cli: Cli) -> Outcome<ExitCode> {
             functions::RolloutCommand::Undo(undo) => ask(options, undo)?,
         },
         Command::Drain(drain) => ask(options, drain)?,
+        Command::Backup(backup) => ask(options, backup)?,
+        Command::Restore(restore) => ask(options, restore)?,
         Command::Explain(explain) => {
             let (explain, printer) = options.printing(explain)?;
             explain.run(&printer)?;

@@ -1,5 +1,6 @@
 //! `/v1/namespaces/{namespace}/functions` and `/placements`.
 
+mod backup;
 mod claims;
 mod invoke;
 mod live;
@@ -30,6 +31,7 @@ use crate::{
 use live::{Ask, live};
 use resource::{Next, Stored, Write, Written};
 
+pub(super) use backup::{backup, restore};
 pub(super) use invoke::invoke;
 pub(super) use logs::logs;
 pub(super) use transaction::transact;

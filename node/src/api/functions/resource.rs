@@ -38,7 +38,7 @@ pub(super) fn missing(namespace: &str, name: &str) -> Problem {
     Problem::new(codes::NOT_FOUND, format!("there is no function {namespace}/{name}"))
 }
 
-fn function_of(key: &str, entry: &Entry) -> Outcome<Function> {
+pub(super) fn function_of(key: &str, entry: &Entry) -> Outcome<Function> {
     let mut function: Function = serde_json::from_slice(&entry.value).map_err(|error| {
         let detail = format!("{key} cannot be read by this version: {error}");
         Problem::new(codes::INTERNAL, detail)
@@ -204,7 +204,7 @@ fn judge(view: &View, writes: &[Write<'_>]) -> Outcome<(Revision, Judged)> {
 
 /// Whether a newer state may judge otherwise.
 fn depends_on_state(problem: &Problem) -> bool {
-    [codes::CONFLICT, codes::NOT_FOUND, codes::ROUTE_TAKEN].contains(&problem.code)
+    [codes::CONFLICT, codes::EXISTS, codes::NOT_FOUND, codes::ROUTE_TAKEN].contains(&problem.code)
 }
 
 /// What one function would become, without doing it.
