@@ -81,7 +81,8 @@ async fn another_node_at_the_address_is_not_talked_to() {
 async fn without_a_certificate_no_byte_is_exchanged() {
     let clock = clock();
     let node = member(&authority(1, &clock), 1, &clock);
-    for protocol in ["swarmer-control/1", "swarmer-data/1"] {
+    // A founder has no certificate of the cluster, but it shows its key.
+    for protocol in ["swarmer-control/1", "swarmer-data/1", "swarmer-found/1"] {
         let endpoint = stranger::endpoint(protocol);
         let connection = endpoint.connect(node.addr, "x.swarmer").unwrap().await.unwrap();
         let reason = match connection.accept_uni().await.map(drop).unwrap_err() {
@@ -91,8 +92,8 @@ async fn without_a_certificate_no_byte_is_exchanged() {
         assert!(reason.starts_with(codes::NO_CERTIFICATE.name.as_bytes()), "{reason:?}");
         log().refusal("us", endpoint.local_addr().unwrap(), codes::NO_CERTIFICATE.name).await;
     }
-    let founding = stranger::endpoint("swarmer-found/1");
-    let error = founding.connect(node.addr, "x.swarmer").unwrap().await.unwrap_err();
+    let unknown = stranger::endpoint("swarmer-other/1");
+    let error = unknown.connect(node.addr, "x.swarmer").unwrap().await.unwrap_err();
     assert!(error.to_string().contains("120"), "no common protocol: {error}");
     assert_eq!(node.handle.stats().streams_served, 0);
 }
