@@ -85,31 +85,27 @@ impl SimDisk {
 
     /// The process dies and another one starts: the disk as that one sees it.
     pub fn restart(&self) -> Self {
-        let mut world = self.world.lock();
-        world.boot += 1;
-        world.dead = false;
-        world.fuse = None;
-        world.faults.clear();
-        Self { world: Arc::clone(&self.world), boot: world.boot }
+        let boot = self.world.lock().reboot();
+        Self { world: Arc::clone(&self.world), boot }
     }
 
     /// The power fails: the disk as it is after the machine came back. The seed decides what
     /// of the unsynced remains.
     pub fn power_cut(&self, seed: u64) -> Self {
         let mut dice = Dice(seed);
-        {
-            let mut world = self.world.lock();
-            for inode in world.inodes.values_mut() {
-                inode.lose_power(&mut dice);
-            }
-            for dir in world.dirs.values_mut() {
-                dir.lose_power(&mut dice);
-            }
-            let linked: BTreeSet<u64> =
-                world.dirs.values().flat_map(|d| d.current.values().copied()).collect();
-            world.inodes.retain(|id, _| linked.contains(id));
+        let mut world = self.world.lock();
+        for inode in world.inodes.values_mut() {
+            inode.lose_power(&mut dice);
         }
-        self.restart()
+        for dir in world.dirs.values_mut() {
+            dir.lose_power(&mut dice);
+        }
+        let linked: BTreeSet<u64> =
+            world.dirs.values().flat_map(|d| d.current.values().copied()).collect();
+        world.inodes.retain(|id, _| linked.contains(id));
+        // Under the same lock: nothing of the process from before is written after the cut.
+        let boot = world.reboot();
+        Self { world: Arc::clone(&self.world), boot }
     }
 
     /// Lets the process die after so many more changing operations. The last one is left half
@@ -313,6 +309,15 @@ impl Disk for SimDisk {
 }
 
 impl World {
+    /// Whatever had the disk is dead; the number of who has it now.
+    fn reboot(&mut self) -> u64 {
+        self.boot += 1;
+        self.dead = false;
+        self.fuse = None;
+        self.faults.clear();
+        self.boot
+    }
+
     fn dir(&mut self, dir: &Path) -> io::Result<&mut Dir> {
         self.dirs.get_mut(dir).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
