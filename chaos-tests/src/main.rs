@@ -128,7 +128,8 @@ fn carry_out(plan: &Plan, out: &Path, keep: bool) -> Result<Ending> {
     Ok(run.ending())
 }
 
-/// The page about it always; history and logs if it is to be kept, or did not pass.
+/// The page about it always; history and logs if it is to be kept, or did not pass; the nodes' Raft
+/// logs if it is invalid.
 fn save(folder: &Path, cluster: &Cluster, run: &Run, keep: bool) -> Result<()> {
     std::fs::create_dir_all(folder)?;
     let json = |name: &str, value: &dyn Fn(&mut BufWriter<File>) -> serde_json::Result<()>| {
@@ -144,6 +145,9 @@ fn save(folder: &Path, cluster: &Cluster, run: &Run, keep: bool) -> Result<()> {
         let mut file = BufWriter::new(File::create(folder.join("history.jsonl"))?);
         history::write(&mut file, &header, &run.history)?;
         cluster.keep_logs(folder)?;
+    }
+    if run.ending() == Ending::Invalid {
+        cluster.keep_raft(folder)?;
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ async fn a_failed_sync_stops_the_node_and_the_others_go_on() {
     cluster.put(1, "before", "x").await;
     let broken = cluster.leader().await;
     let rest: Vec<NodeId> = cluster.nodes.keys().copied().filter(|n| *n != broken).collect();
-    cluster.disks.as_ref().unwrap()[&broken].fail(DiskOp::Sync, 0, EIO);
+    cluster.disk(broken).fail(DiskOp::Sync, 0, EIO);
     let handle = cluster.handle(broken.0);
     let waiting = tokio::spawn(async move { handle.fatal().await });
     cluster.put(rest[0].0, "during", "x").await;

@@ -4,6 +4,8 @@
 //!   depends on which, from `cargo metadata`, offline.
 //! - `xtask skips <skip log> <test output>`: how many tests were skipped and why; fails if one of
 //!   them should have run on this machine.
+//! - `xtask needs <step> <capability>...`: says `able` as its last line if this machine has all of
+//!   them; else the step is written down as skipped, like a test, and the last line is `unable`.
 
 #![forbid(unsafe_code)]
 
@@ -13,9 +15,13 @@ mod skips;
 use std::{
     env, fs,
     process::{Command, ExitCode, Stdio},
+    thread,
 };
 
-const USAGE: &str = "usage: xtask check-deps | xtask skips <skip log> <test output>";
+use swarmer_testkit::{Capability, require};
+
+const USAGE: &str = "usage: xtask check-deps | xtask skips <skip log> <test output> | \
+                     xtask needs <step> <capability>...";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -23,6 +29,7 @@ fn main() -> ExitCode {
     let result = match args[..] {
         ["check-deps"] => check_deps(),
         ["skips", log, output] => check_skips(log, output),
+        ["needs", step, ref capabilities @ ..] => needs(step, capabilities),
         _ => Err(USAGE.to_owned()),
     };
     match result {
@@ -55,6 +62,19 @@ fn check_deps() -> Result<String, String> {
         return Ok(format!("{} crates in the build graph, no fault", graph.len()));
     }
     Err(format!("{}\n{} faults in the dependencies", faults.join("\n"), faults.len()))
+}
+
+fn needs(step: &str, capabilities: &[&str]) -> Result<String, String> {
+    let wanted: Vec<Capability> =
+        capabilities.iter().map(|name| name.parse()).collect::<Result<_, String>>()?;
+    // A skip is named after the thread that asks.
+    let able = thread::Builder::new()
+        .name(step.to_owned())
+        .spawn(move || wanted.into_iter().all(require))
+        .map_err(|error| error.to_string())?
+        .join()
+        .map_err(|_| "a skip could not be written down".to_owned())?;
+    Ok(if able { "able" } else { "unable" }.to_owned())
 }
 
 fn check_skips(log: &str, output: &str) -> Result<String, String> {

@@ -35,7 +35,7 @@ pub struct Cluster {
     network: Network,
     cuts: Mutex<Cuts>,
     /// Removed last.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 #[derive(Default)]
@@ -67,7 +67,7 @@ impl Cluster {
             nodes.push(Arc::new(Mutex::new(Node::new(name.clone(), log, start))));
             names.push(Arc::from(name));
         }
-        Ok(Self { nodes, names, network, cuts: Mutex::default(), _folder: folder })
+        Ok(Self { nodes, names, network, cuts: Mutex::default(), folder })
     }
 
     /// A cluster that stands and is ready on every node.
@@ -205,6 +205,30 @@ impl Cluster {
         true
     }
 
+    /// Copies the nodes' Raft logs and snapshots into `folder`, to see where they part. All nodes
+    /// are killed first: what is copied is what they left.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn keep_raft(&self, folder: &Path) -> Result<()> {
+        for node in &self.nodes {
+            node.lock().kill();
+        }
+        for name in &self.names {
+            let raft = self.folder.path().join(&**name).join("raft");
+            let kept = folder.join(format!("{name}-raft"));
+            // Of an earlier run of the same seed.
+            if kept.exists() {
+                std::fs::remove_dir_all(&kept)?;
+            }
+            // A node that never took part has none.
+            if raft.is_dir() {
+                copy_tree(&raft, &kept)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Copies the nodes' logs into `folder`.
     ///
     /// # Errors
@@ -260,6 +284,20 @@ fn start(
         command.args(["--die-with", &std::process::id().to_string()]);
         command
     })
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from).with_context(|| from.display().to_string())? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_tree(&entry.path(), &to)?;
+        } else {
+            std::fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the folders of harnesses that were killed; their processes and namespaces went with

@@ -114,6 +114,15 @@ pub enum Step {
     Read(u64, Option<Vec<u64>>),
 }
 
+impl Step {
+    /// The list that it is about.
+    pub fn list(&self) -> u64 {
+        match self {
+            Self::Append(list, _) | Self::Read(list, _) => *list,
+        }
+    }
+}
+
 /// What a client was told. `SEMANTICS.md` has the rules.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "told", rename_all = "snake_case", deny_unknown_fields)]

@@ -103,6 +103,7 @@ fn coverage(coverage: &Coverage, scenario: &str) -> String {
         ("operations ok", coverage.ok, needs.ok),
         ("operations failed", coverage.failed, 0),
         ("operations unknown", coverage.unknown, 0),
+        ("transactions over several functions", coverage.txns, needs.txns),
         ("leader changes", coverage.leaders, needs.leaders),
         ("kills", coverage.kills, needs.kills),
         ("pauses", coverage.pauses, needs.pauses),

@@ -6,13 +6,16 @@ use std::{
 };
 
 use http::Method;
-use serde_json::Value;
 
+use super::observer::Observer;
 use crate::{
     check::Verdict,
     cluster::Port,
     history::{Answer, Outcome},
-    workload::{Context, Documents, Followers, PATIENCE, REGISTERS, SET, members, read, write},
+    workload::{
+        Context, Documents, Followers, LISTS, PATIENCE, REGISTERS, SET, lists_of, members, read,
+        snapshot, write,
+    },
 };
 
 /// Within this after healing.
@@ -24,7 +27,7 @@ const LAST: &str = "last";
 
 const WRITES: &str = "within 30 s of healing every node takes writes";
 const AGREE: &str = "within 30 s of healing all agree, and followers have seen the last write";
-const EQUAL: &str = "equal functions at equal revision";
+const EQUAL: &str = "equal state at equal revision";
 
 /// What came of it.
 pub(super) struct Converged {
@@ -32,12 +35,14 @@ pub(super) struct Converged {
     pub(super) notes: Vec<String>,
 }
 
-/// What a node's own copy holds: revision, and each function's name, revision and value.
-type Copied = (u64, BTreeMap<(String, String), (u64, Option<u64>)>);
+/// What a node's own copy holds: revision, and each function's name, revision and value. The hash
+/// is of the changes; this shows that what was made of them is equal too, and where it is not.
+type Copied = (u64, BTreeMap<(String, String), (u64, Option<String>)>);
 
 /// Waits for it, and takes down the last writes and reads.
 pub(super) async fn converge(
     context: &Context,
+    observer: &Observer,
     followers: &Followers,
     healed: Instant,
 ) -> Converged {
@@ -68,14 +73,16 @@ pub(super) async fn converge(
         vec![format!("every node took a write {} ms after healing", healed.elapsed().as_millis())];
     let (mut apart, mut unequal) = (Vec::new(), Vec::new());
     loop {
-        let mut copies = Vec::new();
+        let (mut copies, mut states) = (Vec::new(), Vec::new());
         for node in 0..nodes {
             copies.push(copy(context, node).await);
+            let mut gateway = context.cluster.gateway(node, Port::Api);
+            states.push(observer.look(&context.cluster, &context.recorder, &mut gateway).await);
         }
         let behind = followers.behind(last);
         unequal.extend(differences(context, &copies));
         let revisions: Vec<Option<u64>> =
-            copies.iter().map(|copy| copy.as_ref().map(|(revision, _)| *revision)).collect();
+            states.iter().map(|state| state.as_ref().map(|state| state.revision)).collect();
         let first = revisions.first().copied().flatten();
         if first.is_some() && revisions.iter().all(|r| *r == first) && behind.is_empty() {
             notes.push(format!("all agreed {} ms after healing", healed.elapsed().as_millis()));
@@ -90,25 +97,34 @@ pub(super) async fn converge(
         }
         tokio::time::sleep(LOOK).await;
     }
+    let lists = lists_of(&context.recorder.history());
     for node in 0..nodes {
         let mut gateway = context.cluster.gateway(node, Port::Api);
         read(&mut client, &mut gateway, LAST).await;
         members(&mut client, &mut gateway).await;
+        if !lists.is_empty() {
+            snapshot(&mut client, &mut gateway, lists.iter().copied()).await;
+        }
     }
-    notes.push("the API gives no hash of the state; functions were compared instead".into());
-    let verdicts = vec![
-        Verdict::of(WRITES, nodes, refused),
-        Verdict::of(AGREE, nodes, apart),
-        Verdict::of(EQUAL, nodes, unequal),
-    ];
+    let (compared, differences) = observer.states();
+    unequal.extend(differences);
+    notes.push(format!("{compared} looks met a revision whose hash another node had told"));
+    let equal = if compared == 0 && unequal.is_empty() {
+        let why = "no two nodes told the hash of their state at the same revision";
+        Verdict::unknown(EQUAL, 0, why.to_owned())
+    } else {
+        Verdict::of(EQUAL, compared, unequal)
+    };
+    let verdicts =
+        vec![Verdict::of(WRITES, nodes, refused), Verdict::of(AGREE, nodes, apart), equal];
     Converged { verdicts, notes }
 }
 
-/// A node's own copy of both namespaces; none if it cannot be read, or changed in between.
+/// A node's own copy of all namespaces; none if it cannot be read, or changed in between.
 async fn copy(context: &Context, node: usize) -> Option<Copied> {
     let mut gateway = context.cluster.gateway(node, Port::Api);
     let (mut functions, mut seen) = (BTreeMap::new(), None);
-    for namespace in [REGISTERS, SET] {
+    for namespace in [REGISTERS, SET, LISTS] {
         let path = format!("/v1/namespaces/{namespace}/functions");
         let reply = gateway.send(Method::GET, &path, &[], "", PATIENCE).await.ok()?;
         let revision: u64 = reply.header("x-swarmer-revision").parse().ok()?;
@@ -118,14 +134,13 @@ async fn copy(context: &Context, node: usize) -> Option<Copied> {
         for item in reply.json()["items"].as_array()? {
             let name = item["metadata"]["name"].as_str()?.to_owned();
             let own = item["metadata"]["revision"].as_u64()?;
-            functions.insert((namespace.to_owned(), name), (own, value(item)));
+            functions.insert(
+                (namespace.to_owned(), name),
+                (own, Documents::text(item).map(str::to_owned)),
+            );
         }
     }
     Some((seen?, functions))
-}
-
-fn value(item: &Value) -> Option<u64> {
-    Documents::value(item)
 }
 
 fn differences(context: &Context, copies: &[Option<Copied>]) -> Vec<String> {

@@ -1,11 +1,11 @@
 //! What a run went through. Too little of it proves nothing.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    history::{Operation, Outcome},
+    history::{Action, Operation, Outcome, Step},
     nemesis::Done,
 };
 
@@ -18,6 +18,9 @@ pub struct Coverage {
     pub failed: u64,
     /// Operations of which nobody knows.
     pub unknown: u64,
+    /// Of those that were ok: transactions that changed something, over several functions.
+    #[serde(default)]
+    pub txns: u64,
     /// Changes of the leader.
     pub leaders: u64,
     /// Processes killed.
@@ -37,6 +40,8 @@ pub struct Coverage {
 pub struct Needs {
     /// Operations that were ok.
     pub ok: u64,
+    /// Transactions that changed something, over several functions.
+    pub txns: u64,
     /// Changes of the leader.
     pub leaders: u64,
     /// Processes killed.
@@ -63,6 +68,7 @@ impl Coverage {
             ok: count(|outcome| matches!(outcome, Outcome::Ok { .. })),
             failed: count(|outcome| matches!(outcome, Outcome::Failed { .. })),
             unknown: count(|outcome| matches!(outcome, Outcome::Unknown { .. })),
+            txns: history.iter().filter(|operation| spans_lists(operation)).count() as u64,
             leaders,
             kills: struck("kill"),
             pauses: struck("pause"),
@@ -77,6 +83,7 @@ impl Coverage {
         let faults = self.kills + self.pauses + self.cuts + self.losses;
         [
             ("operations that were ok", self.ok, needs.ok),
+            ("transactions over several functions", self.txns, needs.txns),
             ("changes of the leader", self.leaders, needs.leaders),
             ("kills", self.kills, needs.kills),
             ("pauses", self.pauses, needs.pauses),
@@ -91,13 +98,22 @@ impl Coverage {
     }
 }
 
+/// Whether it is a transaction that changed something, over more than one list, and was ok.
+fn spans_lists(operation: &Operation) -> bool {
+    let Action::Txn { steps } = &operation.action else { return false };
+    let lists: BTreeSet<u64> = steps.iter().map(Step::list).collect();
+    let changes = steps.iter().any(|step| matches!(step, Step::Append(..)));
+    operation.is_ok() && changes && lists.len() > 1
+}
+
 impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} ok, {} failed, {} unknown; {} leader changes, {} kills, {} pauses, {} cuts, \
-             {} times loss, {} reconnects",
+            "{} ok ({} transactions over several functions), {} failed, {} unknown; {} leader changes, {} kills, {} pauses, \
+             {} cuts, {} times loss, {} reconnects",
             self.ok,
+            self.txns,
             self.failed,
             self.unknown,
             self.leaders,
@@ -113,6 +129,29 @@ impl fmt::Display for Coverage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::Answer;
+
+    #[test]
+    fn only_transactions_over_several_lists_that_changed_something_count() {
+        let ok = |steps: &[Step]| Operation {
+            id: 1,
+            client: 1,
+            node: "n1".into(),
+            invoked_ns: 0,
+            completed_ns: 1,
+            action: Action::Txn { steps: steps.to_vec() },
+            outcome: Outcome::Ok { answer: Answer::Steps { steps: steps.to_vec() } },
+        };
+        let (append, read) = (Step::Append(1, 1), Step::Read(2, None));
+        let unknown = Outcome::Unknown { why: String::new() };
+        let history = [
+            ok(&[append.clone(), read.clone()]),
+            ok(&[Step::Read(1, None), append.clone()]),
+            ok(&[Step::Read(1, None), read.clone()]),
+            Operation { outcome: unknown, ..ok(&[append, read]) },
+        ];
+        assert_eq!(Coverage::of(&history, &[], 0, 0).txns, 1);
+    }
 
     #[test]
     fn too_little_is_told() {

@@ -18,7 +18,7 @@ use crate::{
     cluster::{Binary, Cluster, Port, echo},
     history::{self, FORMAT, Header, Operation, Recorder},
     nemesis::{Hands, Schedule},
-    workload::{Context, Documents, Followers, PATIENCE, follow, set_client},
+    workload::{Context, Documents, Followers, PATIENCE, follow, list_client, set_client},
 };
 
 /// How long clients may take to end what they began.
@@ -92,7 +92,7 @@ pub async fn run(
     cluster.heal().await?;
     let healed = Instant::now();
     clients.stop();
-    let converged = converge(&watching, &followers, healed).await;
+    let converged = converge(&watching, &observer, &followers, healed).await;
     join(&mut working, "clients").await?;
     watching.stop();
     join(&mut following, "followers").await?;
@@ -129,6 +129,9 @@ fn start_clients(scenario: &Scenario, context: &Context) -> JoinSet<()> {
     }
     (0..scenario.set).for_each(|number| {
         working.spawn(set_client(context.clone(), number));
+    });
+    (0..scenario.lists).for_each(|number| {
+        working.spawn(list_client(context.clone(), number));
     });
     if let Some(traffic) = scenario.traffic {
         for node in 0..scenario.nodes {

@@ -21,6 +21,8 @@ pub struct Scenario {
     pub registers: Option<Registers>,
     /// How many clients of the set.
     pub set: usize,
+    /// How many clients of lists: transactions over several functions.
+    pub lists: usize,
     /// Callers of a function.
     pub traffic: Option<Traffic>,
     /// The least that it must go through.
@@ -37,7 +39,7 @@ const REGISTERS: Registers = Registers { clients: 8, keys: 12, values: None, rep
 const FEW: Registers = Registers { clients: 8, keys: 2, values: Some(3), repeated: 0 };
 const LIGHT: Registers = Registers { clients: 3, keys: 4, values: None, repeated: 20 };
 const NEEDS: Needs =
-    Needs { ok: 500, leaders: 1, kills: 0, pauses: 0, cuts: 0, reconnects: 6, faults: 2 };
+    Needs { ok: 500, txns: 0, leaders: 1, kills: 0, pauses: 0, cuts: 0, reconnects: 6, faults: 2 };
 
 const BASE: Scenario = Scenario {
     name: "",
@@ -46,6 +48,7 @@ const BASE: Scenario = Scenario {
     kinds: EVERY,
     registers: None,
     set: 0,
+    lists: 0,
     traffic: None,
     needs: NEEDS,
 };
@@ -58,8 +61,9 @@ pub const SCENARIOS: &[Scenario] = &[
         kinds: &[],
         registers: Some(LIGHT),
         set: 2,
+        lists: 2,
         traffic: Some(Traffic { clients: 2, replicas: 2 }),
-        needs: Needs { leaders: 0, faults: 0, ..NEEDS },
+        needs: Needs { txns: 20, leaders: 0, faults: 0, ..NEEDS },
         ..BASE
     },
     Scenario {
@@ -123,6 +127,21 @@ pub const SCENARIOS: &[Scenario] = &[
         ..BASE
     },
     Scenario {
+        name: "transactions",
+        about: "lists appended to and read, several in one transaction, under every fault",
+        lists: 6,
+        needs: Needs { ok: 100, txns: 50, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
+        name: "transactions-outage",
+        about: "the same while all nodes are killed at once, again and again",
+        kinds: &[Kind::Outage],
+        lists: 6,
+        needs: Needs { ok: 100, txns: 50, kills: 6, leaders: 0, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
         name: "traffic",
         about: "requests through every ingress while versions change, under every fault",
         registers: Some(LIGHT),
@@ -134,7 +153,9 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "every client under every fault",
         registers: Some(REGISTERS),
         set: 3,
+        lists: 3,
         traffic: Some(Traffic { clients: 3, replicas: 2 }),
+        needs: Needs { txns: 20, ..NEEDS },
         ..BASE
     },
 ];
@@ -156,7 +177,7 @@ mod tests {
             assert!(!scenario.name.is_empty() && !scenario.about.is_empty());
             assert_eq!(SCENARIOS.iter().position(|s| s.name == scenario.name), Some(i));
             let idle = scenario.registers.is_none() && scenario.traffic.is_none();
-            assert!(!idle || scenario.set > 0, "{}", scenario.name);
+            assert!(!idle || scenario.set + scenario.lists > 0, "{}", scenario.name);
             assert!(scenario.needs.ok > 0, "{}", scenario.name);
         }
     }

@@ -10,6 +10,9 @@ pub const REGISTERS: &str = "registers";
 /// The namespace whose functions are the set.
 pub const SET: &str = "set";
 
+/// The namespace whose functions are the lists.
+pub const LISTS: &str = "lists";
+
 /// Makes documents of functions that run one component. Cheap to clone.
 #[derive(Debug, Clone, Copy)]
 pub struct Documents {
@@ -39,13 +42,26 @@ impl Documents {
 
     /// A function that no request reaches, with a number as annotation.
     pub fn cell(&self, namespace: &str, name: &str, value: u64) -> String {
+        self.silent(namespace, name, &value.to_string()).to_string()
+    }
+
+    /// A function that no request reaches, with numbers as annotation, to be put at the revision
+    /// that was seen; 0: there was none.
+    pub fn list(&self, namespace: &str, name: &str, values: &[u64], seen: u64) -> Value {
+        let values: Vec<String> = values.iter().map(u64::to_string).collect();
+        let mut document = self.silent(namespace, name, &values.join(" "));
+        document["metadata"]["revision"] = seen.into();
+        document
+    }
+
+    fn silent(&self, namespace: &str, name: &str, annotation: &str) -> Value {
         json!({
             "apiVersion": "swarmer/v1",
             "kind": "Function",
             "metadata": {
                 "name": name,
                 "namespace": namespace,
-                "annotations": { "value": value.to_string() },
+                "annotations": { "value": annotation },
             },
             "spec": {
                 "component": self.component,
@@ -53,7 +69,6 @@ impl Documents {
                 "routes": [{ "path": format!("/{namespace}/{name}") }],
             },
         })
-        .to_string()
     }
 
     /// A function that serves, whose version differs by `version`.
@@ -72,8 +87,18 @@ impl Documents {
         .to_string()
     }
 
+    /// The annotation of a list or cell.
+    pub fn text(document: &Value) -> Option<&str> {
+        document["metadata"]["annotations"]["value"].as_str()
+    }
+
+    /// What a list holds.
+    pub fn values(document: &Value) -> Option<Vec<u64>> {
+        Self::text(document)?.split_whitespace().map(|value| value.parse().ok()).collect()
+    }
+
     /// What a cell holds.
     pub fn value(document: &Value) -> Option<u64> {
-        document["metadata"]["annotations"]["value"].as_str()?.parse().ok()
+        Self::text(document)?.parse().ok()
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::medium::{Dice, Dir, DirChange, Inode};
 use super::{Disk, DiskFile};
@@ -53,6 +53,8 @@ pub enum Skip {
 #[derive(Clone)]
 pub struct SimDisk {
     world: Arc<Mutex<World>>,
+    /// Told when a hold ends.
+    unheld: Arc<Condvar>,
     boot: u64,
 }
 
@@ -65,6 +67,8 @@ struct World {
     /// Changing operations until the process dies.
     fuse: Option<u64>,
     dead: bool,
+    /// Whether changing operations wait for the death of the process.
+    held: bool,
     capacity: Option<u64>,
     skip: Vec<Skip>,
     faults: Vec<Fault>,
@@ -80,13 +84,13 @@ struct Fault {
 impl SimDisk {
     /// An empty disk without limit.
     pub fn new() -> Self {
-        Self { world: Arc::default(), boot: 0 }
+        Self { world: Arc::default(), unheld: Arc::default(), boot: 0 }
     }
 
     /// The process dies and another one starts: the disk as that one sees it.
     pub fn restart(&self) -> Self {
         let boot = self.world.lock().reboot();
-        Self { world: Arc::clone(&self.world), boot }
+        self.next(boot)
     }
 
     /// The power fails: the disk as it is after the machine came back. The seed decides what
@@ -105,7 +109,14 @@ impl SimDisk {
         world.inodes.retain(|id, _| linked.contains(id));
         // Under the same lock: nothing of the process from before is written after the cut.
         let boot = world.reboot();
-        Self { world: Arc::clone(&self.world), boot }
+        drop(world);
+        self.next(boot)
+    }
+
+    /// The handle of the next process.
+    fn next(&self, boot: u64) -> Self {
+        self.unheld.notify_all();
+        Self { world: Arc::clone(&self.world), unheld: Arc::clone(&self.unheld), boot }
     }
 
     /// Lets the process die after so many more changing operations. The last one is left half
@@ -118,6 +129,12 @@ impl SimDisk {
     pub fn is_dead(&self) -> bool {
         let world = self.world.lock();
         world.dead || world.boot != self.boot
+    }
+
+    /// Lets every further changing operation wait, as on a disk that is slow, until the process is
+    /// dead ([`SimDisk::restart`], [`SimDisk::power_cut`]); it then fails and changed nothing.
+    pub fn hold(&self) {
+        self.world.lock().held = true;
     }
 
     /// Lets the operation of this sort after `after` more of them fail with a system error.
@@ -192,6 +209,12 @@ impl SimDisk {
 
     /// As `enter`, for what changes something: burns the fuse. True: this is the last one.
     fn enter_change(&self, op: DiskOp) -> io::Result<(MutexGuard<'_, World>, bool)> {
+        {
+            let mut world = self.world.lock();
+            while world.held && world.boot == self.boot {
+                self.unheld.wait(&mut world);
+            }
+        }
         let mut world = self.enter(op)?;
         let last = match &mut world.fuse {
             None => false,
@@ -313,6 +336,7 @@ impl World {
     fn reboot(&mut self) -> u64 {
         self.boot += 1;
         self.dead = false;
+        self.held = false;
         self.fuse = None;
         self.faults.clear();
         self.boot

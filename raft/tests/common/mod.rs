@@ -226,7 +226,12 @@ impl Cluster {
 
     /// On disks in memory, without sled.
     pub(crate) async fn simulated(count: u64) -> Self {
-        Self::with(count, |config| config.applied_dir = None, Some(BTreeMap::new())).await
+        Self::simulated_and_tuned(count, |config| config.applied_dir = None).await
+    }
+
+    /// On disks in memory; `tune` must leave sled out.
+    pub(crate) async fn simulated_and_tuned(count: u64, tune: fn(&mut Config)) -> Self {
+        Self::with(count, tune, Some(BTreeMap::new())).await
     }
 
     async fn with(
@@ -278,6 +283,11 @@ impl Cluster {
         self.nodes[&NodeId(node)].handle()
     }
 
+    /// The disk in memory of a node.
+    pub(crate) fn disk(&self, node: NodeId) -> &SimDisk {
+        &self.disks.as_ref().unwrap()[&node]
+    }
+
     /// The leader that a majority follows.
     pub(crate) async fn leader(&self) -> NodeId {
         self.leader_of(&self.nodes.keys().copied().collect::<Vec<_>>()).await
@@ -324,16 +334,26 @@ impl Cluster {
     /// The power of the whole cluster fails: what was not synced is gone.
     pub(crate) async fn power_cut(&mut self, seed: u64) {
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
-        for (node, disk) in self.disks.as_mut().unwrap() {
-            *disk = disk.power_cut(seed ^ node.0);
-        }
-        for node in &nodes {
+        self.die(&nodes, |node, disk| disk.power_cut(seed ^ node.0)).await;
+    }
+
+    /// kill -9, and a new start at once: what was written is there, synced or not.
+    pub(crate) async fn kill(&mut self, nodes: &[NodeId]) {
+        self.die(nodes, |_, disk| disk.restart()).await;
+    }
+
+    async fn die(&mut self, nodes: &[NodeId], death: impl Fn(NodeId, &SimDisk) -> SimDisk) {
+        for node in nodes {
+            let disk = self.disks.as_mut().unwrap().get_mut(node).unwrap();
+            *disk = death(*node, disk);
             self.net.0.lock().nodes.remove(node);
+        }
+        for node in nodes {
             // It cannot write any more; stopping it may fail, as it should.
             let _ = self.nodes.remove(node).unwrap().handle().shutdown().await;
         }
         for node in nodes {
-            self.open(node).await;
+            self.open(*node).await;
         }
     }
 
