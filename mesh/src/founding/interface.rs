@@ -72,7 +72,7 @@ pub enum Input {
     GrantStored,
     /// Time passed; at least every [`RESEND_EVERY`](super::RESEND_EVERY).
     Tick,
-    /// Every seed was asked once whether a cluster stands there ([`Founding::answered`], or it
+    /// Every seed was asked once whether a cluster stands there (`Founding::answered`, or it
     /// could not be dialled), or the time for that is over. One that founds alone does not begin
     /// before it; the others have to meet each other anyway.
     SeedsAsked,

@@ -247,9 +247,7 @@ impl FunctionManager {
         if !deps.artifacts.hold(&digest).await {
             deps.fetch.fetch(digest).await?;
         }
-        if deps.runtime.is_cached(&digest) {
-            return Ok(());
-        }
+        // Also where there is an image: whether a component can run here is told by linking it.
         let doing = format!("preparing {}", digest.short());
         let artifact = deps.artifacts.artifact(digest);
         let error = match deps.runtime.prepare(&artifact).await {

@@ -20,7 +20,7 @@ async fn a_misbehaving_function_gets_its_own_error_and_harms_no_other() {
     let node = &cluster.nodes[0];
     with_hello(&cluster).await;
     // What it does; status, code, and the word that its message has.
-    let cases: [(&str, Behaviour, u16, &[&str], &str); 7] = [
+    let cases: [(&str, Behaviour, u16, &[&str], &str); 8] = [
         ("trap", Behaviour::Trap, 500, &["SW-RUNTIME-TRAP"], "unreachable"),
         ("loop", Behaviour::Loop, 500, &["SW-RUNTIME-CPU-LIMIT", "SW-RUNTIME-TIMEOUT"], ""),
         ("allocate", Behaviour::Allocate, 500, &["SW-RUNTIME-MEMORY-LIMIT"], "16777216"),
@@ -28,6 +28,8 @@ async fn a_misbehaving_function_gets_its_own_error_and_harms_no_other() {
         ("never", Behaviour::NeverAnswer, 504, &["SW-RUNTIME-TIMEOUT"], "no whole answer"),
         ("silent", Behaviour::Silent, 502, &["SW-RUNTIME-NO-ANSWER"], "without an answer"),
         ("hang", Behaviour::HeadersThenHang, 200, &[], ""),
+        // Nothing of its answer has left when it dies.
+        ("head", Behaviour::HeadersThenTrap, 500, &["SW-RUNTIME-TRAP"], "unreachable"),
     ];
     for (name, behaviour, ..) in cases {
         let path = cluster.component(name, &fixtures::behaviour_p2(behaviour));

@@ -39,11 +39,22 @@ pub(crate) struct AnswerBody {
     ahead_bytes: usize,
     /// The last frame was taken from the guest.
     ended: bool,
+    /// The reader was given a moment to pass on what it has, before the error.
+    warned: bool,
 }
 
 impl AnswerBody {
     pub(crate) fn new(inner: WasiBody, call: Arc<Call>, meter: Arc<Meter>, bodyless: bool) -> Self {
-        Self { inner, call, meter, bodyless, ahead: VecDeque::new(), ahead_bytes: 0, ended: false }
+        Self {
+            inner,
+            call,
+            meter,
+            bodyless,
+            ahead: VecDeque::new(),
+            ahead_bytes: 0,
+            ended: false,
+            warned: false,
+        }
     }
 
     fn poll_guest(
@@ -106,6 +117,14 @@ impl AnswerBody {
         self.take_ahead(cx);
     }
 
+    /// Why the guest failed, if it did while nobody had seen anything of its answer.
+    pub(super) fn failed_early(&self) -> Option<CallError> {
+        self.ahead.iter().find_map(|frame| match frame {
+            Err(BodyError::Broken(error)) => Some(error.clone()),
+            _ => None,
+        })
+    }
+
     fn full(&self) -> bool {
         self.ahead_bytes >= SETTLE_BYTES || self.ahead.len() >= SETTLE_FRAMES
     }
@@ -133,10 +152,21 @@ impl http_body::Body for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.ahead.pop_front() {
+        let poll = match self.ahead.pop_front() {
             Some(frame) => Poll::Ready(Some(frame)),
             None => self.poll_guest(cx),
+        };
+        // A connection that ends with an error drops what it has not sent: head and body so far.
+        if let Poll::Ready(Some(Err(error))) = poll {
+            if self.warned {
+                return Poll::Ready(Some(Err(error)));
+            }
+            self.warned = true;
+            self.ahead.push_front(Err(error));
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
+        poll
     }
 
     fn is_end_stream(&self) -> bool {
@@ -259,6 +289,21 @@ mod tests {
         assert!(!body.ended && body.ahead.len() == 1, "the test is of a body that goes on");
         assert_eq!(body.size_hint().exact(), Some(whole));
         assert_eq!(body.collect().await.unwrap().to_bytes().len() as u64, whole);
+    }
+
+    #[tokio::test]
+    async fn the_reader_can_pass_on_what_it_has_before_the_error() {
+        let (mut guest, mut body) = written(1, false);
+        settle(&mut guest, &mut body).await;
+        body.frame().await.unwrap().unwrap();
+        body.call.conclude(CallError::NoAnswer);
+        let mut polls = 0;
+        let last = std::future::poll_fn(|cx| {
+            polls += 1;
+            Pin::new(&mut body).poll_frame(cx)
+        });
+        assert!(matches!(last.await, Some(Err(BodyError::Broken(CallError::NoAnswer)))));
+        assert_eq!(polls, 2, "a connection sends what it holds between the two");
     }
 
     /// Knows how much is left of it.

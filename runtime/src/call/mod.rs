@@ -372,6 +372,10 @@ impl Started {
             Poll::Ready(())
         })
         .await;
+        // Nothing has left yet: an error is a better answer than one that breaks off.
+        if let Some(error) = body.failed_early() {
+            return Err(error);
+        }
         instance.go_on();
         Ok(http::Response::from_parts(head, body.boxed_unsync()))
     }

@@ -75,8 +75,11 @@ async fn a_body_that_breaks_off_on_the_way_in_is_no_end() {
     let request = http::Request::post("http://test.example/")
         .body(StreamBody::new(frames).boxed_unsync())
         .unwrap();
-    let answer = function.call(request, bench.context(TIME)).await.unwrap();
-    assert!(answer.into_body().collect().await.is_err());
+    let whole = match function.call(request, bench.context(TIME)).await {
+        Ok(answer) => answer.into_body().collect().await.is_ok(),
+        Err(_) => false,
+    };
+    assert!(!whole);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
