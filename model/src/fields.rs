@@ -52,7 +52,7 @@ impl fmt::Display for FieldFault {
     }
 }
 
-/// The faults of a document of `kind` by the JSON Schema of the kind, at most [`MAX_FAULTS`]; none
+/// The faults of a document of `kind` by the JSON Schema of the kind, at most `MAX_FAULTS`; none
 /// if there is no such kind. Rules about values are [`crate::Resource::validate`]'s.
 pub fn field_faults(kind: &str, document: &Value) -> Vec<FieldFault> {
     let Some(root) = json_schema(kind) else { return Vec::new() };
