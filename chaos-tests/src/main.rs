@@ -1,22 +1,16 @@
-//! Chaos tests of the `swarmer` binary: `chaos-tests list | run | replay | report`.
+//! Chaos tests of the `swarmer` binary: `chaos-tests list | run | replay | report | power | soak`.
 
-use std::{
-    fs::File,
-    io::{BufReader, BufWriter},
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Duration,
-};
+mod keep;
+mod series;
 
-use anyhow::{Context as _, Result, bail};
-use chaos_tests::{
-    check,
-    cluster::{Binary, Cluster, missing_tools},
-    history::{self, FORMAT, Header},
-    report,
-    run::{self, Ending, Plan, Run, SCENARIOS},
-};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Result;
+use chaos_tests::run::{Ending, Plan, SCENARIOS};
 use clap::{Parser, Subcommand};
+
+use keep::{carry_out, judge, kept};
+use series::{Series, Until};
 
 #[derive(Parser)]
 #[command(about = "Real processes, real faults, checked histories")]
@@ -62,6 +56,31 @@ enum Command {
         /// The folder of a run, or its history
         run: PathBuf,
     },
+    /// Cut the power so many times: run after run of the scenarios of power cuts, with new seeds,
+    /// and a table of them
+    Power {
+        /// How often power must have been cut, in runs that prove something
+        #[arg(long, default_value_t = 1_000)]
+        cuts: u64,
+        /// The seed of the first run; a new one if it is not given
+        #[arg(long)]
+        seed: Option<u64>,
+        /// How long faults strike in each run
+        #[arg(long, default_value = "60s", value_parser = duration)]
+        duration: Duration,
+    },
+    /// Go through all scenarios again and again, with new seeds, and write a table of them
+    Soak {
+        /// How long; the run that goes on then is the last one
+        #[arg(long, default_value_t = 45)]
+        minutes: u64,
+        /// The seed of the first round; a new one if it is not given
+        #[arg(long)]
+        seed: Option<u64>,
+        /// How long faults strike in each run
+        #[arg(long, default_value = "30s", value_parser = duration)]
+        duration: Duration,
+    },
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -98,7 +117,7 @@ fn start(options: &Options) -> Result<Ending> {
             let mut worst = Ending::Passed;
             for seed in *seed..seed.saturating_add(*runs) {
                 let plan = Plan::of(scenario, seed, *duration)?;
-                let ending = carry_out(&plan, &options.out, *keep)?;
+                let ending = carry_out(&plan, &options.out, *keep)?.ending();
                 if worst == Ending::Passed || ending == Ending::Invalid {
                     worst = ending;
                 }
@@ -107,89 +126,15 @@ fn start(options: &Options) -> Result<Ending> {
         }
         Command::Replay { seed, scenario } => {
             let plan = kept(&options.out, *seed, scenario.as_deref())?;
-            carry_out(&plan, &options.out, true)
+            Ok(carry_out(&plan, &options.out, true)?.ending())
         }
         Command::Report { run } => judge(run),
-    }
-}
-
-fn carry_out(plan: &Plan, out: &Path, keep: bool) -> Result<Ending> {
-    let missing = missing_tools();
-    if !missing.is_empty() {
-        bail!("this machine lacks\n  {}", missing.join("\n  "));
-    }
-    println!("{} seed {} for {:?}:\n{}", plan.scenario, plan.seed, plan.lasts, plan.schedule);
-    let binary = Binary::find()?;
-    let runtime = tokio::runtime::Runtime::new()?;
-    let folder = out.join(format!("{}-{}", plan.scenario, plan.seed));
-    let save = |cluster: &Cluster, run: &Run| save(&folder, cluster, run, keep);
-    let run = runtime.block_on(run::run(&binary, plan, save))?;
-    println!("{run}\nreport: {}", folder.join("report.html").display());
-    Ok(run.ending())
-}
-
-/// The page about it always; history and logs if it is to be kept, or did not pass; the nodes' Raft
-/// logs if it is invalid.
-fn save(folder: &Path, cluster: &Cluster, run: &Run, keep: bool) -> Result<()> {
-    std::fs::create_dir_all(folder)?;
-    let json = |name: &str, value: &dyn Fn(&mut BufWriter<File>) -> serde_json::Result<()>| {
-        value(&mut BufWriter::new(File::create(folder.join(name))?))
-            .with_context(|| name.to_owned())
-    };
-    json("plan.json", &|file| serde_json::to_writer_pretty(file, &run.plan))?;
-    json("run.json", &|file| serde_json::to_writer_pretty(file, run))?;
-    std::fs::write(folder.join("report.html"), report::page(run))?;
-    if keep || run.ending() != Ending::Passed {
-        let Plan { scenario, seed, .. } = &run.plan;
-        let header = Header { format: FORMAT, scenario: scenario.clone(), seed: *seed };
-        let mut file = BufWriter::new(File::create(folder.join("history.jsonl"))?);
-        history::write(&mut file, &header, &run.history)?;
-        cluster.keep_logs(folder)?;
-    }
-    if run.ending() == Ending::Invalid {
-        cluster.keep_raft(folder)?;
-    }
-    Ok(())
-}
-
-fn kept(out: &Path, seed: u64, scenario: Option<&str>) -> Result<Plan> {
-    let mut found: Vec<Plan> = Vec::new();
-    for scenario in SCENARIOS.iter().filter(|known| scenario.is_none_or(|name| name == known.name))
-    {
-        let path = out.join(format!("{}-{seed}", scenario.name)).join("plan.json");
-        if let Ok(text) = std::fs::read_to_string(&path) {
-            found.push(serde_json::from_str(&text).with_context(|| path.display().to_string())?);
+        Command::Power { cuts, seed, duration } => {
+            Series::power(&options.out, *seed, *duration).run(Until::Cuts(*cuts))
+        }
+        Command::Soak { minutes, seed, duration } => {
+            let lasts = Duration::from_secs(minutes.saturating_mul(60));
+            Series::soak(&options.out, *seed, *duration).run(Until::Elapsed(lasts))
         }
     }
-    match found.len() {
-        0 => bail!("no plan of seed {seed} is kept in {}; run makes one", out.display()),
-        1 => Ok(found.remove(0)),
-        _ => bail!("seed {seed} is kept of several scenarios: say --scenario"),
-    }
-}
-
-/// Judges a history again; in the folder of a run, its page is written anew.
-fn judge(path: &Path) -> Result<Ending> {
-    let file = if path.is_dir() { path.join("history.jsonl") } else { path.to_owned() };
-    let open = File::open(&file).with_context(|| file.display().to_string())?;
-    let (header, history) = history::read(BufReader::new(open))?;
-    println!("{} seed {}: {} operations", header.scenario, header.seed, history.len());
-    let verdicts = check::all(&history);
-    let text = std::fs::read_to_string(file.with_file_name("run.json"));
-    let Ok(text) = text else {
-        verdicts.iter().for_each(|verdict| println!("{verdict}"));
-        let bad = verdicts.iter().any(check::Verdict::is_invalid);
-        // What else belongs to a run is not known here.
-        return Ok(if bad { Ending::Invalid } else { Ending::Void });
-    };
-    let mut run: Run = serde_json::from_str(&text).context("run.json")?;
-    run.history = history;
-    for verdict in verdicts {
-        run.verdicts.retain(|old| old.invariant != verdict.invariant);
-        run.verdicts.push(verdict);
-    }
-    let page = file.with_file_name("report.html");
-    std::fs::write(&page, report::page(&run))?;
-    println!("{run}\nreport: {}", page.display());
-    Ok(run.ending())
 }

@@ -45,7 +45,19 @@ impl Binary {
 
     /// A command of it, with nothing of this process's settings.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(&self.0);
+        self.command_by(&[])
+    }
+
+    /// The same, started by these words: a tool that becomes the command after them.
+    pub fn command_by(&self, words: &[String]) -> Command {
+        let mut command = match words {
+            [] => Command::new(&self.0),
+            [tool, args @ ..] => {
+                let mut command = Command::new(tool);
+                command.args(args).arg(&self.0);
+                command
+            }
+        };
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("SWARMER_") {
                 command.env_remove(name);

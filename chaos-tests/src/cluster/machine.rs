@@ -14,9 +14,13 @@ use tempfile::TempDir;
 
 use super::{
     binary::Binary,
+    disk::{Disk, Mounts},
+    folder::{self, copy_tree},
     gateway::{Gateway, Port},
+    launch::{Launch, listen},
+    need::Need,
     network::Network,
-    node::{Node, Start, State},
+    node::{Node, State},
 };
 
 /// How long a founding may take on a busy machine.
@@ -25,8 +29,6 @@ const FOUNDING: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_secs(2);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The prefix of the folders that the nodes' data are in; the harness's process id follows.
-const FOLDER: &str = "swarmer-chaos-";
 
 /// Nodes, their network and their folders.
 pub struct Cluster {
@@ -46,25 +48,28 @@ struct Cuts {
 }
 
 impl Cluster {
-    /// Makes ready for `count` nodes, without starting them.
+    /// Makes ready for `count` nodes and faults that need this, without starting them.
     ///
     /// # Errors
     /// The machine lacks something.
-    pub fn prepare(binary: &Binary, count: usize) -> Result<Self> {
-        remove_leftovers();
-        let prefix = format!("{FOLDER}{}-", std::process::id());
-        let folder = tempfile::Builder::new().prefix(&prefix).tempdir()?;
+    pub fn prepare(binary: &Binary, count: usize, needs: &BTreeSet<Need>) -> Result<Self> {
+        let folder = folder::make()?;
         let network = Network::new(count)?;
         let token = folder.path().join("founding.token");
         std::fs::write(&token, binary.founding_token()?)?;
-        let seeds: Vec<String> = (0..count).map(listen).collect();
+        let mounts = needs.contains(&Need::Disk).then(Mounts::new).transpose()?.map(Arc::new);
+        let by = mounts.iter().flat_map(|mounts| mounts.enter()).collect();
+        let seeds = (0..count).map(listen).collect();
+        let launch = Launch { binary: binary.clone(), token, seeds, by };
         let mut nodes = Vec::new();
         let mut names = Vec::new();
         for i in 0..count {
             let name = format!("n{}", i + 1);
-            let start = start(binary, folder.path(), &token, &name, i, &seeds);
+            let data = folder.path().join(&name);
+            let disk = mounts.as_ref().map(|mounts| Disk::new(mounts, &data)).transpose()?;
+            let start = launch.of(i, &name, data);
             let log = folder.path().join(format!("{name}.log"));
-            nodes.push(Arc::new(Mutex::new(Node::new(name.clone(), log, start))));
+            nodes.push(Arc::new(Mutex::new(Node::new(name.clone(), log, disk, start))));
             names.push(Arc::from(name));
         }
         Ok(Self { nodes, names, network, cuts: Mutex::default(), folder })
@@ -74,8 +79,8 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`Cluster::prepare`]; or it does not stand within a minute.
-    pub async fn found(binary: &Binary, count: usize) -> Result<Self> {
-        let cluster = Self::prepare(binary, count)?;
+    pub async fn found(binary: &Binary, count: usize, needs: &BTreeSet<Need>) -> Result<Self> {
+        let cluster = Self::prepare(binary, count, needs)?;
         for i in 0..count {
             cluster.start(i).await?;
         }
@@ -141,6 +146,32 @@ impl Cluster {
     /// SIGCONT.
     pub fn resume(&self, node: usize) {
         self.nodes[node].lock().resume();
+    }
+
+    /// Cuts the power of nodes, all in one moment, and restores it: their processes are gone, and so is
+    /// what was not on the medium. Gives those of them that ran.
+    ///
+    /// # Errors
+    /// They have no disks of their own, or a file system is broken.
+    pub async fn cut_power(&self, nodes: &[usize]) -> Result<Vec<usize>> {
+        // In this order everywhere, so that two cuts do not wait for each other.
+        let mut order = nodes.to_vec();
+        order.sort_unstable();
+        order.dedup();
+        let nodes: Vec<_> = order.iter().map(|i| (*i, Arc::clone(&self.nodes[*i]))).collect();
+        let cut = move || {
+            let mut nodes: Vec<_> = nodes.iter().map(|(i, node)| (*i, node.lock())).collect();
+            // One moment for all: who stands still tells nobody anything any more.
+            nodes.iter_mut().for_each(|(_, node)| _ = node.pause());
+            nodes.iter().try_for_each(|(_, node)| node.disk()?.lose_power())?;
+            let mut ran = Vec::new();
+            for (i, node) in &mut nodes {
+                ran.extend(node.kill().then_some(*i));
+                node.disk()?.restore().with_context(|| node.name.clone())?;
+            }
+            Ok(ran)
+        };
+        tokio::task::spawn_blocking(cut).await?
     }
 
     /// Drops packets until [`Cluster::mend`] is called with what this gives.
@@ -214,8 +245,8 @@ impl Cluster {
         for node in &self.nodes {
             node.lock().kill();
         }
-        for name in &self.names {
-            let raft = self.folder.path().join(&**name).join("raft");
+        for (i, name) in self.names.iter().enumerate() {
+            let raft = self.data(i).join("raft");
             let kept = folder.join(format!("{name}-raft"));
             // Of an earlier run of the same seed.
             if kept.exists() {
@@ -243,6 +274,12 @@ impl Cluster {
         Ok(())
     }
 
+    /// The data directory of a node, as the harness sees it.
+    fn data(&self, node: usize) -> PathBuf {
+        let plain = self.folder.path().join(&*self.names[node]);
+        self.nodes[node].lock().disk.as_ref().map_or(plain, Disk::seen)
+    }
+
     fn last_lines(&self, node: usize) -> String {
         let log = std::fs::read_to_string(&self.nodes[node].lock().log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
@@ -255,62 +292,6 @@ impl Drop for Cluster {
         // Before their folder goes, and before the threads that they would die with.
         for node in &self.nodes {
             node.lock().kill();
-        }
-    }
-}
-
-fn listen(node: usize) -> String {
-    format!("{}:7400", Network::address(node))
-}
-
-fn start(
-    binary: &Binary,
-    folder: &Path,
-    token: &Path,
-    name: &str,
-    node: usize,
-    seeds: &[String],
-) -> Start {
-    let (binary, name, seeds) = (binary.clone(), name.to_owned(), seeds.to_vec());
-    let (token, data) = (token.to_owned(), folder.join(&name));
-    Arc::new(move || {
-        let mut command = binary.command();
-        command.args(["node", "--name", &name, "--listen", &listen(node)]);
-        command.arg("--data-dir").arg(&data).arg("--token-file").arg(&token);
-        command.args(["--bootstrap-expect", &seeds.len().to_string()]);
-        command.args(["--join", &seeds.join(",")]);
-        command.args(["--api", &format!("127.0.0.1:{}", Port::Api.number())]);
-        command.args(["--http", &format!("127.0.0.1:{}", Port::Http.number())]);
-        command.args(["--die-with", &std::process::id().to_string()]);
-        command
-    })
-}
-
-fn copy_tree(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from).with_context(|| from.display().to_string())? {
-        let entry = entry?;
-        let to = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_tree(&entry.path(), &to)?;
-        } else {
-            std::fs::copy(entry.path(), to)?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes the folders of harnesses that were killed; their processes and namespaces went with
-/// them.
-fn remove_leftovers() {
-    let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let owner = name.strip_prefix(FOLDER).and_then(|rest| rest.split('-').next());
-        let owner = owner.and_then(|pid| pid.parse::<u32>().ok());
-        if owner.is_some_and(|pid| !PathBuf::from(format!("/proc/{pid}")).exists()) {
-            // What cannot be removed now is tried again by the next run.
-            let _ = std::fs::remove_dir_all(entry.path());
         }
     }
 }

@@ -1,18 +1,25 @@
 //! Real nodes: processes of the binary under test, each in a network namespace of its own, joined
 //! by a bridge in one more. Nothing of it outlives the harness, however that ends.
 
+mod anchor;
 mod binary;
+mod disk;
+mod folder;
 mod gateway;
 mod guest;
+mod launch;
 mod machine;
 mod namespace;
+mod need;
 mod network;
 mod node;
 
 pub use binary::Binary;
+pub use disk::{Disk, Mounts};
 pub use gateway::{Gateway, Lost, Port, Reply, Stream};
 pub use guest::echo;
 pub use machine::Cluster;
 pub use namespace::Namespace;
-pub use network::{Network, missing_tools};
+pub use need::{Need, missing_tools};
+pub use network::Network;
 pub use node::{Node, State};

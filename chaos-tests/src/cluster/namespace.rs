@@ -1,25 +1,17 @@
 //! A network namespace that lives as long as its harness.
-//!
-//! It is held by a child that waits for the end of its standard input, which the kernel closes when
-//! the harness ends, even by kill -9; nodes in it end by their own parent-death signal. So nothing
-//! is left, and there is nothing to clean up at the next start.
 
-use std::{
-    fs::File,
-    io::{BufRead as _, BufReader, Write as _},
-    os::fd::AsFd as _,
-    process::{Child, Command, Stdio},
-    sync::mpsc,
-};
+use std::{fs::File, os::fd::AsFd as _, sync::mpsc};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::{runtime::Handle, sync::oneshot};
+
+use super::anchor::{Anchor, Holds};
 
 /// One namespace, with a thread inside on which sockets are opened and nodes are started.
 #[derive(Debug)]
 pub struct Namespace {
-    anchor: Child,
+    anchor: Anchor,
     handle: Handle,
     _stop: oneshot::Sender<()>,
 }
@@ -30,18 +22,8 @@ impl Namespace {
     /// # Errors
     /// Not root, or `unshare` is missing.
     pub fn new() -> Result<Self> {
-        let mut anchor = Command::new("unshare")
-            .args(["--net", "sh", "-c", "echo ready; exec cat >/dev/null"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("unshare cannot be run")?;
-        let mut line = String::new();
-        if let Some(out) = anchor.stdout.take() {
-            BufReader::new(out).read_line(&mut line)?;
-        }
-        ensure!(line == "ready\n", "no network namespace can be made here");
-        let file = File::open(format!("/proc/{}/ns/net", anchor.id()))?;
+        let anchor = Anchor::new(Holds::Network)?;
+        let file = File::open(anchor.file())?;
         let (tell, told) = mpsc::sync_channel(1);
         let (stop, stopped) = oneshot::channel::<()>();
         std::thread::Builder::new().name("chaos-namespace".into()).spawn(move || {
@@ -63,7 +45,7 @@ impl Namespace {
 
     /// The process that holds it.
     pub fn pid(&self) -> u32 {
-        self.anchor.id()
+        self.anchor.pid()
     }
 
     /// Tasks spawned here run inside.
@@ -76,28 +58,6 @@ impl Namespace {
     /// # Errors
     /// It cannot be run or fails; with what it said.
     pub fn run(&self, words: &[&str], input: &str) -> Result<()> {
-        let mut child = Command::new("nsenter")
-            .arg(format!("--net=/proc/{}/ns/net", self.pid()))
-            .arg("--")
-            .args(words)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("nsenter cannot be run")?;
-        if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(input.as_bytes())?;
-        }
-        let output = child.wait_with_output()?;
-        let told = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{}: {told}", words.join(" "));
-        Ok(())
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = self.anchor.kill();
-        let _ = self.anchor.wait();
+        self.anchor.run(words, input)
     }
 }

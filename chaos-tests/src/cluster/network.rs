@@ -6,30 +6,6 @@ use anyhow::{Context as _, Result};
 
 use super::namespace::Namespace;
 
-/// Tools that are not there, each with how to come by it; empty if all are.
-pub fn missing_tools() -> Vec<String> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let there = |tool: &str| {
-        let folders = std::env::split_paths(&path);
-        folders.chain(["/usr/sbin".into(), "/sbin".into()]).any(|at| at.join(tool).is_file())
-    };
-    let mut missing = Vec::new();
-    if !rustix::process::geteuid().is_root() {
-        missing.push("root: network namespaces and packet filters need it".to_owned());
-    }
-    for (tool, package) in [
-        ("ip", "iproute2"),
-        ("nft", "nftables"),
-        ("unshare", "util-linux"),
-        ("nsenter", "util-linux"),
-    ] {
-        if !there(tool) {
-            missing.push(format!("{tool}: apt-get install {package}"));
-        }
-    }
-    missing
-}
-
 /// One namespace for each node, and one with the bridge.
 #[derive(Debug)]
 pub struct Network {

@@ -10,6 +10,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::disk::Disk;
+
 /// How a node's process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -32,6 +34,9 @@ pub struct Node {
     pub name: String,
     /// Where its output goes, over all its lives.
     pub log: PathBuf,
+    /// Its data directory, if that is on a disk of its own. Nothing of it is touched while the node is
+    /// not locked: a node that started without its disk would found anew on the bare mount point.
+    pub(super) disk: Option<Disk>,
     start: Start,
     child: Option<Child>,
     paused: bool,
@@ -39,8 +44,8 @@ pub struct Node {
 
 impl Node {
     /// Not started yet.
-    pub(super) fn new(name: String, log: PathBuf, start: Start) -> Self {
-        Self { name, log, start, child: None, paused: false }
+    pub(super) fn new(name: String, log: PathBuf, disk: Option<Disk>, start: Start) -> Self {
+        Self { name, log, disk, start, child: None, paused: false }
     }
 
     /// How it is.
@@ -93,6 +98,14 @@ impl Node {
             self.signal(Signal::CONT);
             self.paused = false;
         }
+    }
+
+    /// Its own disk.
+    ///
+    /// # Errors
+    /// It has none.
+    pub(super) fn disk(&self) -> Result<&Disk> {
+        self.disk.as_ref().with_context(|| format!("{} has no disk of its own", self.name))
     }
 
     fn signal(&self, signal: Signal) -> bool {

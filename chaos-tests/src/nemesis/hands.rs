@@ -1,7 +1,6 @@
 //! Carries a schedule out on a running cluster.
 
 use std::{
-    borrow::Cow,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,7 +10,11 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::JoinSet};
 
-use super::schedule::{Fault, Schedule, Who};
+use super::{
+    fault::{Fault, Who},
+    mark::Mark,
+    schedule::Schedule,
+};
 use crate::{
     cluster::Cluster,
     history::{Action, Recorder},
@@ -28,8 +31,8 @@ pub struct Done {
     pub what: String,
     /// The nodes that it struck; empty if it is the network.
     pub nodes: Vec<usize>,
-    /// `kill`, `pause`, `cut` or `loss`.
-    pub kind: Cow<'static, str>,
+    /// What it counts as.
+    pub kind: Mark,
 }
 
 /// The faults that struck so far, and the means to strike.
@@ -115,23 +118,39 @@ impl Hands {
                     let span = (from_ns, self.now());
                     self.recorder.note(self.cluster.name(*node), Action::Pause, span);
                 }
-                self.tell("pause", from_ns, nodes, fault.to_string());
+                self.tell(Mark::Pause, from_ns, nodes, fault.to_string());
                 Ok(())
             }
             Fault::Partition { shape, for_ms } => {
                 let cuts = shape.cuts(self.cluster.count(), self.leader());
-                self.cut(cuts, 0, *for_ms, "cut", fault.to_string()).await
+                self.cut(cuts, 0, *for_ms, Mark::Cut, fault.to_string()).await
             }
             Fault::Flapping { shape, times, each_ms } => {
                 for _ in 0..*times {
                     let cuts = shape.cuts(self.cluster.count(), self.leader());
-                    self.cut(cuts, 0, each_ms / 2, "cut", fault.to_string()).await?;
+                    self.cut(cuts, 0, each_ms / 2, Mark::Cut, fault.to_string()).await?;
                     sleep(each_ms / 2).await;
                 }
                 Ok(())
             }
             Fault::Loss { percent, for_ms } => {
-                self.cut([].into(), *percent, *for_ms, "loss", fault.to_string()).await
+                self.cut([].into(), *percent, *for_ms, Mark::Loss, fault.to_string()).await
+            }
+            Fault::Power { who, down_ms } => {
+                self.cut_power(&self.nodes(*who), *down_ms, fault).await
+            }
+            Fault::Brownout { who, times, each_ms } => {
+                for _ in 0..*times {
+                    self.cut_power(&self.nodes(*who), each_ms / 2, fault).await?;
+                    sleep(each_ms / 2).await;
+                }
+                Ok(())
+            }
+            Fault::Relapse { who, up_ms, down_ms } => {
+                let nodes = self.nodes(*who);
+                self.kill(&nodes, 0, &fault.to_string()).await?;
+                sleep(*up_ms).await;
+                self.cut_power(&nodes, *down_ms, fault).await
             }
         }
     }
@@ -144,7 +163,18 @@ impl Hands {
         for node in nodes {
             self.cluster.start(*node).await?;
         }
-        self.tell("kill", from_ns, struck, what.to_owned());
+        self.tell(Mark::Kill, from_ns, struck, what.to_owned());
+        Ok(())
+    }
+
+    async fn cut_power(&self, nodes: &[usize], down_ms: u64, fault: &Fault) -> Result<()> {
+        let from_ns = self.now();
+        let struck = self.cluster.cut_power(nodes).await?;
+        sleep(down_ms).await;
+        for node in nodes {
+            self.cluster.start(*node).await?;
+        }
+        self.tell(Mark::Power, from_ns, struck, fault.to_string());
         Ok(())
     }
 
@@ -153,7 +183,7 @@ impl Hands {
         cuts: std::collections::BTreeSet<(usize, usize)>,
         loss: u8,
         for_ms: u64,
-        kind: &'static str,
+        kind: Mark,
         what: String,
     ) -> Result<()> {
         let from_ns = self.now();
@@ -164,9 +194,9 @@ impl Hands {
         Ok(())
     }
 
-    fn tell(&self, kind: &'static str, from_ns: u64, nodes: Vec<usize>, what: String) {
+    fn tell(&self, kind: Mark, from_ns: u64, nodes: Vec<usize>, what: String) {
         let to_ns = self.now();
-        self.done.lock().push(Done { from_ns, to_ns, what, nodes, kind: kind.into() });
+        self.done.lock().push(Done { from_ns, to_ns, what, nodes, kind });
     }
 }
 

@@ -1,9 +1,13 @@
 //! Faults: a seed gives a schedule, which is data; hands carry it out.
 
+mod fault;
 mod hands;
+mod mark;
 mod schedule;
 mod topology;
 
+pub use fault::{Fault, Kind, Who};
 pub use hands::{Done, Hands};
-pub use schedule::{Fault, Kind, Schedule, Timed, Who};
+pub use mark::Mark;
+pub use schedule::{CALM_MS, Schedule, Timed};
 pub use topology::Shape;

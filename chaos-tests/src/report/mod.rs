@@ -2,14 +2,18 @@
 
 mod plots;
 mod scale;
+mod table;
 mod timeline;
 
 use std::fmt::Write as _;
 
 use crate::{
     check::{Judgement, Verdict},
+    nemesis::Mark,
     run::{Coverage, Ending, Run, Scenario},
 };
+
+pub use table::{Ran, Row, Sums, markdown, table};
 
 /// As text of a page.
 pub(crate) fn escape(text: &str) -> String {
@@ -99,18 +103,22 @@ fn verdicts(verdicts: &[Verdict]) -> String {
 fn coverage(coverage: &Coverage, scenario: &str) -> String {
     let needs = Scenario::named(scenario).map(|scenario| scenario.needs).unwrap_or_default();
     let mut rows = String::new();
+    let marks = Mark::ALL.into_iter().map(|mark| {
+        let need = needs.struck.iter().find(|(needed, _)| *needed == mark);
+        (mark.counted(), coverage.of_mark(mark), need.map_or(0, |(_, need)| *need))
+    });
+    let marks = marks.filter(|(_, have, need)| have + need > 0);
     for (what, have, need) in [
         ("operations ok", coverage.ok, needs.ok),
         ("operations failed", coverage.failed, 0),
         ("operations unknown", coverage.unknown, 0),
         ("transactions over several functions", coverage.txns, needs.txns),
         ("leader changes", coverage.leaders, needs.leaders),
-        ("kills", coverage.kills, needs.kills),
-        ("pauses", coverage.pauses, needs.pauses),
-        ("cuts", coverage.cuts, needs.cuts),
-        ("times of loss", coverage.losses, 0),
         ("reconnects of followers", coverage.reconnects, needs.reconnects),
-    ] {
+    ]
+    .into_iter()
+    .chain(marks)
+    {
         let need = if need > 0 { need.to_string() } else { String::new() };
         let _ = write!(rows, "<tr><td>{what}<td class=n>{have}<td class=n>{need}");
     }

@@ -7,7 +7,10 @@ use super::{
     scale::{LEFT, Time, WIDTH, drawing},
     seconds,
 };
-use crate::run::{Run, Scenario};
+use crate::{
+    nemesis::Mark,
+    run::{Run, Scenario},
+};
 
 const LANE: f64 = 22.0;
 const BAR: f64 = 14.0;
@@ -44,17 +47,21 @@ pub(super) fn draw(run: &Run) -> String {
     }
     for fault in &run.faults {
         let lanes: Vec<usize> = match fault.nodes.is_empty() {
-            true if matches!(&*fault.kind, "cut" | "loss") => vec![nodes + 1],
+            true if fault.kind.is_network() => vec![nodes + 1],
             _ => fault.nodes.iter().map(|node| node + 1).collect(),
         };
         for lane in lanes {
             let span = (fault.from_ns, fault.to_ns);
-            svg.push_str(&bar(&time, lane, &fault.kind, span, &fault.what));
+            svg.push_str(&bar(&time, lane, fault.kind.name(), span, &fault.what));
         }
     }
-    let key = "<p>leader: one colour a node · red: killed · amber: paused · violet: cut · cyan: \
-               loss</p>";
-    drawing(height, "faults and leaders over time", &svg) + key
+    let mut marks: Vec<Mark> = run.faults.iter().map(|fault| fault.kind).collect();
+    marks.sort_unstable();
+    marks.dedup();
+    let keys: String =
+        marks.into_iter().map(|mark| format!(" · <b class=\"key {mark}\">{mark}</b>")).collect();
+    let key = format!("<p>leader: one colour a node{keys}</p>");
+    drawing(height, "faults and leaders over time", &svg) + &key
 }
 
 fn bar(time: &Time, lane: usize, class: &str, (from, to): (u64, u64), what: &str) -> String {

@@ -1,16 +1,19 @@
 //! What a run went through. Too little of it proves nothing.
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     history::{Action, Operation, Outcome, Step},
-    nemesis::Done,
+    nemesis::{Done, Mark},
 };
 
 /// What happened in a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Coverage {
     /// Operations that were ok.
     pub ok: u64,
@@ -23,14 +26,9 @@ pub struct Coverage {
     pub txns: u64,
     /// Changes of the leader.
     pub leaders: u64,
-    /// Processes killed.
-    pub kills: u64,
-    /// Processes paused.
-    pub pauses: u64,
-    /// Times that the network was cut.
-    pub cuts: u64,
-    /// Times that packets were lost at random.
-    pub losses: u64,
+    /// How often each fault struck: once for each node, or once if it is the network.
+    #[serde(default)]
+    pub struck: BTreeMap<Mark, u64>,
     /// Connections of followers after their first.
     pub reconnects: u64,
 }
@@ -44,12 +42,8 @@ pub struct Needs {
     pub txns: u64,
     /// Changes of the leader.
     pub leaders: u64,
-    /// Processes killed.
-    pub kills: u64,
-    /// Processes paused.
-    pub pauses: u64,
-    /// Times that the network was cut.
-    pub cuts: u64,
+    /// How often these faults struck, counted as in [`Coverage::struck`].
+    pub struck: &'static [(Mark, u64)],
     /// Connections of followers after their first.
     pub reconnects: u64,
     /// Faults of any kind.
@@ -62,39 +56,44 @@ impl Coverage {
         let count = |wanted: fn(&Outcome) -> bool| {
             history.iter().filter(|operation| wanted(&operation.outcome)).count() as u64
         };
-        let faults = |kind: &'static str| done.iter().filter(move |done| done.kind == kind);
-        let struck = |kind: &'static str| faults(kind).map(|done| done.nodes.len() as u64).sum();
+        let mut struck = BTreeMap::new();
+        for fault in done {
+            let times = if fault.kind.is_network() { 1 } else { fault.nodes.len() as u64 };
+            *struck.entry(fault.kind).or_default() += times;
+        }
         Self {
             ok: count(|outcome| matches!(outcome, Outcome::Ok { .. })),
             failed: count(|outcome| matches!(outcome, Outcome::Failed { .. })),
             unknown: count(|outcome| matches!(outcome, Outcome::Unknown { .. })),
             txns: history.iter().filter(|operation| spans_lists(operation)).count() as u64,
             leaders,
-            kills: struck("kill"),
-            pauses: struck("pause"),
-            cuts: faults("cut").count() as u64,
-            losses: faults("loss").count() as u64,
+            struck,
             reconnects,
         }
     }
 
     /// What is missing; empty if it is enough.
     pub fn missing(&self, needs: &Needs) -> Vec<String> {
-        let faults = self.kills + self.pauses + self.cuts + self.losses;
-        [
+        let faults: u64 = self.struck.values().sum();
+        let rows = [
             ("operations that were ok", self.ok, needs.ok),
             ("transactions over several functions", self.txns, needs.txns),
             ("changes of the leader", self.leaders, needs.leaders),
-            ("kills", self.kills, needs.kills),
-            ("pauses", self.pauses, needs.pauses),
-            ("cuts", self.cuts, needs.cuts),
             ("reconnects", self.reconnects, needs.reconnects),
             ("faults", faults, needs.faults),
-        ]
-        .into_iter()
-        .filter(|(_, have, need)| have < need)
-        .map(|(what, have, need)| format!("{have} {what}, {need} are needed"))
-        .collect()
+        ];
+        let marks =
+            needs.struck.iter().map(|(mark, need)| (mark.counted(), self.of_mark(*mark), *need));
+        rows.into_iter()
+            .chain(marks)
+            .filter(|(_, have, need)| have < need)
+            .map(|(what, have, need)| format!("{have} {what}, {need} are needed"))
+            .collect()
+    }
+
+    /// How often such a fault struck.
+    pub fn of_mark(&self, mark: Mark) -> u64 {
+        self.struck.get(&mark).copied().unwrap_or(0)
     }
 }
 
@@ -110,19 +109,11 @@ impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} ok ({} transactions over several functions), {} failed, {} unknown; {} leader changes, {} kills, {} pauses, \
-             {} cuts, {} times loss, {} reconnects",
-            self.ok,
-            self.txns,
-            self.failed,
-            self.unknown,
-            self.leaders,
-            self.kills,
-            self.pauses,
-            self.cuts,
-            self.losses,
-            self.reconnects
-        )
+            "{} ok ({} transactions over several functions), {} failed, {} unknown; {} leader \
+             changes, {} reconnects",
+            self.ok, self.txns, self.failed, self.unknown, self.leaders, self.reconnects
+        )?;
+        self.struck.iter().try_for_each(|(mark, times)| write!(f, ", {times} {}", mark.counted()))
     }
 }
 
@@ -155,19 +146,19 @@ mod tests {
 
     #[test]
     fn too_little_is_told() {
-        let done = |kind: &'static str, nodes: &[usize]| Done {
+        let done = |kind: Mark, nodes: &[usize]| Done {
             from_ns: 0,
             to_ns: 1,
             what: String::new(),
             nodes: nodes.to_vec(),
-            kind: kind.into(),
+            kind,
         };
-        let coverage = Coverage::of(&[], &[done("kill", &[0, 1]), done("cut", &[])], 1, 4);
-        assert_eq!((coverage.kills, coverage.cuts, coverage.pauses), (2, 1, 0));
-        let needs =
-            Needs { kills: 2, cuts: 1, leaders: 1, reconnects: 4, faults: 3, ..Needs::default() };
+        let coverage = Coverage::of(&[], &[done(Mark::Kill, &[0, 1]), done(Mark::Cut, &[])], 1, 4);
+        assert_eq!(coverage.struck, BTreeMap::from([(Mark::Kill, 2), (Mark::Cut, 1)]));
+        let struck = &[(Mark::Kill, 2), (Mark::Cut, 1)];
+        let needs = Needs { struck, leaders: 1, reconnects: 4, faults: 3, ..Needs::default() };
         assert!(coverage.missing(&needs).is_empty());
-        let missing = coverage.missing(&Needs { ok: 1, pauses: 2, ..needs });
+        let missing = coverage.missing(&Needs { ok: 1, struck: &[(Mark::Pause, 2)], ..needs });
         assert_eq!(missing.len(), 2, "{missing:?}");
     }
 }

@@ -46,7 +46,7 @@ impl Plan {
     /// There is no such scenario.
     pub fn of(scenario: &str, seed: u64, lasts: Duration) -> Result<Self> {
         let known = named(scenario)?;
-        let schedule = Schedule::of(seed, known.kinds, known.nodes, lasts);
+        let schedule = Schedule::of(seed, known.kinds, known.nodes, lasts, known.calm_ms);
         Ok(Self { scenario: scenario.to_owned(), seed, lasts, schedule })
     }
 }
@@ -66,7 +66,7 @@ pub async fn run(
     keep: impl FnOnce(&Cluster, &Run) -> Result<()>,
 ) -> Result<Run> {
     let scenario = named(&plan.scenario)?;
-    let cluster = Arc::new(Cluster::found(binary, scenario.nodes).await?);
+    let cluster = Arc::new(Cluster::found(binary, scenario.nodes, &plan.schedule.needs()).await?);
     let documents = upload(&cluster).await?;
     let recorder = Recorder::new(Instant::now());
     let context = || Context::new(Arc::clone(&cluster), recorder.clone(), documents, plan.seed);

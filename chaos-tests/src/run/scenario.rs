@@ -2,7 +2,7 @@
 
 use super::coverage::Needs;
 use crate::{
-    nemesis::Kind,
+    nemesis::{CALM_MS, Kind, Mark},
     workload::{Registers, Traffic},
 };
 
@@ -17,6 +17,8 @@ pub struct Scenario {
     pub nodes: usize,
     /// The faults that may strike.
     pub kinds: &'static [Kind],
+    /// The least and the most milliseconds between two of them.
+    pub calm_ms: (u64, u64),
     /// Clients of registers.
     pub registers: Option<Registers>,
     /// How many clients of the set.
@@ -32,20 +34,24 @@ pub struct Scenario {
 const EVERY: &[Kind] =
     &[Kind::Kill, Kind::Pause, Kind::Storm, Kind::Partition, Kind::Flapping, Kind::Loss];
 const DEATH: &[Kind] = &[Kind::Kill, Kind::Storm];
+/// Kills too: what was not synced outlives them, and is lost by the next cut.
+const POWER: &[Kind] = &[Kind::Power, Kind::Power, Kind::Brownout, Kind::Relapse, Kind::Kill];
+/// Just long enough to serve again, now and then.
+const SOON_MS: (u64, u64) = (200, 2_500);
 const NETWORK: &[Kind] = &[Kind::Partition, Kind::Flapping, Kind::Loss];
 
 const REGISTERS: Registers = Registers { clients: 8, keys: 12, values: None, repeated: 20 };
 /// Three values for two registers: the same is written again and again.
 const FEW: Registers = Registers { clients: 8, keys: 2, values: Some(3), repeated: 0 };
 const LIGHT: Registers = Registers { clients: 3, keys: 4, values: None, repeated: 20 };
-const NEEDS: Needs =
-    Needs { ok: 500, txns: 0, leaders: 1, kills: 0, pauses: 0, cuts: 0, reconnects: 6, faults: 2 };
+const NEEDS: Needs = Needs { ok: 500, txns: 0, leaders: 1, struck: &[], reconnects: 6, faults: 2 };
 
 const BASE: Scenario = Scenario {
     name: "",
     about: "",
     nodes: 3,
     kinds: EVERY,
+    calm_ms: CALM_MS,
     registers: None,
     set: 0,
     lists: 0,
@@ -83,7 +89,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "registers while nodes are killed: one, the leader, all, in storms",
         kinds: DEATH,
         registers: Some(REGISTERS),
-        needs: Needs { kills: 2, ..NEEDS },
+        needs: Needs { struck: &[(Mark::Kill, 2)], ..NEEDS },
         ..BASE
     },
     Scenario {
@@ -92,7 +98,25 @@ pub const SCENARIOS: &[Scenario] = &[
         kinds: &[Kind::Outage],
         registers: Some(REGISTERS),
         // Who led may well be the first to be elected again.
-        needs: Needs { kills: 6, leaders: 0, ..NEEDS },
+        needs: Needs { struck: &[(Mark::Kill, 6)], leaders: 0, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
+        name: "register-power",
+        about: "registers while one node, the leader or all lose power",
+        kinds: POWER,
+        calm_ms: SOON_MS,
+        registers: Some(REGISTERS),
+        needs: Needs { struck: &[(Mark::Power, 6)], leaders: 0, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
+        name: "transactions-power",
+        about: "transactions over lists while one node, the leader or all lose power",
+        kinds: POWER,
+        calm_ms: SOON_MS,
+        lists: 6,
+        needs: Needs { ok: 100, txns: 50, struck: &[(Mark::Power, 6)], leaders: 0, ..NEEDS },
         ..BASE
     },
     Scenario {
@@ -101,7 +125,7 @@ pub const SCENARIOS: &[Scenario] = &[
         kinds: &[Kind::Pause],
         registers: Some(REGISTERS),
         // A pause shorter than an election changes no leader.
-        needs: Needs { pauses: 2, leaders: 0, ..NEEDS },
+        needs: Needs { struck: &[(Mark::Pause, 2)], leaders: 0, ..NEEDS },
         ..BASE
     },
     Scenario {
@@ -109,7 +133,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "registers under partitions of every shape, flapping ones, and loss",
         kinds: NETWORK,
         registers: Some(REGISTERS),
-        needs: Needs { cuts: 2, ..NEEDS },
+        needs: Needs { struck: &[(Mark::Cut, 2)], ..NEEDS },
         ..BASE
     },
     Scenario {
@@ -138,7 +162,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "the same while all nodes are killed at once, again and again",
         kinds: &[Kind::Outage],
         lists: 6,
-        needs: Needs { ok: 100, txns: 50, kills: 6, leaders: 0, ..NEEDS },
+        needs: Needs { ok: 100, txns: 50, struck: &[(Mark::Kill, 6)], leaders: 0, ..NEEDS },
         ..BASE
     },
     Scenario {

@@ -1,0 +1,76 @@
+//! What faults need of the machine.
+
+use std::fmt;
+
+/// Something that a fault needs and a machine may lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// A disk of its own for each node, which can lose power.
+    Disk,
+}
+
+impl Need {
+    /// What the machine lacks for it, each with how to come by it; empty if it lacks nothing.
+    pub fn lacking(self) -> Vec<String> {
+        match self {
+            Self::Disk => {
+                let mut lacking = lacking_tools(&[
+                    ("mkfs.xfs", "xfsprogs"),
+                    ("xfs_io", "xfsprogs"),
+                    ("mount", "mount"),
+                    ("umount", "mount"),
+                ]);
+                if !std::path::Path::new("/dev/loop-control").exists() {
+                    lacking.push("/dev/loop-control: a kernel with loop devices".to_owned());
+                }
+                lacking
+            }
+        }
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disk => "disks of their own",
+        })
+    }
+}
+
+/// What every run needs and is not there, each with how to come by it; empty if all is.
+pub fn missing_tools() -> Vec<String> {
+    let mut missing = Vec::new();
+    if !rustix::process::geteuid().is_root() {
+        missing.push("root: network namespaces and packet filters need it".to_owned());
+    }
+    missing.extend(lacking_tools(&[
+        ("ip", "iproute2"),
+        ("nft", "nftables"),
+        ("unshare", "util-linux"),
+        ("nsenter", "util-linux"),
+    ]));
+    missing
+}
+
+/// Of these tools, each with its package, those that are not there.
+fn lacking_tools(tools: &[(&str, &str)]) -> Vec<String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let there = |tool: &str| {
+        let folders = std::env::split_paths(&path);
+        folders.chain(["/usr/sbin".into(), "/sbin".into()]).any(|at| at.join(tool).is_file())
+    };
+    let lacking = tools.iter().filter(|(tool, _)| !there(tool));
+    lacking.map(|(tool, package)| format!("{tool}: apt-get install {package}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tool_that_is_not_there_is_told_with_its_package() {
+        assert_eq!(lacking_tools(&[("sh", "dash")]), Vec::<String>::new());
+        let told = lacking_tools(&[("no-such-tool", "nowhere"), ("sh", "dash")]);
+        assert_eq!(told, ["no-such-tool: apt-get install nowhere"]);
+    }
+}

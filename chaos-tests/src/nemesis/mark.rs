@@ -1,0 +1,59 @@
+//! What faults count as, and what they look like in a report.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What a fault was, in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mark {
+    /// Processes killed.
+    Kill,
+    /// Processes that stood still.
+    Pause,
+    /// The network was cut.
+    Cut,
+    /// Packets were lost at random.
+    Loss,
+    /// Nodes lost power.
+    Power,
+}
+
+impl Mark {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Kill, Self::Pause, Self::Cut, Self::Loss, Self::Power];
+
+    /// Its class in the page's style sheet.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Pause => "pause",
+            Self::Cut => "cut",
+            Self::Loss => "loss",
+            Self::Power => "power",
+        }
+    }
+
+    /// What it is called when it is counted.
+    pub const fn counted(self) -> &'static str {
+        match self {
+            Self::Kill => "kills",
+            Self::Pause => "pauses",
+            Self::Cut => "cuts of the network",
+            Self::Loss => "times of loss",
+            Self::Power => "power cuts of a node",
+        }
+    }
+
+    /// Whether it strikes what is between the nodes: then it counts once, not for each node.
+    pub const fn is_network(self) -> bool {
+        matches!(self, Self::Cut | Self::Loss)
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
