@@ -82,6 +82,13 @@ pub const EXPIRED: Code = Code::new(
     "A certificate is expired or not yet valid, which only allows its renewal and Raft between voters.",
     "Compare the clocks of the two nodes; if they agree, wait for the renewal.",
 );
+/// The members are not known yet.
+pub const STARTING: Code = Code::new(
+    "SW-MESH-STARTING",
+    503,
+    "A node has just started and does not know yet who the members of its cluster are.",
+    "Wait: it learns that from its leader, and the peer tries again by itself. If it lasts, the cluster has no quorum; `swarmer status` shows it.",
+);
 /// Another node than the one that was dialled answered.
 pub const WRONG_NODE: Code = Code::new(
     "SW-MESH-WRONG-NODE",
@@ -202,6 +209,7 @@ pub const ALL: &[Code] = &[
     NOT_ADMITTED,
     REVOKED,
     EXPIRED,
+    STARTING,
     WRONG_NODE,
     WRONG_PIN,
     NOT_SERVED,

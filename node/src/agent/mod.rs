@@ -22,6 +22,7 @@ mod node;
 mod observe;
 mod placement;
 mod raft_transport;
+mod readiness;
 mod renew;
 mod streams;
 mod troubles;
