@@ -8,7 +8,7 @@ use std::{
 };
 
 use swarmer_gossip::Member;
-use swarmer_mesh::{identity::Fingerprint, transport};
+use swarmer_mesh::{founding::Presence, identity::Fingerprint, transport};
 use swarmer_model::{ClusterId, NodeId, Place};
 
 use crate::{
@@ -27,6 +27,9 @@ use crate::{
 /// A running member. Shared as `Arc<Context>`; every field is a cheap handle.
 pub(crate) struct Context {
     pub(crate) node: NodeId,
+    /// A random number of this run: a copy of the data directory has the same id and key, and
+    /// another run.
+    pub(crate) run: [u8; 16],
     pub(crate) name: String,
     pub(crate) cluster: ClusterId,
     /// Where the other nodes reach this one.
@@ -62,6 +65,12 @@ impl Context {
     /// A member's name, or its id where the name is not known.
     pub(crate) fn node_name(&self, node: NodeId) -> String {
         self.dispatcher.node_name(node)
+    }
+
+    /// What this node is to another member that it meets.
+    pub(crate) fn presence(&self) -> Presence {
+        let authority = self.ca_fingerprint.0;
+        Presence { cluster: self.cluster, authority, node: self.node, run: self.run }
     }
 
     /// Why this node cannot serve as a member yet; `None` once it can, for as long as it runs.

@@ -9,6 +9,7 @@ mod collect;
 mod context;
 mod control;
 pub(crate) mod data_dir;
+mod encounters;
 mod founding;
 mod gossip;
 mod health;

@@ -30,6 +30,7 @@ use crate::{
         authority::NodeAuthority,
         collect,
         data_dir::{DataDir, write_bytes},
+        encounters,
         health::Looks,
         identity::{Grant, identity_problem},
         io_runtime::IoRuntime,
@@ -223,6 +224,7 @@ impl Agent {
         egress.set_dispatcher(dispatcher.clone());
         let context = Arc::new(Context {
             node,
+            run: rand::random(),
             name: self.config.name.clone(),
             cluster: grant.cluster,
             advertise: self.advertise,
@@ -262,6 +264,7 @@ impl Agent {
             tokio::spawn(placement::run(Arc::clone(&context), self.shutdown.clone()));
         }
         tokio::spawn(collect::run(Arc::clone(&context), self.shutdown.clone()));
+        tokio::spawn(encounters::run(Arc::clone(&context), self.shutdown.clone()));
         tokio::spawn(settle(
             self.book.clone(),
             control.clone(),
