@@ -35,7 +35,7 @@ pub use member::{Member, MemberState, Members};
 pub use ports::{
     Admission, DatagramSender, Deps, ExchangeError, Liveness, PushPull, Signer, Verifier,
 };
-pub use protocol::{Core, KnownMember, Output};
+pub use protocol::{Core, KnownMember, Output, Twin};
 pub use record::{Endpoint, EndpointState, Facts, Load, Record, RecordUpdate, SignedRecord};
 pub use shell::{Gossip, Handle};
 pub use stats::{Refusal, Stats};

@@ -49,6 +49,12 @@ pub trait Liveness: Send + Sync + 'static {
 pub trait Admission: Send + Sync + 'static {
     /// Whether the node is admitted and not removed. Called for every datagram: must be cheap.
     fn admitted(&self, node: NodeId) -> bool;
+
+    /// Whether it is known by now who is a member: not at once after a start. Until then a node
+    /// that is not known is refused without an alarm.
+    fn is_certain(&self) -> bool {
+        true
+    }
 }
 
 /// Signs this node's records with its identity key.

@@ -94,6 +94,18 @@ pub enum Output {
         /// Why.
         reason: Refusal,
     },
+    /// Another process speaks with this node's key: the other members take that one for this node,
+    /// or both in turn.
+    Twin(Twin),
+}
+
+/// Another process with this node's id and key, by a record that it signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Twin {
+    /// Its start counter, not below this node's.
+    pub boot: u64,
+    /// Where it says that it is.
+    pub addr: Option<SocketAddr>,
 }
 
 /// A member of the last run, to find the cluster by.

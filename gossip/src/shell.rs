@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     COMMAND_DEADLINE, COMMAND_QUEUE, Config, Core, DATAGRAM_QUEUE, Deps, GossipError, Key, KeyId,
-    MAX_DATAGRAM_BYTES, MAX_PUSH_PULL_BYTES, Members, RecordUpdate, Stats, config::check_seed,
+    MAX_DATAGRAM_BYTES, MAX_PUSH_PULL_BYTES, Members, RecordUpdate, Stats, Twin,
+    config::check_seed,
 };
 
 mod persist;
@@ -48,6 +49,7 @@ pub struct Gossip {
     datagrams: mpsc::Receiver<(SocketAddr, Bytes)>,
     commands: mpsc::Receiver<Command>,
     members: watch::Sender<Arc<Members>>,
+    twin: watch::Sender<Option<Twin>>,
     shared: Arc<Shared>,
 }
 
@@ -57,6 +59,7 @@ pub struct Handle {
     datagrams: mpsc::Sender<(SocketAddr, Bytes)>,
     commands: mpsc::Sender<Command>,
     members: watch::Receiver<Arc<Members>>,
+    twin: watch::Receiver<Option<Twin>>,
     shared: Arc<Shared>,
 }
 
@@ -84,6 +87,7 @@ impl Gossip {
             rand::random(),
         )?;
         let (members_in, members) = watch::channel(core.members());
+        let (twin_in, twin) = watch::channel(None);
         let shared = Arc::new(Shared {
             stats: parking_lot::Mutex::new(Stats::default()),
             dropped: std::sync::atomic::AtomicU64::new(0),
@@ -98,9 +102,11 @@ impl Gossip {
             datagrams,
             commands,
             members: members_in,
+            twin: twin_in,
             shared: shared.clone(),
         };
-        Ok((gossip, Handle { datagrams: datagrams_in, commands: commands_in, members, shared }))
+        let (datagrams, commands) = (datagrams_in, commands_in);
+        Ok((gossip, Handle { datagrams, commands, members, twin, shared }))
     }
 
     /// Runs until `shutdown` fires or a handle called [`Handle::leave`]. Does not leave by
@@ -133,6 +139,11 @@ impl Handle {
             return Err(GossipError::Malformed { from, what });
         }
         self.ask(|answer| Command::ServePushPull(from, request, answer)).await?
+    }
+
+    /// The last sign of another process with this node's id and key; every one marks it changed.
+    pub fn twin(&self) -> watch::Receiver<Option<Twin>> {
+        self.twin.clone()
     }
 
     /// All members that this node knows of, itself included, sorted by id. Cheap.

@@ -82,6 +82,20 @@ pub const EXPIRED: Code = Code::new(
     "A certificate is expired or not yet valid, which only allows its renewal and Raft between voters.",
     "Compare the clocks of the two nodes; if they agree, wait for the renewal.",
 );
+/// The members are not known yet.
+pub const STARTING: Code = Code::new(
+    "SW-MESH-STARTING",
+    503,
+    "A node has just started and does not know yet who the members of its cluster are.",
+    "Wait: it learns that from its leader, and the peer tries again by itself. If it lasts, the cluster has no quorum; `swarmer status` shows it.",
+);
+/// Two processes have one key.
+pub const TWIN: Code = Code::new(
+    "SW-MESH-TWIN",
+    409,
+    "Another process runs with this node's id and key: the data directory was copied.",
+    "Stop one of the two. To have both machines as members, empty one's data directory and let it join with a token of its own.",
+);
 /// Another node than the one that was dialled answered.
 pub const WRONG_NODE: Code = Code::new(
     "SW-MESH-WRONG-NODE",
@@ -202,6 +216,8 @@ pub const ALL: &[Code] = &[
     NOT_ADMITTED,
     REVOKED,
     EXPIRED,
+    STARTING,
+    TWIN,
     WRONG_NODE,
     WRONG_PIN,
     NOT_SERVED,

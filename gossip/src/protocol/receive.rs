@@ -5,12 +5,12 @@ use std::{net::SocketAddr, time::Duration};
 use swarmer_model::NodeId;
 
 use super::{
-    Core,
+    Core, Output, Twin,
     codec::{Inspected, Row, RowState, mentions},
     peer::Peer,
     wire::{Message, WANTS_PER_DATAGRAM},
 };
-use crate::{Merge, Opened, Refusal, SignedRecord};
+use crate::{Merge, Opened, Record, Refusal, SignedRecord};
 
 impl Core {
     /// Takes a datagram. What is refused changes nothing but the counters.
@@ -140,8 +140,11 @@ impl Core {
         from: Option<SocketAddr>,
         signed: SignedRecord,
     ) -> Option<NodeId> {
-        // Our own comes back to us from others; nobody else can make a newer one.
-        if signed.read().is_ok_and(|record| record.node == self.node) {
+        // Our own comes back to us from others; only a copy of this node can make another one.
+        if let Ok(record) = signed.read()
+            && record.node == self.node
+        {
+            self.look_for_twin(&record, &signed);
             return None;
         }
         match self.catalog.merge(signed, &*self.admission, &*self.verifier) {
@@ -155,6 +158,19 @@ impl Core {
                 self.refuse(from, node, reason);
                 None
             }
+        }
+    }
+
+    /// A record in this node's name that this node did not make: of a later start, or of this one
+    /// from another place.
+    fn look_for_twin(&mut self, record: &Record, signed: &SignedRecord) {
+        let boot = self.identity().boot;
+        let addr = record.facts.addresses.first().copied();
+        let elsewhere = record.boot == boot && addr.is_some_and(|addr| addr != self.advertise);
+        if (record.boot > boot || elsewhere)
+            && signed.is_by(self.node, self.cluster, &*self.verifier)
+        {
+            self.outputs.push_back(Output::Twin(Twin { boot: record.boot, addr }));
         }
     }
 

@@ -196,9 +196,15 @@ impl Core {
     }
 
     /// What the probe over QUIC said; a failed or late one is `false`.
-    pub fn confirmed(&mut self, _now: Duration, node: NodeId, alive: bool) {
-        if let Some(own) = self.suspicions.get_mut(&node).and_then(|s| s.own.as_mut()) {
-            own.confirmed = Some(alive);
+    pub fn confirmed(&mut self, now: Duration, node: NodeId, alive: bool) {
+        let time = self.time(now);
+        let Some(suspicion) = self.suspicions.get_mut(&node) else { return };
+        let peer = suspicion.peer;
+        let Some(own) = suspicion.own.as_mut() else { return };
+        own.confirmed = Some(alive);
+        // It lives and takes no datagram of ours, perhaps for a reason that it knows.
+        if alive && self.farewells.is_none() {
+            self.start_exchange(time, peer);
         }
     }
 }

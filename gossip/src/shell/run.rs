@@ -178,6 +178,9 @@ impl Runner {
                     );
                 }
                 Output::Refused { from, node, reason } => self.log_refusal(from, node, reason),
+                Output::Twin(twin) => {
+                    self.gossip.twin.send_replace(Some(twin));
+                }
             }
         }
         self.unpublished |=
@@ -265,6 +268,9 @@ impl Runner {
         self.logged.insert(reason, now);
         let (from, node) = (from.map(tracing::field::display), node.map(tracing::field::display));
         match reason {
+            Refusal::NotAdmitted if !self.gossip.deps.admission.is_certain() => {
+                tracing::debug!(target: "swarmer::gossip::refused", from, node, %reason);
+            }
             // What a healthy network does now and then.
             Refusal::StaleRecord | Refusal::FromOurselves | Refusal::NotForUs => {
                 tracing::debug!(target: "swarmer::gossip::refused", from, node, %reason);

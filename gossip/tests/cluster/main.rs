@@ -146,6 +146,34 @@ fn a_node_that_starts_again_is_the_same_member() {
     }
 }
 
+/// A copied data directory: the later start takes the member's place. The other process is deaf
+/// from then on, and hears why over a stream.
+#[test]
+fn a_node_hears_of_another_process_with_its_key() {
+    for seed in 0..10 {
+        let mut sim = Sim::cluster(seed, 5);
+        sim.nodes[3].connections.0.lock().extend((0..5).map(id));
+        let copy = sim.start_copy(Config { advertise: addr(100), ..config(3, 2) });
+        assert_eq!(copy, 5);
+        let told = sim.until(secs(10), |sim| !sim.nodes[3].twins.is_empty());
+        assert!(told.is_some(), "seed {seed}");
+        assert_eq!(sim.nodes[3].twins[0], Twin { boot: 2, addr: Some(addr(100)) });
+        sim.run(secs(30));
+        for node in sim.nodes.iter().filter(|node| node.id != id(3)) {
+            assert_eq!(node.twins, [], "seed {seed}: {} has no twin", node.id);
+        }
+    }
+}
+
+#[test]
+fn a_node_that_moved_and_started_again_is_no_twin_of_itself() {
+    let mut sim = Sim::cluster(5, 5);
+    sim.kill(3);
+    sim.start(Config { advertise: addr(100), ..config(3, 2) }, Vec::new());
+    sim.run(secs(60));
+    assert!(sim.nodes.iter().all(|node| node.twins.is_empty()));
+}
+
 #[test]
 fn who_leaves_is_seen_as_left_and_never_as_down() {
     let mut sim = Sim::cluster(6, 32);

@@ -89,6 +89,7 @@ pub(crate) struct Node {
     /// Every change of a member that this node saw since its start.
     pub(crate) changes: Vec<Change>,
     pub(crate) refused: Vec<(Option<NodeId>, Refusal)>,
+    pub(crate) twins: Vec<Twin>,
     pub(crate) sent: u64,
 }
 
@@ -192,6 +193,15 @@ impl Sim {
 
     /// Starts a node, or starts it again.
     pub(crate) fn start(&mut self, config: Config, known: Vec<KnownMember>) -> usize {
+        self.start_at(config, known, false)
+    }
+
+    /// Starts a copy of a node that runs.
+    pub(crate) fn start_copy(&mut self, config: Config) -> usize {
+        self.start_at(config, Vec::new(), true)
+    }
+
+    fn start_at(&mut self, config: Config, known: Vec<KnownMember>, copy: bool) -> usize {
         let (id, boot, addr) = (config.node, config.boot, config.advertise);
         self.admitted.0.lock().insert(id);
         let connections = Arc::new(Connections::default());
@@ -217,9 +227,12 @@ impl Sim {
             connections,
             changes: Vec::new(),
             refused: Vec::new(),
+            twins: Vec::new(),
             sent: 0,
         };
-        let index = match self.nodes.iter().position(|node| node.id == id) {
+        // A copy of a node is another one with its id, at another address.
+        let same = |node: &Node| node.id == id && !(copy && node.addr != addr);
+        let index = match self.nodes.iter().position(same) {
             Some(index) => {
                 self.nodes[index] = node;
                 index
@@ -322,6 +335,7 @@ impl Sim {
                 Output::Refused { node, reason, .. } => {
                     self.nodes[index].refused.push((node, reason));
                 }
+                Output::Twin(twin) => self.nodes[index].twins.push(twin),
             }
         }
         if let Some(at) = self.nodes[index].core.next_deadline() {

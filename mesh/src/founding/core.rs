@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use swarmer_model::NodeId;
+use swarmer_model::{ClusterId, NodeId};
 
 use super::{
     FoundingConfig, FoundingRecord, Input, LinkId, Output, RecordError, Side,
@@ -49,8 +49,10 @@ pub struct Founding {
     found_told: bool,
     grant_told: Option<Vec<u8>>,
     join_instead: Option<String>,
-    /// It must not found: some seed is of another cluster.
+    /// It must not found: it would do so alone, beside somebody at a seed.
     given_up: bool,
+    /// A cluster that stands at a seed, as somebody there said without a proof.
+    hearsay: Option<ClusterId>,
     seeds_asked: bool,
     /// When the one that was consented to was last linked.
     maker_seen: Option<Instant>,
@@ -95,6 +97,7 @@ impl Founding {
             grant_told: None,
             join_instead: None,
             given_up: false,
+            hearsay: None,
             seeds_asked: false,
             maker_seen: None,
             last_resend: None,

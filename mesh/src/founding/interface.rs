@@ -152,8 +152,9 @@ pub enum Output {
 /// Why a founder gives up before it has bound itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GiveUp {
-    /// A seed is a member of another cluster, which stands.
-    OtherCluster {
+    /// It would found alone, and a seed says that a cluster stands there: another one, or its own
+    /// without a proof.
+    Standing {
         /// That cluster.
         cluster: ClusterId,
     },
@@ -169,6 +170,8 @@ pub enum GiveUp {
 pub enum TurnedAway {
     /// The token is of this cluster, and is spent.
     Spent,
+    /// The token names this cluster, and its secret is not the one that founded it.
+    WrongSecret,
     /// The token is of another cluster.
     OtherCluster {
         /// Which one.
@@ -181,6 +184,7 @@ impl TurnedAway {
     pub fn code(self) -> Code {
         match self {
             Self::Spent => codes::ALREADY_FOUNDED,
+            Self::WrongSecret => codes::WRONG_SECRET,
             Self::OtherCluster { .. } => codes::OTHER_CLUSTER,
         }
     }
@@ -192,6 +196,10 @@ impl std::fmt::Display for TurnedAway {
             Self::Spent => f.write_str(
                 "a founding token is spent once the cluster stands: give that node a join token \
                  of `swarmer token create`",
+            ),
+            Self::WrongSecret => f.write_str(
+                "its founding token names this cluster but has not the secret that founded it, \
+                 and founding is over: give that node a join token of `swarmer token create`",
             ),
             Self::OtherCluster { cluster } => write!(
                 f,
@@ -207,8 +215,13 @@ impl std::fmt::Display for TurnedAway {
 pub enum CloseReason {
     /// The link leads back to this very node.
     Myself,
-    /// A member of a cluster that stands is at the other end.
-    Standing,
+    /// A member of a cluster that stands is at the other end, by its own word or proven.
+    Standing {
+        /// The cluster.
+        cluster: ClusterId,
+        /// Whether it is certainly that of this founder's token.
+        proven: bool,
+    },
     /// This node refused the peer.
     Refused(RefuseReason),
     /// The peer says that it refuses this node.
@@ -219,7 +232,10 @@ impl std::fmt::Display for CloseReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Myself => f.write_str("the seed is this node itself"),
-            Self::Standing => f.write_str("a cluster stands at the other end"),
+            Self::Standing { cluster, proven } => {
+                let proof = if *proven { "proven" } else { "by its own word" };
+                write!(f, "cluster {cluster} stands at the other end, {proof}")
+            }
             Self::Refused(reason) => write!(f, "refused a founder: {reason}"),
             Self::RefusedByPeer(reason) => write!(f, "refused by the other founder: {reason}"),
         }

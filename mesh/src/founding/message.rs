@@ -3,16 +3,18 @@
 use serde::{Deserialize, Serialize};
 use swarmer_model::{ClusterId, Code, NodeId};
 
-use super::{Founder, Secret, Side, TurnedAway, codes};
+use super::{Founder, Presence, Secret, Side, TurnedAway, codes};
 
 /// The largest message, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = MAX_GRANT_BYTES + 1024;
 /// The largest grant, in bytes: certificates and addresses of a handful of members.
 pub const MAX_GRANT_BYTES: usize = 64 * 1024;
 /// The version of the messages, their first byte.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 /// Keeps this proof apart from any other use of the secret.
 const PURPOSE: &[u8] = b"swarmer-found/1 proof";
+/// Likewise, for the word that the cluster of a token stands.
+const STANDS: &[u8] = b"swarmer-found/1 stands";
 
 /// Why a founder does not talk to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +66,15 @@ impl std::fmt::Display for RefuseReason {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Message {
     /// The first of each side.
-    Prove { cluster: ClusterId, node: NodeId, spki: Vec<u8>, run: [u8; 16], mac: [u8; 32] },
+    Prove {
+        cluster: ClusterId,
+        node: NodeId,
+        spki: Vec<u8>,
+        run: [u8; 16],
+        mac: [u8; 32],
+        /// The same by the witness of the secret: for members, which keep only that.
+        known: [u8; 32],
+    },
     /// Who I am and how far I am; sent after the peer's proof, and again every second.
     Hello(Hello),
     /// I have consented to you, durably. Also asks for the grant.
@@ -73,11 +83,15 @@ pub(super) enum Message {
     Grant { to: NodeId, grant: Vec<u8> },
     /// The cluster stands without you; join it with a token. `hint` is a member's address.
     AlreadyFounded { hint: String },
-    /// A member of a cluster that stands is here; `hint` is its address. Not authenticated: it
-    /// only keeps a founder from beginning.
-    Standing { cluster: ClusterId, hint: String },
+    /// A member of a cluster that stands is here; `hint` is its address. Believed only with the
+    /// proof, which a member can give of the cluster that the founder's own token founded.
+    Standing { cluster: ClusterId, hint: String, proof: Option<[u8; 32]> },
     /// I do not talk to you. Not authenticated: it is logged, nothing else.
     Refuse(RefuseReason),
+    /// A member asks who is here.
+    Ask(Presence),
+    /// Who is here.
+    Present(Presence),
 }
 
 /// Where a founder stands.
@@ -154,19 +168,60 @@ fn parts<'a>(
     [PURPOSE, cluster, side, exporter, node, claim.run, claim.spki]
 }
 
+/// Shows that the cluster of a token stands: bound to the connection and to what is said.
+pub(super) fn prove_standing(
+    witness: &Secret,
+    cluster: ClusterId,
+    hint: &str,
+    exporter: &[u8; 32],
+) -> [u8; 32] {
+    witness.mac(&[STANDS, &cluster.0.to_be_bytes(), hint.as_bytes(), exporter])
+}
+
+/// Checks the word that the cluster of a token stands.
+pub(super) fn check_standing(
+    witness: &Secret,
+    cluster: ClusterId,
+    hint: &str,
+    exporter: &[u8; 32],
+    proof: &[u8; 32],
+) -> bool {
+    witness.verify(&[STANDS, &cluster.0.to_be_bytes(), hint.as_bytes(), exporter], proof)
+}
+
+/// A member without the founding secret, as it answers founders.
+#[derive(Debug, Clone, Copy)]
+pub struct Host<'a> {
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its address.
+    pub address: &'a str,
+    /// What the cluster kept of its founding secret; a cluster of an older version kept nothing.
+    pub witness: Option<&'a Secret>,
+    /// The TLS exporter of the founder's connection.
+    pub exporter: &'a [u8; 32],
+}
+
 /// What a member without the founding secret makes of a founder's first message: who it says it
 /// is, why it is turned away, and the answer. `None` if the message says nothing.
-pub fn turn_away(
-    first: &[u8],
-    cluster: ClusterId,
-    address: String,
-) -> Option<(NodeId, TurnedAway, Vec<u8>)> {
-    let Message::Prove { cluster: claimed, node, .. } = Message::decode(first)? else {
+pub fn turn_away(first: &[u8], host: &Host<'_>) -> Option<(NodeId, TurnedAway, Vec<u8>)> {
+    let Message::Prove { cluster: claimed, node, spki, run, known, .. } = Message::decode(first)?
+    else {
         return None;
     };
-    let reason = match claimed == cluster {
-        true => TurnedAway::Spent,
-        false => TurnedAway::OtherCluster { cluster: claimed },
+    let Host { cluster, address, witness, exporter } = *host;
+    let standing = |proof| Message::Standing { cluster, hint: address.to_owned(), proof };
+    let claim = Claim { cluster, node, spki: &spki, run: &run };
+    let (reason, answer) = match witness {
+        _ if claimed != cluster => (TurnedAway::OtherCluster { cluster: claimed }, standing(None)),
+        // Nothing was kept to tell a token of this cluster by.
+        None => (TurnedAway::Spent, standing(None)),
+        // Whoever is not served dials.
+        Some(witness) if check(witness, &claim, Side::Dialer, exporter, &known) => {
+            let proof = prove_standing(witness, cluster, address, exporter);
+            (TurnedAway::Spent, standing(Some(proof)))
+        }
+        Some(_) => (TurnedAway::WrongSecret, Message::Refuse(RefuseReason::WrongSecret)),
     };
-    Some((node, reason, Message::Standing { cluster, hint: address }.encode()))
+    Some((node, reason, answer.encode()))
 }

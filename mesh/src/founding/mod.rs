@@ -10,8 +10,13 @@
 //! foundings would need 2 N founders: with fewer nodes that hold the token they cannot be. (With
 //! N = 1 two nodes are 2 N: a single founder is the operator's promise that there is one.)
 //!
-//! Nobody begins beside a cluster that stands: a founder gives up when a seed answers that it belongs
-//! to a cluster already, to this one or to another; one that founds alone asks all its seeds first.
+//! # Beside a cluster that stands
+//! The founding secret is forgotten with the founding. What the cluster keeps is its witness
+//! ([`Secret::witness`]): a member proves by it that the cluster of a founder's token stands, and
+//! that founder gives up. A word that nothing proves, such as that of a member of another cluster,
+//! ends no founding that expects others: whoever holds a seed's address could say it. The founder
+//! says who told it, goes on looking, and founds when the others are there. One that founds alone
+//! has nobody to wait for: it asks all its seeds first, and any such word ends it.
 //!
 //! [`Founding`] is the whole protocol without I/O. The driver dials and accepts `swarmer-found/1`
 //! streams, frames the messages (each at most [`MAX_MESSAGE_BYTES`]), and writes the record.
@@ -20,6 +25,7 @@ pub mod codes;
 mod core;
 mod interface;
 mod message;
+mod presence;
 mod record;
 #[cfg(test)]
 mod simulation;
@@ -30,7 +36,8 @@ mod token;
 
 pub use self::core::{Founding, MAX_FOUNDERS, MAX_LINKS, RESEND_EVERY};
 pub use interface::{CloseReason, FoundingConfig, GiveUp, Input, LinkId, Output, Side, TurnedAway};
-pub use message::{MAX_GRANT_BYTES, MAX_MESSAGE_BYTES, RefuseReason, turn_away};
+pub use message::{Host, MAX_GRANT_BYTES, MAX_MESSAGE_BYTES, RefuseReason, turn_away};
+pub use presence::{Meeting, Presence};
 pub use record::{FoundingRecord, RecordError};
 pub use stage::Stage;
 pub use token::{FoundingToken, JoinToken, Secret, TokenError};

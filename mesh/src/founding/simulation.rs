@@ -1,5 +1,6 @@
 //! All founders of a cluster in one simulated world with kills, power cuts, lost disks, and a
-//! network that loses, doubles and reorders. Everything follows from the seed.
+//! network that loses, doubles and reorders, and with a liar at a seed's address. Everything follows
+//! from the seed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,6 +11,9 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use swarmer_model::{ClusterId, NodeId};
 
 use super::{message::Message, *};
+
+/// Whoever holds the address of a seed and has no part in the founding.
+const LIAR: usize = usize::MAX;
 
 struct Node {
     me: Founder,
@@ -40,6 +44,9 @@ struct World {
     violation: Option<String>,
     gentle: bool,
     wipes: usize,
+    /// Whether there is one that lies.
+    liar: bool,
+    lies: usize,
 }
 
 impl World {
@@ -69,12 +76,14 @@ impl World {
             violation: None,
             gentle: false,
             wipes: 0,
+            liar: false,
+            lies: 0,
             rng,
         }
     }
 
     fn up(&self, at: usize) -> bool {
-        self.nodes[at].core.is_some()
+        self.nodes.get(at).is_some_and(|node| node.core.is_some())
     }
 
     fn start(&mut self, at: usize) {
@@ -161,9 +170,59 @@ impl World {
         }
     }
 
+    /// A founder meets the liar, mostly by dialling it as a seed.
+    fn meet_liar(&mut self, at: usize) {
+        if !self.liar || !self.up(at) {
+            return;
+        }
+        let (a, b) = (self.next_link, self.next_link + 1);
+        self.next_link += 2;
+        self.links.insert(a, (at, LIAR, b));
+        self.links.insert(b, (LIAR, at, a));
+        let side = if self.rng.random_bool(0.8) { Side::Dialer } else { Side::Acceptor };
+        let (exporter, peer_spki) = (self.rng.random(), vec![0xff; 8]);
+        self.input(at, Input::Connected { link: LinkId(a), side, exporter, peer_spki });
+        self.lie(b);
+    }
+
+    /// What the liar says next. It does not hold the founding secret.
+    fn lie(&mut self, link: u64) {
+        let Some((_, at, to)) = self.links.get(&link).copied() else { return };
+        let hint = "liar:7400".to_owned();
+        let proof = self.rng.random_bool(0.5).then(|| self.rng.random());
+        let own = self.rng.random_bool(0.5);
+        let cluster = if own { self.token.cluster } else { ClusterId(8) };
+        let node = self.nodes[at].me.node;
+        let founder = founder(self.rng.random(), 0);
+        let lie = match self.rng.random_range(0..8) {
+            0..=2 => Message::Standing { cluster, hint, proof },
+            3 => Message::AlreadyFounded { hint },
+            4 => Message::Refuse(RefuseReason::WrongSecret),
+            5 => Message::Grant { to: node, grant: vec![0; 8] },
+            6 => Message::Prove {
+                cluster,
+                node: founder.node,
+                spki: vec![0xff; 8],
+                run: self.rng.random(),
+                mac: self.rng.random(),
+                known: self.rng.random(),
+            },
+            _ => Message::Hello(message::Hello {
+                founder,
+                expect: 3,
+                consent: None,
+                granted: true,
+                known: vec!["liar:7400".to_owned()],
+            }),
+        };
+        self.lies += 1;
+        self.flying.push((to, lie.encode()));
+    }
+
     fn input(&mut self, at: usize, input: Input) {
         let now = self.now;
-        let Some(core) = &mut self.nodes[at].core else { return };
+        let core = self.nodes.get_mut(at).and_then(|node| node.core.as_mut());
+        let Some(core) = core else { return };
         for output in core.handle(input, now) {
             match output {
                 Output::Send { link, bytes } => self.send(at, link.0, bytes),
@@ -257,6 +316,9 @@ impl World {
         let index = self.rng.random_range(0..self.flying.len());
         let (link, bytes) = self.flying.swap_remove(index);
         if let Some((at, _, _)) = self.links.get(&link).copied() {
+            if at == LIAR {
+                return self.lie(link);
+            }
             self.input(at, Input::Received { link: LinkId(link), bytes });
         }
     }
@@ -285,6 +347,7 @@ impl World {
                 0..=5 => self.start(at),
                 6..=8 => self.kill(at),
                 9 if wipes && self.rng.random_bool(0.2) => self.wipe(at),
+                9..=18 if self.liar && self.rng.random_bool(0.3) => self.meet_liar(at),
                 9..=18 => self.connect(at, other),
                 19..=20 => {
                     let links: Vec<u64> = self.links.keys().copied().collect();
@@ -321,12 +384,23 @@ impl World {
                     }
                 }
             }
+            for at in 0..self.nodes.len() {
+                self.meet_liar(at);
+            }
             self.now += RESEND_EVERY;
             for at in 0..self.nodes.len() {
                 self.input(at, Input::Tick);
             }
+            // The liar would go on for ever.
+            let lies = self.lies + 100;
             while !self.flying.is_empty() || self.nodes.iter().any(|node| !node.writing.is_empty())
             {
+                if self.lies >= lies {
+                    let all: Vec<u64> = self.links.keys().copied().collect();
+                    let of_liar = |link: &u64| self.links.get(link).is_some_and(|l| l.1 == LIAR);
+                    let cut: Vec<u64> = all.into_iter().filter(of_liar).collect();
+                    cut.into_iter().for_each(|link| self.cut(link));
+                }
                 self.deliver();
                 (0..self.nodes.len()).for_each(|at| self.write(at));
                 self.finish_founding();
@@ -369,6 +443,26 @@ fn exactly_one_cluster_whatever_happens() {
             }
         }
     }
+}
+
+#[test]
+fn a_liar_at_a_seed_ends_no_founding_that_expects_others() {
+    let mut lies = 0;
+    for expect in [3, 5] {
+        for seed in 0..300 {
+            let mut world = World::new(seed, expect, 0, false);
+            world.liar = true;
+            let steps = world.rng.random_range(0..600);
+            world.chaos(steps, false);
+            world.heal();
+            assert_eq!(world.violation, None, "seed {seed}, {expect} founders");
+            assert_eq!(world.founded.len(), 1, "seed {seed}, {expect} founders");
+            let left_out = world.nodes.iter().find(|node| !node.granted || node.surplus);
+            assert!(left_out.is_none(), "seed {seed}: {} is left out", left_out.unwrap().me.name);
+            lies += world.lies;
+        }
+    }
+    assert!(lies > 10_000, "only {lies} lies were told");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use swarmer_model::ClusterId;
+
 /// Where founding stands; `Display` is a line for progress output and logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stage {
@@ -11,6 +13,8 @@ pub enum Stage {
         have: Vec<String>,
         /// How many are missing.
         missing: usize,
+        /// A cluster that stands at a seed, as somebody there said without a proof.
+        hearsay: Option<ClusterId>,
     },
     /// The consent is on its way to the disk.
     Consenting,
@@ -52,12 +56,18 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = |count: usize| if count == 1 { "" } else { "s" };
         match self {
-            Self::Waiting { have, missing } => write!(
-                f,
-                "waiting for {missing} more founder{}: have {}",
-                plural(*missing),
-                have.join(", ")
-            ),
+            Self::Waiting { have, missing, hearsay } => {
+                let s = plural(*missing);
+                write!(f, "waiting for {missing} more founder{s}: have {}", have.join(", "))?;
+                match hearsay {
+                    Some(cluster) => write!(
+                        f,
+                        "; a node at a seed says that it is a member of cluster {cluster}: if \
+                         this node belongs there, start it with a join token of that cluster"
+                    ),
+                    None => Ok(()),
+                }
+            }
             Self::Consenting => f.write_str("all founders have met: consenting"),
             Self::AwaitingGrant { from, address, connected: true } => {
                 write!(f, "waiting for {from} ({address}) to found the cluster")

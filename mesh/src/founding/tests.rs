@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use swarmer_model::{ClusterId, NodeId};
 
-use super::*;
+use super::{message::Message, *};
 
 fn founder(id: u64, address: &str) -> Founder {
     Founder {
@@ -222,47 +222,111 @@ fn alone(id: u64, secret: u8, cluster: u128) -> FoundingConfig {
     FoundingConfig { expect: 1, ..config(id, secret, cluster) }
 }
 
-/// What a member answers that has no founding secret.
-fn turned_away(cluster: u128, by: u128, consented: bool) -> (Vec<Output>, TurnedAway) {
-    let now = Instant::now();
-    let mut late = start(FoundingConfig { expect: 3, ..config(9, 5, cluster) });
-    if consented {
-        let mut others = [
-            start(FoundingConfig { expect: 3, ..config(1, 5, cluster) }),
-            start(FoundingConfig { expect: 3, ..config(2, 5, cluster) }),
-        ];
-        for (at, other) in others.iter_mut().enumerate() {
-            talk([&mut late, other], at as u64 + 10, SAME, [9, at as u8 + 1], now);
-        }
-        assert!(matches!(late.stage(), Stage::AwaitingGrant { .. }), "{}", late.stage());
-    }
-    let link = LinkId(1);
-    let connected =
-        Input::Connected { link, side: Side::Dialer, exporter: [0; 32], peer_spki: vec![1] };
+/// Three founders are expected; the one with id 9 dials a member.
+fn late(secret: u8) -> FoundingConfig {
+    FoundingConfig { expect: 3, ..config(9, secret, 1) }
+}
+
+/// A founder dials a member of cluster `by` that keeps this witness and no founding secret.
+fn turned_away(
+    late: &mut Founding,
+    by: u128,
+    witness: Option<&Secret>,
+) -> (Vec<Output>, TurnedAway) {
+    let (now, link, exporter) = (Instant::now(), LinkId(1), [0; 32]);
+    let connected = Input::Connected { link, side: Side::Dialer, exporter, peer_spki: vec![1] };
     let outputs = late.handle(connected, now);
     let [Output::Send { bytes, .. }] = &outputs[..] else { panic!("{outputs:?}") };
-    let (node, reason, answer) = turn_away(bytes, ClusterId(by), "m:7400".to_owned()).unwrap();
+    let host = Host { cluster: ClusterId(by), address: "m:7400", witness, exporter: &exporter };
+    let (node, reason, answer) = turn_away(bytes, &host).unwrap();
     assert_eq!(node, NodeId(9));
-    assert!(turn_away(&answer, ClusterId(by), String::new()).is_none(), "not a first message");
+    assert!(turn_away(&answer, &host).is_none(), "not a first message");
     (late.handle(Input::Received { link, bytes: answer }, now), reason)
+}
+
+fn standing(by: u128, proven: bool) -> Output {
+    let reason = CloseReason::Standing { cluster: ClusterId(by), proven };
+    Output::Close { link: LinkId(1), reason }
 }
 
 #[test]
 fn a_member_without_the_secret_turns_founders_away_and_both_know_why() {
-    let (of_late, reason) = turned_away(1, 1, false);
+    let secret = Secret::from_bytes([5; 32]);
+    let witness = secret.witness();
+    assert_ne!(witness, secret);
+    let join = Output::JoinInstead { hint: "m:7400".into() };
+
+    let (of_late, reason) = turned_away(&mut start(late(5)), 1, Some(&witness));
     assert_eq!(reason, TurnedAway::Spent);
-    assert!(of_late.contains(&Output::JoinInstead { hint: "m:7400".into() }), "{of_late:?}");
+    assert_eq!(of_late, [join, standing(1, true)]);
 
-    let (of_late, reason) = turned_away(1, 2, false);
-    assert_eq!(reason, TurnedAway::OtherCluster { cluster: ClusterId(1) });
-    let give_up = GiveUp::OtherCluster { cluster: ClusterId(2) };
-    assert!(of_late.contains(&Output::GiveUp { link: LinkId(1), reason: give_up }), "{of_late:?}");
+    // A token of this cluster id with another secret is told from a spent one.
+    let mut wrong = start(late(8));
+    let (of_wrong, reason) = turned_away(&mut wrong, 1, Some(&witness));
+    assert_eq!(reason, TurnedAway::WrongSecret);
+    assert!(refused(&of_wrong, RefuseReason::WrongSecret), "{of_wrong:?}");
+    assert!(matches!(wrong.stage(), Stage::Waiting { .. }), "{}", wrong.stage());
 
-    // Bound by its consent it waits for its maker, whatever a stranger says.
+    // Bound by its consent it waits for its maker, whatever others say.
+    for (by, witness, proven) in [(1, Some(&witness), true), (1, None, false), (2, None, false)] {
+        let mut bound = start(late(5));
+        for id in [1, 2] {
+            let me = founder(id, "o:7400");
+            let mut other = start(FoundingConfig { me, run: [id as u8; 16], ..late(5) });
+            talk([&mut bound, &mut other], id + 10, SAME, [9, id as u8], Instant::now());
+        }
+        assert!(matches!(bound.stage(), Stage::AwaitingGrant { .. }), "{}", bound.stage());
+        let (of_bound, _) = turned_away(&mut bound, by, witness);
+        assert_eq!(of_bound, [standing(by, proven)], "{by}");
+    }
+}
+
+#[test]
+fn a_word_that_nothing_proves_ends_no_founding_that_expects_others() {
+    let foreign = Secret::from_bytes([77; 32]).witness();
+    for (by, witness) in [(1, None), (2, None), (2, Some(&foreign))] {
+        let mut one = start(config(9, 5, 1));
+        let (of_one, _) = turned_away(&mut one, by, witness);
+        assert_eq!(of_one, [standing(by, false)]);
+        let stage = one.stage().to_string();
+        assert!(stage.contains("waiting for 1 more founder") && stage.contains("at a seed"));
+        assert!(stage.contains(&ClusterId(by).to_string()), "{stage}");
+        // The other one comes: it founds.
+        let [_, of_other] =
+            talk([&mut one, &mut start(config(1, 5, 1))], 2, SAME, [9, 1], Instant::now());
+        assert!(matches!(&of_other[..], [Output::Found { .. }]), "{of_other:?}");
+    }
+    // A proof holds for the connection that it was made on, and by the witness alone.
+    let witness = Secret::from_bytes([5; 32]).witness();
+    let answer = |exporter, witness: &Secret| Message::Standing {
+        cluster: ClusterId(1),
+        hint: "m:7400".into(),
+        proof: Some(message::prove_standing(witness, ClusterId(1), "m:7400", &exporter)),
+    };
+    let (link, now) = (LinkId(1), Instant::now());
+    for (message, proven) in [
+        (answer([3; 32], &witness), true),
+        (answer([4; 32], &witness), false),
+        (answer([3; 32], &foreign), false),
+    ] {
+        let mut one = start(config(9, 5, 1));
+        let (side, exporter) = (Side::Dialer, [3; 32]);
+        one.handle(Input::Connected { link, side, exporter, peer_spki: vec![1] }, now);
+        let outputs = one.handle(Input::Received { link, bytes: message.encode() }, now);
+        assert_eq!(outputs.last(), Some(&standing(1, proven)), "{outputs:?}");
+        assert_eq!(matches!(one.stage(), Stage::JoinInstead { .. }), proven);
+    }
+}
+
+#[test]
+fn one_that_founds_alone_is_ended_by_any_word_of_a_cluster() {
     for by in [1, 2] {
-        let (of_late, _) = turned_away(1, by, true);
-        let closed = Output::Close { link: LinkId(1), reason: CloseReason::Standing };
-        assert_eq!(of_late, [closed], "{by}");
+        let now = Instant::now();
+        let mut alone = Founding::new(alone(9, 5, 1), None).unwrap();
+        let (of_alone, _) = turned_away(&mut alone, by, None);
+        let reason = GiveUp::Standing { cluster: ClusterId(by) };
+        assert_eq!(of_alone, [Output::GiveUp { link: LinkId(1), reason }, standing(by, false)]);
+        assert!(alone.handle(Input::SeedsAsked, now).is_empty());
     }
 }
 
@@ -299,7 +363,7 @@ fn one_that_founds_alone_asks_its_seeds_first_and_founds_beside_no_other_cluster
         (alone(1, 5, 1), Some(codes::ALREADY_FOUNDED)),
         (alone(3, 5, 1), Some(codes::ALREADY_FOUNDED)),
         (alone(3, 5, 7), Some(codes::OTHER_CLUSTER)),
-        (alone(3, 8, 1), None),
+        (alone(3, 8, 1), Some(codes::WRONG_SECRET)),
     ] {
         let id = u8::try_from(new.me.node.0).unwrap();
         let mut maker = standing();
@@ -315,11 +379,11 @@ fn one_that_founds_alone_asks_its_seeds_first_and_founds_beside_no_other_cluster
         assert_eq!(told, code, "{of_maker:?}");
         let ended = of_new.iter().any(|output| match output {
             Output::JoinInstead { .. } => code == Some(codes::ALREADY_FOUNDED),
-            Output::GiveUp { reason: GiveUp::OtherCluster { cluster }, .. } => {
+            Output::GiveUp { reason: GiveUp::Standing { cluster }, .. } => {
                 *cluster == ClusterId(1) && code == Some(codes::OTHER_CLUSTER)
             }
             Output::GiveUp { reason: GiveUp::Alone { reason }, .. } => {
-                *reason == RefuseReason::WrongSecret && code.is_none()
+                *reason == RefuseReason::WrongSecret && code == Some(codes::WRONG_SECRET)
             }
             _ => false,
         });

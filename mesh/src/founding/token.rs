@@ -11,6 +11,9 @@ use swarmer_model::{ClusterId, Code, Coded};
 
 use super::codes;
 
+/// Keeps the witness of a secret apart from any other use of it.
+const WITNESS: &[u8] = b"swarmer-found/1 witness";
+
 /// A text is not the token that it should be. The text itself is not repeated: it may hold a
 /// secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +55,14 @@ impl Secret {
     /// so that a plain hash cannot be reversed by guessing.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(self.0).into()
+    }
+
+    /// What a cluster keeps of its founding secret: by it, members know the founding token again
+    /// and show founders that hold the token that the cluster stands. It founds nothing, and the
+    /// secret does not follow from it.
+    #[must_use]
+    pub fn witness(&self) -> Self {
+        Self(self.mac(&[WITNESS]))
     }
 
     /// HMAC-SHA256 of the parts, each with its length before it.

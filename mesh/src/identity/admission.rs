@@ -9,6 +9,8 @@ pub enum Verdict {
     Admitted,
     /// Not known here, or known with another key.
     Unknown,
+    /// Not known here, where it is not known yet who is a member: this node has just started.
+    NotYet,
     /// Removed.
     Revoked,
 }

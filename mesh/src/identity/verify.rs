@@ -56,6 +56,9 @@ pub enum Refusal {
     /// The node is not admitted, or has another key.
     #[error("node {0} is not admitted with this key")]
     NotAdmitted(NodeId),
+    /// Who is a member is not known here yet.
+    #[error("this node has just started and does not know yet whether node {0} is a member")]
+    Starting(NodeId),
     /// The node was removed.
     #[error("node {0} was removed from the cluster")]
     Revoked(NodeId),
@@ -83,6 +86,7 @@ impl Coded for Refusal {
             Self::OtherCluster { .. } => codes::OTHER_CLUSTER,
             Self::ForeignAuthority(_) => codes::FOREIGN_CA,
             Self::NotAdmitted(_) => codes::NOT_ADMITTED,
+            Self::Starting(_) => codes::STARTING,
             Self::Revoked(_) => codes::REVOKED,
             Self::WrongNode { .. } => codes::WRONG_NODE,
             Self::WrongPin(_) => codes::WRONG_PIN,
@@ -122,6 +126,7 @@ pub(crate) fn check_admission(
     match admission.check(peer.node, &peer.spki) {
         Verdict::Admitted => Ok(()),
         Verdict::Unknown => Err(Refusal::NotAdmitted(peer.node)),
+        Verdict::NotYet => Err(Refusal::Starting(peer.node)),
         Verdict::Revoked => Err(Refusal::Revoked(peer.node)),
     }
 }
@@ -269,6 +274,7 @@ mod tests {
         };
         assert_eq!(verify(&leaf(&ours), Verdict::Admitted).unwrap().node, NodeId(3));
         assert_eq!(verify(&leaf(&ours), Verdict::Unknown), Err(codes::NOT_ADMITTED));
+        assert_eq!(verify(&leaf(&ours), Verdict::NotYet), Err(codes::STARTING));
         assert_eq!(verify(&leaf(&ours), Verdict::Revoked), Err(codes::REVOKED));
         assert_eq!(verify(&leaf(&forger), Verdict::Admitted), Err(codes::FOREIGN_CA));
         assert_eq!(verify(&leaf(&other), Verdict::Admitted), Err(codes::OTHER_CLUSTER));

@@ -198,6 +198,9 @@ impl Handle {
         let (code, reason) = match shared.admission.check(peer, &live.peer.spki) {
             Verdict::Admitted => return Ok(live),
             Verdict::Unknown => (codes::NOT_ADMITTED, format!("node {peer} is not admitted")),
+            Verdict::NotYet => {
+                (codes::STARTING, format!("whether node {peer} is a member is not known yet"))
+            }
             Verdict::Revoked => {
                 self.disconnect(peer, "the node was removed from the cluster");
                 (codes::REVOKED, format!("node {peer} was removed from the cluster"))

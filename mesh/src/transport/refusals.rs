@@ -7,6 +7,7 @@ use swarmer_model::Code;
 use tokio::time::Instant;
 
 use super::error::RefusedBy;
+use crate::codes;
 
 /// Lines per code that come at once.
 const BURST: u32 = 8;
@@ -64,6 +65,20 @@ impl Refusals {
             RefusedBy::Us => "us",
             RefusedBy::Peer => "peer",
         };
+        // What passes by itself is no alarm.
+        if code == codes::STARTING {
+            tracing::info!(
+                target: "swarmer::mesh",
+                event = "peer_refused",
+                code = code.name,
+                by,
+                peer = %peer,
+                protocol,
+                reason = %reason,
+                suppressed,
+            );
+            return;
+        }
         tracing::warn!(
             target: "swarmer::mesh",
             event = "peer_refused",
@@ -102,7 +117,6 @@ impl Refusals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codes;
 
     #[test]
     fn a_flood_is_counted_and_not_written() {

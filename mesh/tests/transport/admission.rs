@@ -51,6 +51,11 @@ async fn a_node_that_is_not_admitted_or_was_removed_is_refused() {
     b.book.set(a.id, Verdict::Revoked);
     refused(&a, &b, RefusedBy::Peer, codes::REVOKED).await;
 
+    // One that has just started cannot tell yet: no alarm.
+    let (_, a, b) = pair(&clock());
+    b.book.set(a.id, Verdict::NotYet);
+    refused(&a, &b, RefusedBy::Peer, codes::STARTING).await;
+
     // The right node with another key.
     let (_, a, b) = pair(&clock());
     b.book.members.lock().get_mut(&a.id).unwrap().0 = b.key.spki();

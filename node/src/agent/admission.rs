@@ -4,7 +4,11 @@
 use std::{
     collections::{BTreeMap, HashSet},
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use parking_lot::RwLock;
@@ -15,6 +19,7 @@ use swarmer_mesh::{
 };
 use swarmer_model::NodeId;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::{Control, identity::PeerInfo},
@@ -24,6 +29,11 @@ use crate::{
 /// Removed nodes that are remembered, so that they are told why; the oldest are forgotten and
 /// then simply unknown.
 const MAX_REVOKED: usize = 4096;
+
+/// How long the question what is committed may take, and the pause before it is asked again: a
+/// cluster that starts elects a leader first.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(3);
+const SETTLE_PAUSE: Duration = Duration::from_millis(200);
 
 /// The members by committed state; until that is here, those that the grant named.
 #[derive(Clone, Default)]
@@ -40,6 +50,8 @@ struct Inner {
     control: OnceLock<Control>,
     members: OnceLock<watch::Receiver<Arc<Members>>>,
     revoked: RwLock<HashSet<NodeId>>,
+    /// Whether the committed members were known here as they were after this start.
+    settled: AtomicBool,
 }
 
 impl PeerBook {
@@ -66,6 +78,15 @@ impl PeerBook {
         if revoked.len() < MAX_REVOKED {
             revoked.insert(node);
         }
+    }
+
+    /// From now on, who is not known here is no member.
+    fn set_settled(&self) {
+        self.inner.settled.store(true, Ordering::Relaxed);
+    }
+
+    fn is_settled(&self) -> bool {
+        self.inner.settled.load(Ordering::Relaxed)
     }
 
     /// A node's public key.
@@ -124,6 +145,29 @@ impl PeerBook {
     }
 }
 
+/// Lets the book speak for certain once the local copy has everything that was committed before this
+/// start.
+pub(crate) async fn settle(
+    book: PeerBook,
+    control: Control,
+    desired: DesiredStore,
+    shutdown: CancellationToken,
+) {
+    loop {
+        if let Ok(revision) = control.barrier(SETTLE_DEADLINE).await {
+            let reached = desired.wait_until(|state| state.revision >= revision);
+            if reached.await.is_some() {
+                book.set_settled();
+            }
+            return;
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(SETTLE_PAUSE) => {}
+        }
+    }
+}
+
 impl Admission for PeerBook {
     fn check(&self, node: NodeId, spki: &[u8]) -> Verdict {
         if self.inner.revoked.read().contains(&node) {
@@ -131,6 +175,8 @@ impl Admission for PeerBook {
         }
         match self.spki(node) {
             Some(known) if known == spki => Verdict::Admitted,
+            // It may have been admitted while this node was away.
+            None if !self.is_settled() => Verdict::NotYet,
             _ => Verdict::Unknown,
         }
     }
@@ -160,6 +206,10 @@ impl AddressBook for PeerBook {
 impl swarmer_gossip::Admission for PeerBook {
     fn admitted(&self, node: NodeId) -> bool {
         !self.inner.revoked.read().contains(&node) && self.spki(node).is_some()
+    }
+
+    fn is_certain(&self) -> bool {
+        self.is_settled()
     }
 }
 

@@ -53,6 +53,7 @@ impl NodeAuthority {
             certificate: self.issue(subject, now)?,
             ca_key_pem: None,
             maker: false,
+            witness: None,
             ..self.grant.clone()
         })
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path, time::Duration};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use swarmer_mesh::founding::Secret;
 use swarmer_model::{Key, Node, NodeSpec, Role, TokenKind, TokenRecord};
-use swarmer_raft::{Expect, Handle, Txn};
+use swarmer_raft::{Expect, Handle, Txn, View};
 
 use crate::{
     agent::{
@@ -28,6 +28,16 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 fn info_key() -> Key {
     Key::cluster("info")
+}
+
+/// What the cluster kept of its founding secret: by it, a spent founding token is told from a wrong
+/// one. None where the cluster was founded by an older version.
+pub(crate) fn founding_witness(view: &View) -> Option<Secret> {
+    let entry = view.get(info_key().as_str())?;
+    let info: serde_json::Value = serde_json::from_slice(&entry.value).ok()?;
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(info["witness"].as_str()?, &mut bytes).ok()?;
+    Some(Secret::from_bytes(bytes))
 }
 
 /// Makes the founders the voters and admits them. Repeatable at any point: what is done is found
@@ -90,6 +100,7 @@ fn first_txn(grant: &Grant, dir: &Path) -> Outcome<Txn> {
         "cluster": grant.cluster,
         "authority": hex::encode(&grant.ca),
         "founders": grant.peers.iter().map(|peer| peer.node).collect::<Vec<_>>(),
+        "witness": grant.witness,
     });
     let mut txn = Txn::new()
         .check(info_key().as_str(), Expect::Absent)

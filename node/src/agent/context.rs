@@ -7,11 +7,17 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use swarmer_mesh::{identity::Fingerprint, transport};
+use swarmer_gossip::Member;
+use swarmer_mesh::{founding::Presence, identity::Fingerprint, transport};
 use swarmer_model::{ClusterId, NodeId, Place};
 
 use crate::{
-    agent::{Control, Images, Replicator, authority::NodeAuthority, health::Looks},
+    agent::{
+        Control, Images, Replicator,
+        authority::NodeAuthority,
+        health::Looks,
+        readiness::{Readiness, Signs},
+    },
     artifacts::ArtifactStore,
     desired::DesiredStore,
     dispatch::{Catalog, Dispatcher},
@@ -21,6 +27,9 @@ use crate::{
 /// A running member. Shared as `Arc<Context>`; every field is a cheap handle.
 pub(crate) struct Context {
     pub(crate) node: NodeId,
+    /// A random number of this run: a copy of the data directory has the same id and key, and
+    /// another run.
+    pub(crate) run: [u8; 16],
     pub(crate) name: String,
     pub(crate) cluster: ClusterId,
     /// Where the other nodes reach this one.
@@ -49,6 +58,7 @@ pub(crate) struct Context {
     /// The cluster's authority, on voters.
     pub(crate) authority: Option<Arc<NodeAuthority>>,
     pub(crate) started: Instant,
+    pub(crate) readiness: Readiness,
 }
 
 impl Context {
@@ -57,19 +67,28 @@ impl Context {
         self.dispatcher.node_name(node)
     }
 
-    /// Why this node cannot serve yet; `None` once it can.
-    pub(crate) fn not_ready(&self) -> Option<String> {
-        let status = self.control.status();
-        if status.revision == 0 {
-            return Some(match status.leader {
-                None => "waiting for a leader of the control state".to_owned(),
-                Some(_) => "waiting for the first copy of the control state".to_owned(),
-            });
-        }
-        if !self.desired.current().nodes.contains_key(&self.node) {
-            return Some("waiting for this node's admission to arrive".to_owned());
-        }
-        None
+    /// What this node is to another member that it meets.
+    pub(crate) fn presence(&self) -> Presence {
+        let authority = self.ca_fingerprint.0;
+        Presence { cluster: self.cluster, authority, node: self.node, run: self.run }
+    }
+
+    /// Why this node cannot serve as a member yet; `None` once it can, for as long as it runs.
+    pub(crate) fn not_ready(&self) -> Option<&'static str> {
+        self.readiness.look(|| {
+            let (status, desired) = (self.control.status(), self.desired.current());
+            let now = SystemTime::now();
+            let others = self.gossip.members();
+            let alive = |member: &Member| member.node != self.node && member.state.is_active();
+            let membership = self.transport.identity().membership;
+            Signs {
+                state: status.revision > 0,
+                leader: status.leader.is_some() && status.quorum_ok,
+                admitted: desired.nodes.contains_key(&self.node),
+                certified: membership.is_some_and(|own| !own.certificate.expired(now)),
+                answered: others.iter().any(alive),
+            }
+        })
     }
 }
 

@@ -20,7 +20,7 @@ use swarmer_mesh::{
     stream::{read_frame, write_frame},
     transport::{FoundStream, Handle},
 };
-use swarmer_model::NodeId;
+use swarmer_model::{ClusterId, NodeId};
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +42,10 @@ const DIAL_DEADLINE: Duration = Duration::from_secs(3);
 const ASK_DEADLINE: Duration = Duration::from_secs(5);
 /// When a seed that turned out to be this node itself is dialled again: its name may move.
 const SELF_AGAIN: Duration = Duration::from_secs(60);
+/// When a seed that says that a cluster stands there is asked again.
+const STANDING_AGAIN: Duration = Duration::from_secs(5);
+/// How often such a seed is told of.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// Messages that wait on one link; more means a peer that does not read: it is cut.
 const LINK_QUEUE: usize = 64;
 /// Events that wait for the driver.
@@ -54,6 +58,8 @@ pub(crate) struct AcceptedLink {
     pub(crate) remote: SocketAddr,
     pub(crate) send: SendStream,
     pub(crate) recv: RecvStream,
+    /// What it said first, where that was read already.
+    pub(crate) first: Option<Bytes>,
     /// Dropped when the link is over: the connection is kept until then.
     pub(crate) over: tokio::sync::oneshot::Sender<()>,
 }
@@ -101,6 +107,8 @@ pub(crate) struct FoundingDriver {
     /// Until when the seeds may answer; none once the core was told that they were asked.
     ask_until: Option<Instant>,
     next_link: u64,
+    /// When a seed was last told of that says that a cluster stands there.
+    told_standing: HashMap<String, Instant>,
     told: String,
     granted: Option<Grant>,
     failed: Option<Problem>,
@@ -144,6 +152,7 @@ impl FoundingDriver {
             answered: false,
             ask_until: Some(Instant::now() + ASK_DEADLINE),
             next_link: 0,
+            told_standing: HashMap::new(),
             told: String::new(),
             granted: None,
             failed: None,
@@ -274,6 +283,9 @@ impl FoundingDriver {
             exporter: accepted.exporter,
             peer_spki: accepted.spki,
         });
+        if let Some(first) = accepted.first {
+            self.input(Input::Received { link, bytes: first.to_vec() });
+        }
     }
 
     fn add_link(
@@ -403,14 +415,23 @@ impl FoundingDriver {
                 );
                 return Err(Problem::new(founding_codes::ALREADY_FOUNDED, why));
             }
-            Output::GiveUp { reason, .. } => {
+            Output::GiveUp { link, reason } => {
                 let token = self.config.token.cluster;
+                let seed = self.links.get(&link).and_then(|link| link.seed.clone());
+                let seed = seed.unwrap_or_default();
                 return Err(match reason {
-                    GiveUp::OtherCluster { cluster } => {
+                    GiveUp::Standing { cluster } if cluster == token => {
                         let why = format!(
-                            "a seed (--join) is a member of cluster {cluster}, and the founding \
-                             token is for another one, {token}: no cluster is founded beside one \
-                             that the node was told to join"
+                            "the seed {seed} (--join) says that the cluster of this founding \
+                             token, {token}, stands already"
+                        );
+                        Problem::new(founding_codes::ALREADY_FOUNDED, why)
+                    }
+                    GiveUp::Standing { cluster } => {
+                        let why = format!(
+                            "the seed {seed} (--join) says that it is a member of cluster \
+                             {cluster}, and the founding token is for another one, {token}: no \
+                             cluster is founded beside one that the node was told to join"
                         );
                         Problem::new(founding_codes::OTHER_CLUSTER, why)
                     }
@@ -441,9 +462,9 @@ impl FoundingDriver {
                 pause = SELF_AGAIN;
                 tracing::debug!(target: "swarmer::founding", seed = gone.seed, "a seed is this node");
             }
-            CloseReason::Standing => {
-                tracing::info!(target: "swarmer::founding", seed = gone.seed,
-                    remote = %gone.remote, "a cluster stands there");
+            CloseReason::Standing { cluster, proven } => {
+                pause = STANDING_AGAIN;
+                self.tell_standing(&gone, cluster, proven);
             }
             // Anybody may come: it is logged as rarely as all refusals of strangers.
             CloseReason::Refused(reason) if gone.seed.is_none() => {
@@ -459,6 +480,24 @@ impl FoundingDriver {
             self.asked.insert(seed.clone());
             self.retry.insert(seed, Instant::now() + pause);
         }
+    }
+
+    /// Says which seed told of a cluster, and what follows; at most now and then.
+    fn tell_standing(&mut self, gone: &Link, cluster: ClusterId, proven: bool) {
+        let (Some(seed), false) = (&gone.seed, proven) else { return };
+        let now = Instant::now();
+        if self.told_standing.get(seed).is_some_and(|at| now < *at + TELL_AGAIN) {
+            return;
+        }
+        // Bounded by the seeds.
+        self.told_standing.insert(seed.clone(), now);
+        let code = match cluster == self.config.token.cluster {
+            true => founding_codes::ALREADY_FOUNDED,
+            false => founding_codes::OTHER_CLUSTER,
+        };
+        tracing::warn!(target: "swarmer::founding", code = code.name, seed, remote = %gone.remote,
+            %cluster, "a seed says that it is a member of a cluster that stands, and nothing proves \
+            it: this node goes on looking for the other founders. {}", code.remedy);
     }
 
     /// Makes authority and keys, once: after a crash the same ones are handed out again.
@@ -498,6 +537,8 @@ impl FoundingDriver {
                 voters: founders.iter().map(|founder| founder.node).collect(),
                 ca_key_pem: Some(made.ca_key_pem.clone()),
                 maker: founder.node == self.config.me.node,
+                witness: (founder.node == self.config.me.node)
+                    .then(|| hex::encode(self.config.token.secret.witness().expose())),
             };
             Ok((founder.node, grant.encode()))
         };

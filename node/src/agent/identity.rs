@@ -63,6 +63,9 @@ pub(crate) struct Grant {
     pub(crate) ca_key_pem: Option<String>,
     /// Whether this node makes the first state of the cluster.
     pub(crate) maker: bool,
+    /// For the maker: what the cluster keeps of its founding secret, in hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) witness: Option<String>,
 }
 
 impl Grant {

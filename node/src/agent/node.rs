@@ -26,14 +26,17 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     agent::{
         Context, Control, Images, Replicator,
-        admission::PeerBook,
+        admission::{PeerBook, settle},
         authority::NodeAuthority,
         collect,
         data_dir::{DataDir, write_bytes},
+        encounters,
         health::Looks,
         identity::{Grant, identity_problem},
         io_runtime::IoRuntime,
-        members, placement, renew,
+        members, placement,
+        readiness::Readiness,
+        renew,
         streams::{Slots, Strangers, Streams},
     },
     api::{self, OnceContext},
@@ -221,6 +224,7 @@ impl Agent {
         egress.set_dispatcher(dispatcher.clone());
         let context = Arc::new(Context {
             node,
+            run: rand::random(),
             name: self.config.name.clone(),
             cluster: grant.cluster,
             advertise: self.advertise,
@@ -243,6 +247,7 @@ impl Agent {
             ca_fingerprint: parts::fingerprint(&grant)?,
             authority: NodeAuthority::from_grant(&grant)?.map(Arc::new),
             started: Instant::now(),
+            readiness: Readiness::default(),
         });
         let _ = self.slots.context.set(Arc::clone(&context));
         tokio::spawn(functions.clone().run(self.shutdown.clone()));
@@ -259,6 +264,13 @@ impl Agent {
             tokio::spawn(placement::run(Arc::clone(&context), self.shutdown.clone()));
         }
         tokio::spawn(collect::run(Arc::clone(&context), self.shutdown.clone()));
+        tokio::spawn(encounters::run(Arc::clone(&context), self.shutdown.clone()));
+        tokio::spawn(settle(
+            self.book.clone(),
+            control.clone(),
+            desired.clone(),
+            self.shutdown.clone(),
+        ));
         tokio::spawn(members::run(Arc::clone(&context), self.book.clone(), self.shutdown.clone()));
         let taking = self.shutdown.child_token();
         let listener = self.http.take().ok_or_else(|| internal("the ingress serves already"))?;

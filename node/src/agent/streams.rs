@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use quinn::{RecvStream, SendStream};
 use swarmer_mesh::{
-    founding,
+    founding::{self, Host, Presence},
     stream::{FrameReader, FrameWriter, ResetCode, read_frame, write_frame},
     transport::{Entry, JoinHandler, Peer, StreamHandler, StreamKind},
 };
@@ -22,6 +22,8 @@ use crate::{
     agent::{
         Context, Control,
         admission::PeerBook,
+        bootstrap::founding_witness,
+        encounters,
         founding::AcceptedLink,
         join::{JoinRequest, MAX_JOIN_BYTES, admit, log_refusal},
         raft_transport::RAFT_PRIORITY,
@@ -213,14 +215,43 @@ pub(crate) struct Strangers {
 }
 
 impl Strangers {
+    /// A stream on the protocol of founders: of a founder, or of a member that asks who is here.
+    async fn found(&self, mut link: AcceptedLink, ended: oneshot::Receiver<()>) {
+        if let Some(context) = self.slots.context.get() {
+            // Whoever comes to a member speaks first.
+            let first = read_frame(&mut link.recv, founding::MAX_MESSAGE_BYTES);
+            let Ok(first) = first.await else { return };
+            if let Some(other) = Presence::asking(&first) {
+                encounters::asked(context, &other, &link.spki, link.remote);
+                return answer(link.send, context.presence().answer()).await;
+            }
+            link.first = Some(first);
+        }
+        let founding = match self.slots.founders.get() {
+            Some(founders) => founders.send(link).await.map_err(|refused| refused.0),
+            None => Err(link),
+        };
+        match founding {
+            Ok(()) => drop(ended.await),
+            Err(link) => self.turn_away(link).await,
+        }
+    }
+
     /// Answers a founder where nobody founds any more: a cluster stands here.
     async fn turn_away(&self, link: AcceptedLink) {
-        let AcceptedLink { spki, remote, mut send, mut recv, .. } = link;
-        let Some(context) = self.slots.context.get() else { return not_started(send) };
-        let Ok(first) = read_frame(&mut recv, founding::MAX_MESSAGE_BYTES).await else { return };
+        let AcceptedLink { spki, exporter, remote, mut send, first, .. } = link;
+        let (Some(context), Some(first)) = (self.slots.context.get(), first) else {
+            return not_started(send);
+        };
+        let witness = founding_witness(&context.control.view());
         let address = context.advertise.to_string();
-        let Some((node, reason, answer)) = founding::turn_away(&first, context.cluster, address)
-        else {
+        let host = Host {
+            cluster: context.cluster,
+            address: &address,
+            witness: witness.as_ref(),
+            exporter: &exporter,
+        };
+        let Some((node, reason, word)) = founding::turn_away(&first, &host) else {
             let _ = send.reset(ResetCode::MALFORMED.var());
             return;
         };
@@ -229,10 +260,15 @@ impl Strangers {
             let why = format!("node {node}: {reason}");
             context.transport.turned_away(reason.code(), remote, "found", &why);
         }
-        if write_frame(&mut send, Bytes::from(answer)).await.is_ok() {
-            let _ = send.finish();
-            let _ = send.stopped().await;
-        }
+        answer(send, word).await;
+    }
+}
+
+/// One message, until it has arrived.
+async fn answer(mut send: SendStream, word: Vec<u8>) {
+    if write_frame(&mut send, Bytes::from(word)).await.is_ok() {
+        let _ = send.finish();
+        let _ = send.stopped().await;
     }
 }
 
@@ -249,15 +285,9 @@ impl JoinHandler for Strangers {
         match entry {
             Entry::Found { spki } => {
                 let (over, ended) = oneshot::channel();
-                let link = AcceptedLink { spki, exporter, remote, send, recv, over };
-                let founding = match self.slots.founders.get() {
-                    Some(founders) => founders.send(link).await.map_err(|refused| refused.0),
-                    None => Err(link),
-                };
-                let _ = match founding {
-                    Ok(()) => tokio::time::timeout(FOUND_DEADLINE, ended).await.map(drop),
-                    Err(link) => tokio::time::timeout(FOUND_DEADLINE, self.turn_away(link)).await,
-                };
+                let first = None;
+                let link = AcceptedLink { spki, exporter, remote, send, recv, first, over };
+                let _ = tokio::time::timeout(FOUND_DEADLINE, self.found(link, ended)).await;
             }
             Entry::Join => {
                 let Some(context) = self.slots.context.get() else { return not_started(send) };

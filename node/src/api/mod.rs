@@ -101,7 +101,10 @@ impl Api {
             Err(problem) => return Some(problem),
         };
         let stage = self.context.stage();
-        let why = context.not_ready().or_else(|| (!stage.is_empty()).then_some(stage))?;
+        let why = context
+            .not_ready()
+            .map(str::to_owned)
+            .or_else(|| (!stage.is_empty()).then_some(stage))?;
         Some(Problem::new(codes::NOT_READY, why).retry_after(1))
     }
 

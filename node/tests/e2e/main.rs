@@ -14,6 +14,7 @@ mod cluster;
 mod common;
 mod dev;
 mod docs;
+mod encounters;
 mod entitled;
 mod founding_tokens;
 mod foundings;

@@ -35,7 +35,8 @@ impl Founding {
                 let mut have = vec![self.config.me.name.clone()];
                 have.extend(self.peers().values().map(|hello| hello.founder.name.clone()));
                 have.dedup();
-                Stage::Waiting { missing: self.config.expect.saturating_sub(have.len()), have }
+                let missing = self.config.expect.saturating_sub(have.len());
+                Stage::Waiting { missing, have, hearsay: self.hearsay }
             }
             Some(maker) if maker.node == self.config.me.node => {
                 let have: Vec<String> =

@@ -77,18 +77,15 @@ impl Founding {
 
     fn proof(&self, side: Side, exporter: &[u8; 32]) -> Message {
         let FoundingToken { cluster, secret } = &self.config.token;
-        let me = &self.config.me;
+        let (me, run) = (&self.config.me, self.config.run);
+        let claim = Claim { cluster: *cluster, node: me.node, spki: &me.spki, run: &run };
         Message::Prove {
             cluster: *cluster,
             node: me.node,
             spki: me.spki.clone(),
-            run: self.config.run,
-            mac: message::prove(
-                secret,
-                &Claim { cluster: *cluster, node: me.node, spki: &me.spki, run: &self.config.run },
-                side,
-                exporter,
-            ),
+            run,
+            mac: message::prove(secret, &claim, side, exporter),
+            known: message::prove(&secret.witness(), &claim, side, exporter),
         }
     }
 
@@ -143,17 +140,25 @@ impl Founding {
             (Some(Message::Refuse(reason)), _) => {
                 self.close(id, CloseReason::RefusedByPeer(reason), out);
             }
-            (Some(Message::Standing { cluster, hint }), _) => {
-                self.standing(id, cluster, hint, out);
+            (Some(Message::Standing { cluster, hint, proof }), _) => {
+                self.standing(id, cluster, hint, proof, out);
             }
-            (Some(Message::Prove { cluster, node, spki, run, mac }), None) => {
+            // Where nobody is a member yet, there is nothing to say to one.
+            (Some(Message::Ask(_) | Message::Present(_)), _) => {}
+            (Some(Message::Prove { cluster, node, spki, run, mac, .. }), None) => {
                 let claim = Claim { cluster, node, spki: &spki, run: &run };
                 match self.check_proof(id, &claim, &mac) {
                     Err(RefuseReason::OtherCluster) if self.stands() => {
                         self.send(id, &self.stands_here(), out);
                         let reason = TurnedAway::OtherCluster { cluster };
                         out.push(Output::TurnedAway { link: id, node, reason });
-                        self.close(id, CloseReason::Standing, out);
+                        self.close(id, CloseReason::Standing { cluster, proven: false }, out);
+                    }
+                    Err(reason @ RefuseReason::WrongSecret) if self.stands() => {
+                        self.send(id, &Message::Refuse(reason), out);
+                        let reason = TurnedAway::WrongSecret;
+                        out.push(Output::TurnedAway { link: id, node, reason });
+                        self.close(id, CloseReason::Standing { cluster, proven: false }, out);
                     }
                     Err(reason) => self.refuse(id, reason, out),
                     Ok(()) if node == self.config.me.node => {
@@ -276,25 +281,41 @@ impl Founding {
         }
     }
 
+    /// For a founder with a token of another cluster, which can check no proof of this one.
     fn stands_here(&self) -> Message {
-        Message::Standing { cluster: self.config.token.cluster, hint: self.hint() }
+        let cluster = self.config.token.cluster;
+        Message::Standing { cluster, hint: self.hint(), proof: None }
     }
 
-    /// A member of some cluster answers at the other end; nothing proves it. Whoever is at a
-    /// seed's address can hinder a founding in other ways as well, but none that has begun: a
-    /// founder that has consented goes by its maker's word alone.
-    fn standing(&mut self, id: LinkId, cluster: ClusterId, hint: String, out: &mut Vec<Output>) {
-        let dialled = self.links.get(&id).is_some_and(|link| link.side == Side::Dialer);
-        self.close(id, CloseReason::Standing, out);
-        if !dialled || !self.is_free() {
-            return;
+    /// A member of some cluster answers at the other end. Proven, it ends this founding unless
+    /// that has begun: a founder that has consented goes by its maker's word alone. Not proven, it
+    /// ends only one that has nobody to wait for.
+    fn standing(
+        &mut self,
+        id: LinkId,
+        cluster: ClusterId,
+        hint: String,
+        proof: Option<[u8; 32]>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(link) = self.links.get(&id) else { return };
+        let (dialled, exporter) = (link.side == Side::Dialer, link.exporter);
+        let FoundingToken { cluster: own, secret } = &self.config.token;
+        let proven = cluster == *own
+            && proof.is_some_and(|proof| {
+                message::check_standing(&secret.witness(), cluster, &hint, &exporter, &proof)
+            });
+        if dialled && self.is_free() {
+            if proven {
+                self.join_instead = Some(hint.clone());
+                out.push(Output::JoinInstead { hint });
+            } else if self.config.expect == 1 {
+                self.give_up(id, GiveUp::Standing { cluster }, out);
+            } else {
+                self.hearsay = Some(cluster);
+            }
         }
-        if cluster == self.config.token.cluster {
-            self.join_instead = Some(hint.clone());
-            out.push(Output::JoinInstead { hint });
-        } else {
-            self.give_up(id, GiveUp::OtherCluster { cluster }, out);
-        }
+        self.close(id, CloseReason::Standing { cluster, proven }, out);
     }
 
     fn consent_from(&mut self, id: LinkId, peer: NodeId, out: &mut Vec<Output>) {
