@@ -115,6 +115,9 @@ codes! {
     UNREACHABLE = "SW-CLI-UNREACHABLE", 503,
         "The node's API cannot be reached.",
         "Check that a node runs there, and --addr or SWARMER_ADDR.";
+    BROKEN_OFF = "SW-CLI-BROKEN-OFF", 500,
+        "The function's answer ended before its end.",
+        "What was printed is not all of it; `swarmer logs NAME` says what became of the function.";
     USAGE = "SW-CLI-USAGE", 400,
         "The command cannot be understood.",
         "`swarmer help COMMAND` shows how it is used, with examples.";
@@ -148,6 +151,9 @@ codes! {
     ROLLOUT_FAILED = "SW-ROLLOUT-FAILED", 500,
         "The new version does not serve.",
         "The message says what stopped it: correct that and deploy again. What served before goes on.";
+    ROLLOUT_OVERTAKEN = "SW-ROLLOUT-OVERTAKEN", 409,
+        "Another change of the function came after this one, and counts.",
+        "Look at what serves with `swarmer rollout status NAME`; deploy again if this one is to serve.";
     INTERNAL = "SW-NODE-INTERNAL", 500,
         "The node met a state that it should never meet.",
         "Please report it with the node's log.";

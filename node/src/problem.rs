@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use swarmer_model::{Code, Coded, Invalid};
 
@@ -18,6 +19,8 @@ pub(crate) struct Problem {
     pub(crate) retry_after_secs: Option<u64>,
     /// The broken rules of a resource.
     pub(crate) violations: Vec<Value>,
+    /// The node that met it, if it is another one than that which tells it.
+    pub(crate) node: Option<String>,
 }
 
 /// A result whose error is told to a user.
@@ -30,7 +33,7 @@ impl Problem {
             Some((at, _)) => detail[..at].to_owned(),
             None => detail,
         };
-        Self { code, detail, retry_after_secs: None, violations: Vec::new() }
+        Self { code, detail, retry_after_secs: None, violations: Vec::new(), node: None }
     }
 
     /// The problem that an error of another room makes, with what was being done.
@@ -45,14 +48,27 @@ impl Problem {
         self
     }
 
+    /// The same problem, of the part of a document at `place`.
+    #[must_use]
+    pub(crate) fn at(mut self, place: &str) -> Self {
+        for violation in &mut self.violations {
+            if let Some(field) = violation["field"].as_str() {
+                let dot = if field.is_empty() { "" } else { "." };
+                violation["field"] = json!(format!("{place}{dot}{field}"));
+            }
+        }
+        self.while_doing(place)
+    }
+
     #[must_use]
     pub(crate) fn retry_after(mut self, secs: u64) -> Self {
         self.retry_after_secs = Some(secs);
         self
     }
 
-    /// As an RFC 9457 problem document.
+    /// As an RFC 9457 problem document, told by `node`.
     pub(crate) fn document(&self, node: &str) -> Value {
+        let node = self.node.as_deref().unwrap_or(node);
         let mut document = json!({
             "type": format!("urn:swarmer:error:{}", self.code),
             "title": self.code.summary,
@@ -68,6 +84,43 @@ impl Problem {
             document["violations"] = json!(self.violations);
         }
         document
+    }
+
+    /// The status of an answer with it.
+    pub(crate) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.code.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// The header fields that belong to its document, told by `node`.
+    pub(crate) fn headers(&self, node: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let json = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, json);
+        headers.insert("x-swarmer-error", HeaderValue::from_static(self.code.name));
+        let node = self.node.as_deref().unwrap_or(node);
+        if let (false, Ok(node)) = (node.is_empty(), HeaderValue::from_str(node)) {
+            headers.insert("x-swarmer-node", node);
+        }
+        if let Some(secs) = self.retry_after_secs {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
+        }
+        headers
+    }
+
+    /// Reads an answer's problem document with its header fields back, so that it can be told on
+    /// as it was.
+    pub(crate) fn from_answer(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let mut problem = Self::from_document(status.as_u16(), body);
+        if let Some(code) = text(HeaderName::from_static("x-swarmer-error"))
+            && code != problem.code.name
+        {
+            // Of a newer version, most likely.
+            problem.detail = format!("{code}: {}", problem.detail);
+        }
+        problem.retry_after_secs = text(header::RETRY_AFTER).and_then(|secs| secs.parse().ok());
+        problem.node = text(HeaderName::from_static("x-swarmer-node")).map(str::to_owned);
+        problem
     }
 
     /// Reads a problem document back, as a client of the API does.
@@ -147,6 +200,16 @@ mod tests {
         assert_eq!(again.code, problem.code);
         assert_eq!(again.detail, problem.detail);
         assert_eq!(again.code.exit_code(), 4);
+    }
+
+    #[test]
+    fn what_another_node_told_is_told_on_as_it_was() {
+        let problem = Problem::new(codes::BUSY, "full").retry_after(3);
+        let document = problem.document("a").to_string();
+        let headers = problem.headers("a");
+        let again = Problem::from_answer(problem.status(), &headers, document.as_bytes());
+        assert_eq!(again.document("b").to_string(), document);
+        assert_eq!(again.headers("b"), headers);
     }
 
     #[test]

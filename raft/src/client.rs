@@ -84,6 +84,9 @@ impl Client {
         txn.validate()?;
         let mut search = Search::new(deadline);
         while let Some(rest) = search.rest() {
+            if self.has_stopped() && !search.unknown {
+                return Err(RaftError::ShutDown);
+            }
             let Some(target) = self.target(&mut search) else {
                 search.pause(self).await;
                 continue;
@@ -127,6 +130,9 @@ impl Client {
     pub async fn read_index(&self, deadline: Duration) -> Result<Revision, RaftError> {
         let mut search = Search::new(deadline);
         while let Some(rest) = search.rest() {
+            if self.has_stopped() {
+                return Err(RaftError::ShutDown);
+            }
             let Some(target) = self.target(&mut search) else {
                 search.pause(self).await;
                 continue;
@@ -145,6 +151,13 @@ impl Client {
             }
         }
         Err(self.give_up(&search, false))
+    }
+
+    /// Whether this was the client of a voter that has stopped: what it would wait for never
+    /// comes. A write that may have been received is sought on, elsewhere.
+    fn has_stopped(&self) -> bool {
+        let Some(local) = &self.local else { return false };
+        local.upgrade().is_none_or(|engine| engine.has_stopped())
     }
 
     fn engine(&self) -> Option<Arc<Engine>> {

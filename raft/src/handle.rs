@@ -91,7 +91,8 @@ impl Handle {
     ///
     /// # Errors
     /// [`RaftError::Invalid`], [`RaftError::Full`], [`RaftError::NoQuorum`] and
-    /// [`RaftError::NoLeader`]: it did not happen. [`RaftError::TimeoutUnknown`]: it may have.
+    /// [`RaftError::NoLeader`]: it did not happen. [`RaftError::ShutDown`], at once: nor did it,
+    /// because this node has stopped. [`RaftError::TimeoutUnknown`]: it may have.
     pub async fn write(&self, txn: Txn, deadline: Duration) -> Result<Outcome, RaftError> {
         self.client.write(txn, deadline).await
     }
@@ -100,7 +101,8 @@ impl Handle {
     /// acknowledged anywhere before the call. Returns the revision reached.
     ///
     /// # Errors
-    /// [`RaftError::NoQuorum`], [`RaftError::NoLeader`], [`RaftError::Timeout`].
+    /// [`RaftError::NoQuorum`], [`RaftError::NoLeader`], [`RaftError::Timeout`];
+    /// [`RaftError::ShutDown`] at once if this node has stopped.
     pub async fn read_index(&self, deadline: Duration) -> Result<Revision, RaftError> {
         self.client.read_index(deadline).await
     }

@@ -356,3 +356,22 @@ async fn a_broken_channel_is_opened_again_and_nothing_is_lost() {
     }
     cluster.stop_all().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_handle_of_a_stopped_voter_says_so_at_once() {
+    for count in [1, 3] {
+        let mut cluster = Cluster::start(count).await;
+        cluster.put(1, "a", "x").await;
+        let handle = cluster.nodes.remove(&NodeId(1)).unwrap().handle();
+        handle.shutdown().await.unwrap();
+        // Far more than any wait inside; far less than the deadline.
+        let long = Duration::from_secs(600);
+        let write = tokio::time::timeout(SOON, handle.write(Txn::new().put("b", "x"), long)).await;
+        assert_eq!(write.expect("at once"), Err(RaftError::ShutDown), "{count} voters");
+        let read = tokio::time::timeout(SOON, handle.read_index(long)).await;
+        assert_eq!(read.expect("at once"), Err(RaftError::ShutDown), "{count} voters");
+        let client = handle.client();
+        let write = tokio::time::timeout(SOON, client.write(Txn::new().put("b", "x"), long)).await;
+        assert_eq!(write.expect("at once"), Err(RaftError::ShutDown), "{count} voters");
+    }
+}

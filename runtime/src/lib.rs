@@ -31,7 +31,7 @@ mod threads;
 mod usage;
 
 pub use body::{Body, empty, from_http, full};
-pub use call::{Admitted, Function};
+pub use call::{Admitted, Function, check_request};
 pub use compile::{
     Artifact, ComponentInfo, ImageCounts, ImageSource, ImageSum, NewImage, NoImages, SharedImage,
     compile_child_main,

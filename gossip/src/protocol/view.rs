@@ -229,6 +229,14 @@ impl Core {
         }
     }
 
+    /// Whether the last that was heard of this start of the member was that it drains. A node
+    /// that starts again has a record of a later start.
+    fn said_that_it_stops(&self, row: &Row) -> bool {
+        self.catalog
+            .get(row.peer.node)
+            .is_some_and(|record| record.facts.draining && record.boot == row.peer.boot)
+    }
+
     fn reason(&self, time: Duration, row: &Row, state: MemberState, vetoed: bool) -> Arc<str> {
         let node = row.peer.node;
         let teller = self.heard_from.get(&node).copied();
@@ -251,6 +259,9 @@ impl Core {
                 "reported dead{}, but a connection to it is alive",
                 teller_name.map(|name| format!(" by {name}")).unwrap_or_default()
             ),
+            MemberState::Suspect | MemberState::Down if self.said_that_it_stops(row) => {
+                "stopped in good order: it said so before it fell silent".to_owned()
+            }
             MemberState::Suspect | MemberState::Down => match suspicion {
                 Some(suspicion) => {
                     suspicion.reason(time, self.timing.probe_period, &names.join(", "))

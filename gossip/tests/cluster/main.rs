@@ -401,6 +401,31 @@ fn a_node_that_stood_still_blames_nobody_and_comes_back() {
 }
 
 #[test]
+fn who_stopped_in_good_order_is_not_told_as_one_who_fell_silent() {
+    for stops in [true, false] {
+        let mut sim = Sim::cluster(21, 8);
+        sim.run(secs(3));
+        if stops {
+            sim.with(5, |core, now| core.publish(now, RecordUpdate::Draining(true))).unwrap();
+            sim.run(secs(1));
+        }
+        sim.kill(5);
+        let gone = sim.until(secs(20), |sim| {
+            (0..8).all(|by| by == 5 || sim.state(by, id(5)) == Some(MemberState::Down))
+        });
+        assert!(gone.is_some(), "{}", sim.describe());
+        for by in (0..8).filter(|by| *by != 5) {
+            let reason = sim.seen(by, id(5)).unwrap().reason;
+            assert_eq!(reason.contains("stopped in good order"), stops, "{by}: {reason}");
+            for (_, who, _, after, why) in &sim.nodes[by].changes {
+                let silent = *after != MemberState::Alive && *who == id(5);
+                assert!(!silent || why.contains("stopped in good order") == stops, "{by}: {why}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_live_connection_vetoes_down() {
     let mut sim = Sim::cluster(13, 8);
     sim.nodes[0].connections.0.lock().insert(id(5));

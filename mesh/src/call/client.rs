@@ -1,6 +1,6 @@
 //! The calling side.
 
-use std::{future::poll_fn, task::Poll};
+use std::{future::poll_fn, task::Poll, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
@@ -17,15 +17,22 @@ use super::{
     head::AnswerHead,
     pump::{Batch, PumpEnd, SendGuard, pump},
     receive::{AbortOnDrop, ReceiveBody},
+    refused::Refused,
     reset,
 };
 
+/// How long after the deadline a caller still takes the head of an answer. The other node ends the
+/// call at the deadline too, and knows why it did not end before: so long its word may travel.
+const LAST_WORD: Duration = Duration::from_millis(100);
+
 /// Sends a call on a stream whose typed header was already written, and returns when the head of
-/// the answer is there. [`Served`](super::Served) stands in its extensions.
+/// the answer is there. [`Served`](super::Served) stands in its extensions, and [`Refused`] if it
+/// is no function's answer but says why there is none.
 ///
 /// The request's body goes on being sent while the answer's is read. Dropping the future or the
 /// answer's body cancels the call: the server sees it at once. `deadline` holds for the whole
-/// call, the answer's body included; the time left is written into the head.
+/// call, the answer's body included; the time left is written into the head. The other node may
+/// have a moment more to say why it was not met.
 ///
 /// # Errors
 /// See [`CallError`]. [`CallError::not_started`] tells whether the call may go elsewhere.
@@ -94,7 +101,7 @@ pub async fn send_call_with_prefix(
         let (answer, last) = read_answer(&mut reader, &mut pumping).await?;
         Ok((answer, last, pumping))
     };
-    let (answer, last, pumping) = match timeout_at(deadline, answer).await {
+    let (answer, last, pumping) = match timeout_at(deadline + LAST_WORD, answer).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => {
             reader.stop(match error {
@@ -113,6 +120,10 @@ pub async fn send_call_with_prefix(
     let mut response = http::Response::new(body.boxed_unsync());
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
+    if answer.served.version.is_none() {
+        let refused = Refused::take(response.headers_mut());
+        response.extensions_mut().insert(refused);
+    }
     response.extensions_mut().insert(answer.served);
     Ok(response)
 }

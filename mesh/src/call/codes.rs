@@ -21,8 +21,15 @@ pub const PROTOCOL: Code = Code::new(
 pub const HEAD_TOO_LARGE: Code = Code::new(
     "SW-MESH-HEAD-TOO-LARGE",
     431,
-    "Path, headers and tags of the call or of its answer are over the limit.",
+    "Path, headers and tags of the call are over the limit: 60 KiB and 128 fields.",
     "Send fewer or shorter headers; put large data into the body.",
+);
+/// The headers of an answer are too large.
+pub const ANSWER_TOO_LARGE: Code = Code::new(
+    "SW-MESH-ANSWER-TOO-LARGE",
+    502,
+    "The headers of the function's answer are over the limit: 60 KiB and 128 fields.",
+    "Let the function send fewer or shorter headers, and large data in the body.",
 );
 /// The call went from node to node too often.
 pub const LOOP: Code = Code::new(
@@ -33,4 +40,4 @@ pub const LOOP: Code = Code::new(
 );
 
 /// All codes of this module, for the docs.
-pub const ALL: &[Code] = &[BROKEN, PROTOCOL, HEAD_TOO_LARGE, LOOP];
+pub const ALL: &[Code] = &[BROKEN, PROTOCOL, HEAD_TOO_LARGE, ANSWER_TOO_LARGE, LOOP];

@@ -336,7 +336,7 @@ impl AnswerHead {
     }
 }
 
-fn too_large(reason: String) -> CallError {
+pub(super) fn too_large(reason: String) -> CallError {
     CallError::HeadTooLarge { reason }
 }
 

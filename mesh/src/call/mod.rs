@@ -22,8 +22,10 @@ mod error;
 mod frame;
 mod head;
 mod hop;
+mod limit;
 mod pump;
 mod receive;
+mod refused;
 mod replay;
 mod reset;
 pub mod retry;
@@ -36,11 +38,13 @@ pub use client::{send_call, send_call_with_prefix};
 pub use error::CallError;
 pub use head::{CallHead, Destination, Scheme, Served, TraceContext};
 pub use hop::strip_hop_by_hop;
+pub use limit::{MAX_HTTP_HEAD_BYTES, check_answer_head, check_request_head, check_trailers};
+pub use refused::Refused;
 pub use replay::{MAX_REPLAY_BYTES, ReplayableBody};
 pub use server::{Cancelled, IncomingCall, Refusal, Responder, receive_call};
 
-/// The largest head frame (call or answer) and the largest trailers frame, in bytes. Twice what
-/// common HTTP servers take, so that whatever an ingress accepted can be handed on.
+/// The largest head frame (call or answer) and the largest trailers frame, in bytes. Of it, HTTP
+/// may take [`MAX_HTTP_HEAD_BYTES`], more than common HTTP servers take.
 pub const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// The most header fields of one head or trailers frame.
 pub const MAX_HEADERS: usize = 128;

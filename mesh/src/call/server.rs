@@ -7,12 +7,11 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
-use http::{HeaderValue, StatusCode, header};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use quinn::{RecvStream, SendStream, StoppedError, VarInt};
-use swarmer_model::Code;
 use tokio::time::{Instant, timeout};
 
 use super::{
@@ -21,6 +20,7 @@ use super::{
     head::AnswerHead,
     pump::{Batch, PumpEnd, SendGuard, pump},
     receive::ReceiveBody,
+    refused::NOT_STARTED,
     reset,
 };
 use crate::stream::ResetCode;
@@ -62,12 +62,16 @@ pub enum Refusal {
     NotEntitled,
     /// The deadline passed before it could start.
     Deadline,
-    /// An answer that explains itself: a problem document (RFC 9457) with a stable code.
+    /// An answer that explains itself: a problem document (RFC 9457).
     Problem {
-        /// The code; its status is the answer's.
-        code: Code,
-        /// What happened to this call in particular.
-        detail: String,
+        /// The answer's status.
+        status: StatusCode,
+        /// The answer's header fields.
+        headers: HeaderMap,
+        /// The document.
+        document: Bytes,
+        /// Whether anything was started; if not, the caller may go elsewhere.
+        started: bool,
     },
 }
 
@@ -203,8 +207,15 @@ impl Responder {
             Refusal::Refused => ResetCode::REFUSED,
             Refusal::NotEntitled => ResetCode::NOT_ENTITLED,
             Refusal::Deadline => ResetCode::DEADLINE,
-            Refusal::Problem { code, detail } => {
-                return self.respond(problem(code, &detail), served).await;
+            Refusal::Problem { status, mut headers, document, started } => {
+                if !started {
+                    headers.insert(NOT_STARTED, HeaderValue::from_static("1"));
+                }
+                let mut response = http::Response::new(body::full(document));
+                *response.status_mut() = status;
+                *response.headers_mut() = headers;
+                // No function did that, whatever the caller says of itself.
+                return self.respond(response, Served { version: None, ..served }).await;
             }
         };
         self.guard.reset(code.var());
@@ -219,37 +230,4 @@ fn gone(end: PumpEnd) -> CallError {
         PumpEnd::Stopped(code) if code == reset::DEADLINE => CallError::Deadline,
         PumpEnd::Stopped(_) => CallError::Cancelled,
     }
-}
-
-/// A problem document as an answer.
-fn problem(code: Code, detail: &str) -> http::Response<Body> {
-    let mut text = String::with_capacity(128 + detail.len());
-    text.push_str("{\"type\":\"about:blank\",\"title\":");
-    push_json(&mut text, code.summary);
-    text.push_str(&format!(",\"status\":{},\"detail\":", code.status));
-    push_json(&mut text, detail);
-    text.push_str(",\"code\":");
-    push_json(&mut text, code.name);
-    text.push('}');
-    let mut response = http::Response::new(body::full(text));
-    *response.status_mut() =
-        StatusCode::from_u16(code.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    headers.insert("x-swarmer-error", HeaderValue::from_static(code.name));
-    response
-}
-
-/// Appends `text` as a JSON string (RFC 8259, 7).
-fn push_json(out: &mut String, text: &str) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            c if (c as u32) < 0x20 => out.push_str(&format!("\\u{:04x}", c as u32)),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
 }

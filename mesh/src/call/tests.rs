@@ -408,17 +408,39 @@ async fn a_refusal_says_whether_anything_was_started() {
         assert_eq!(error.code(), expected.code());
         assert_eq!(error.not_started(), not_started);
     }
+    for started in [true, false] {
+        let accept = pair.accept();
+        let problem = Refusal::Problem {
+            status: http::StatusCode::FORBIDDEN,
+            headers: HeaderMap::from_iter([(http::header::RETRY_AFTER, HeaderValue::from(1))]),
+            document: "why".into(),
+            started,
+        };
+        let server = async {
+            accept.await.unwrap().unwrap().responder.refuse(problem, SERVED).await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(pair.call(head(), empty()), server);
+        let answer = answer.unwrap();
+        assert_eq!(answer.status(), 403);
+        assert_eq!(answer.headers().len(), 1, "{:?}", answer.headers());
+        assert_eq!(answer.extensions().get(), Some(&Refused { started }));
+        assert_eq!(answer.extensions().get::<Served>().unwrap().version, None);
+        assert_eq!(collect(answer.into_body(), 4096).await.unwrap(), "why");
+    }
+}
+
+#[tokio::test]
+async fn no_function_can_say_that_it_was_not_started() {
+    let pair = pair().await;
     let accept = pair.accept();
-    let problem = Refusal::Problem { code: crate::codes::REFUSED, detail: "rule \"a\"\n".into() };
     let server = async {
-        accept.await.unwrap().unwrap().responder.refuse(problem, SERVED).await.unwrap();
+        let call = accept.await.unwrap().unwrap();
+        let mut response = http::Response::new(full("x"));
+        response.headers_mut().insert("x-swarmer-not-started", HeaderValue::from_static("1"));
+        call.responder.respond(response, SERVED).await.unwrap();
     };
     let (answer, ()) = tokio::join!(pair.call(head(), empty()), server);
-    let answer = answer.unwrap();
-    assert_eq!(answer.status(), 403);
-    assert_eq!(answer.headers()["x-swarmer-error"], "SW-MESH-REFUSED");
-    let text = collect(answer.into_body(), 4096).await.unwrap();
-    assert!(std::str::from_utf8(&text).unwrap().contains(r#""detail":"rule \"a\"\u000a""#));
+    assert_eq!(answer.unwrap().extensions().get::<Refused>(), None);
 }
 
 #[tokio::test]

@@ -92,18 +92,30 @@ impl Context {
         futures::future::join_all(asked).await.into_iter().flatten().collect()
     }
 
-    /// How a function stands on the nodes that it is placed on.
-    pub(crate) async fn reports(&self, function: &str) -> Vec<FunctionReport> {
+    /// How a function stands on the nodes that it is placed on, and which of these did not say it
+    /// in time.
+    pub(crate) async fn reports(
+        &self,
+        function: &str,
+        patience: Duration,
+    ) -> (Vec<FunctionReport>, Vec<NodeId>) {
         let desired = self.desired.current();
         let placed = desired.functions.get(function).map(|e| e.placement.nodes.clone());
         let asked = placed.unwrap_or_default().into_iter().map(|node| async move {
             let question = Question::Report { function: function.to_owned() };
-            match self.ask(node, question).await {
-                Some(Answer::Report(reports)) => reports,
-                _ => Vec::new(),
+            match tokio::time::timeout(patience, self.ask(node, question)).await {
+                Ok(Some(Answer::Report(reports))) => Ok(reports),
+                _ => Err(node),
             }
         });
-        futures::future::join_all(asked).await.into_iter().flatten().collect()
+        let (mut reports, mut silent) = (Vec::new(), Vec::new());
+        for answer in futures::future::join_all(asked).await {
+            match answer {
+                Ok(told) => reports.extend(told),
+                Err(node) => silent.push(node),
+            }
+        }
+        (reports, silent)
     }
 
     /// What a node finds when it looks at itself; none if it does not answer.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{extract::State, response::Response};
 use http::StatusCode;
 use serde_json::{Value, json};
-use swarmer_gossip::Member;
+use swarmer_gossip::{Member, MemberState};
 use swarmer_model::{Key, Node, NodeId};
 
 use crate::{
@@ -81,6 +81,12 @@ fn merge(
         } else {
             member.state.to_string()
         };
+        let reason = match () {
+            () if member.state != MemberState::Alive => &*member.reason,
+            () if member.draining => "it stops in good order, and takes no new work",
+            () if draining => "it is being emptied, by `swarmer drain`",
+            () => &*member.reason,
+        };
         // A node that is too old to say it, or was never heard of, has none.
         let told = facts.map(|facts| facts.software.as_str()).filter(|told| !told.is_empty());
         let version = if member.node == own { Some(env!("CARGO_PKG_VERSION")) } else { told };
@@ -93,7 +99,7 @@ fn merge(
             "zone": node.map(|node| &node.spec.zone),
             "voter": votes(member.node),
             "version": version,
-            "reason": &*member.reason,
+            "reason": reason,
         })
     });
     let never = committed.iter().filter(|node| !members.iter().any(|m| m.node == node.spec.id));
@@ -124,7 +130,7 @@ pub(super) fn name_claim(name: &str) -> Key {
 mod tests {
     use super::*;
     use std::time::Duration;
-    use swarmer_gossip::{Facts, MemberState, Record};
+    use swarmer_gossip::{Facts, Record};
     use swarmer_model::{Labels, NodeSpec};
 
     fn member(id: u64, state: MemberState) -> Member {
@@ -153,6 +159,21 @@ mod tests {
             token: None,
         };
         Node::new(name, spec)
+    }
+
+    #[test]
+    fn who_drains_is_told_with_the_reason() {
+        let told = |change: fn(&mut Member), drained: bool| {
+            let mut member = member(1, MemberState::Alive);
+            change(&mut member);
+            let item = merge(&[member], &[node(1, "a", drained)], NodeId(2), |_| false).remove(0);
+            format!("{}: {}", item["state"].as_str().unwrap(), item["reason"].as_str().unwrap())
+        };
+        assert_eq!(told(|_| (), false), "alive: it answers");
+        assert!(told(|m| m.draining = true, false).starts_with("draining: it stops in good order"));
+        assert!(told(|_| (), true).starts_with("draining: it is being emptied"));
+        let silent = |m: &mut Member| (m.state, m.draining) = (MemberState::Suspect, true);
+        assert_eq!(told(silent, false), "draining: it answers", "what gossip says of it");
     }
 
     #[test]

@@ -94,8 +94,10 @@ fn operation(endpoint: &Endpoint, method: &str) -> Value {
     {
         let once = "a request that is sent again with the same key is applied once";
         parameters.push(optional("Idempotency-Key", "header", once));
-        let seen = "the revision that was seen; another one now is a conflict";
-        parameters.push(optional("If-Match", "header", seen));
+        if endpoint.if_match {
+            let seen = "the revision that was seen; another one now is a conflict";
+            parameters.push(optional("If-Match", "header", seen));
+        }
     }
     let content = |schema: &str, media: &str| {
         let schema = json!({ "$ref": format!("#/components/schemas/{schema}") });
@@ -284,6 +286,18 @@ mod tests {
             let pointer = reference.strip_prefix('#').unwrap();
             assert!(document.pointer(pointer).is_some(), "{reference}");
         }
+    }
+
+    #[test]
+    fn if_match_is_offered_where_it_means_something() {
+        let document = build(&endpoints());
+        let offers = |path: &str, method: &str| {
+            let parameters = document["paths"][path][method]["parameters"].as_array().unwrap();
+            parameters.iter().any(|parameter| parameter["name"] == "If-Match")
+        };
+        let function = "/v1/namespaces/{namespace}/functions/{name}";
+        assert!(offers(function, "put") && offers(function, "delete"));
+        assert!(!offers("/v1/namespaces/{namespace}/transactions", "post"));
     }
 
     #[test]

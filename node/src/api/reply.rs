@@ -16,8 +16,6 @@ use crate::{api::Api, problem::Problem};
 
 /// The revision of the state that an answer was made from.
 pub(super) const REVISION: HeaderName = HeaderName::from_static("x-swarmer-revision");
-/// The code of an error that this node made.
-pub(super) const ERROR: HeaderName = HeaderName::from_static("x-swarmer-error");
 
 /// A problem on its way out; [`finish`] makes the document of it.
 #[derive(Debug, Clone)]
@@ -45,14 +43,10 @@ impl From<Invalid> for Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
-        *response.status_mut() = status_of(&self.0);
+        *response.status_mut() = self.0.status();
         response.extensions_mut().insert(self);
         response
     }
-}
-
-fn status_of(problem: &Problem) -> StatusCode {
-    StatusCode::from_u16(problem.code.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 /// JSON with this status.
@@ -94,13 +88,9 @@ pub(super) fn text(content_type: &'static str, text: String) -> Response {
 
 /// The problem document with everything that belongs to it.
 pub(super) fn document(problem: &Problem, node: &str) -> Response {
-    let mut response = json(status_of(problem), &problem.document(node));
+    let mut response = json(problem.status(), &problem.document(node));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    headers.insert(ERROR, HeaderValue::from_static(problem.code.name));
-    if let Some(secs) = problem.retry_after_secs {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
-    }
+    *headers = problem.headers(node);
     if problem.code.status == 401 {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }

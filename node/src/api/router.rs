@@ -46,6 +46,8 @@ pub(super) struct Endpoint {
     pub(super) body: Option<&'static str>,
     /// The schema of the answer's body.
     pub(super) answer: Option<&'static str>,
+    /// Whether a write may say which revision of the resource it has seen by `If-Match`.
+    pub(super) if_match: bool,
     handler: MethodRouter<Arc<Api>>,
 }
 
@@ -72,6 +74,7 @@ impl Endpoint {
             query: &[],
             body: None,
             answer: None,
+            if_match: true,
             handler: on(filter, handler),
         }
     }
@@ -115,6 +118,11 @@ impl Endpoint {
 
     fn answers(mut self, schema: &'static str) -> Self {
         self.answer = Some(schema);
+        self
+    }
+
+    fn of_several(mut self) -> Self {
+        self.if_match = false;
         self
     }
 
@@ -234,6 +242,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             functions::transact,
         )
         .within(Some(LONG))
+        .of_several()
         .body("Transaction"),
         Endpoint::get(
             "/v1/namespaces/{namespace}/functions/{name}/logs",

@@ -259,18 +259,20 @@ pub(crate) async fn until_it_serves(
 ) -> Outcome<Value> {
     let start = Instant::now();
     let mut troubled = None;
-    let mut revision = at(accepted, "metadata.revision").as_u64().unwrap_or_default();
+    let ours = Ours::of(name, accepted);
+    let mut revision = ours.revision;
     loop {
-        let function: Value = client.get(path).await?;
-        let newer = at(&function, "metadata.revision").as_u64().unwrap_or_default();
+        let function = ours.look(client, path).await?;
+        let newer = revision_of(&function);
         if newer > revision {
             printer.progress(&format!(
-                "{name}: revision {revision} was replaced by {newer}; waiting for that one"
+                "{name}: revision {revision} was followed by {newer}, which has the same version; \
+                 waiting for that one"
             ));
             revision = newer;
         }
         match judge(name, revision, &function["live"]) {
-            Rollout::Done => return until_everywhere(client, printer, path, name).await,
+            Rollout::Done => return until_everywhere(client, printer, path, &ours).await,
             Rollout::Failed(why) => return Err(Problem::new(codes::ROLLOUT_FAILED, why)),
             Rollout::Waiting(why) if start.elapsed() > ROLLOUT_DEADLINE => {
                 let seconds = ROLLOUT_DEADLINE.as_secs();
@@ -297,12 +299,12 @@ async fn until_everywhere(
     client: &Client,
     printer: &Printer,
     path: &str,
-    name: &str,
+    ours: &Ours,
 ) -> Outcome<Value> {
     let start = Instant::now();
-    let path = format!("{path}?everywhere=true");
+    let (path, name) = (format!("{path}?everywhere=true"), &ours.name);
     loop {
-        let function: Value = client.get(&path).await?;
+        let function = ours.look(client, &path).await?;
         let behind = at(&function, "live.behind").as_array().cloned().unwrap_or_default();
         let behind: Vec<&str> = behind.iter().filter_map(Value::as_str).collect();
         if behind.is_empty() {
@@ -317,6 +319,63 @@ async fn until_everywhere(
             return Ok(function);
         }
         tokio::time::sleep(POLL).await;
+    }
+}
+
+fn revision_of(function: &Value) -> u64 {
+    at(function, "metadata.revision").as_u64().unwrap_or_default()
+}
+
+/// The change that is waited for.
+struct Ours {
+    name: String,
+    revision: u64,
+    /// The version that it wants to serve, and the digest of its component: a function that was
+    /// deleted and made anew counts from 1 again.
+    version: (Value, Value),
+}
+
+impl Ours {
+    fn of(name: &str, accepted: &Value) -> Self {
+        let (revision, version) = (revision_of(accepted), Self::wanted(accepted));
+        Self { name: name.to_owned(), revision, version }
+    }
+
+    fn wanted(function: &Value) -> (Value, Value) {
+        let target = at(function, "live.target").clone();
+        let versions = at(function, "live.versions").as_array();
+        let version = versions.into_iter().flatten().find(|v| v["number"] == target);
+        (target, version.map_or(Value::Null, |version| version["component"].clone()))
+    }
+
+    /// The function as it stands now, as long as it is still ours.
+    async fn look(&self, client: &Client, path: &str) -> Outcome<Value> {
+        match client.get(path).await {
+            Ok(function) => self.still(function),
+            Err(problem) if problem.code == codes::NOT_FOUND => {
+                let why = format!(
+                    "{} was accepted at revision {}, and deleted since",
+                    self.name, self.revision
+                );
+                Err(Problem::new(codes::ROLLOUT_OVERTAKEN, why))
+            }
+            Err(problem) => Err(problem),
+        }
+    }
+
+    /// A change that came after ours wants another version to serve: ours need not come to serve
+    /// any more, and must not be told as if it did.
+    fn still(&self, function: Value) -> Outcome<Value> {
+        let (newer, wanted) = (revision_of(&function), Self::wanted(&function));
+        if newer <= self.revision || wanted == self.version {
+            return Ok(function);
+        }
+        let why = format!(
+            "{} was accepted at revision {} with version {}; the change of revision {newer} came \
+             after it and wants version {} to serve",
+            self.name, self.revision, self.version.0, wanted.0
+        );
+        Err(Problem::new(codes::ROLLOUT_OVERTAKEN, why))
     }
 }
 
@@ -366,6 +425,35 @@ fn judge(name: &str, revision: u64, live: &Value) -> Rollout {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_later_change_to_another_version_is_told_and_one_of_the_same_is_not() {
+        let function = |revision: u64, target: u64, component: &str| {
+            let versions = json!([
+                { "number": 1, "component": "sha256:one" },
+                { "number": 2, "component": component },
+                { "number": 3, "component": "sha256:three" },
+            ]);
+            json!({
+                "metadata": { "revision": revision },
+                "live": { "target": target, "versions": versions },
+            })
+        };
+        let ours = Ours::of("f", &function(7, 2, "sha256:two"));
+        for same in [
+            function(7, 2, "sha256:two"),
+            function(9, 2, "sha256:two"),
+            // A copy of the state that is older than what was accepted.
+            function(6, 1, "sha256:two"),
+        ] {
+            assert!(ours.still(same).is_ok());
+        }
+        for other in [function(9, 3, "sha256:two"), function(9, 2, "sha256:another")] {
+            let problem = ours.still(other).unwrap_err();
+            assert_eq!((problem.code, problem.code.exit_code()), (codes::ROLLOUT_OVERTAKEN, 4));
+            assert!(problem.detail.contains("revision 9"), "{problem}");
+        }
+    }
 
     #[test]
     fn only_the_plan_of_its_own_revision_is_an_answer() {

@@ -14,7 +14,7 @@ use crate::{
         output::at,
     },
     codes,
-    problem::{Outcome, Problem},
+    problem::{Outcome, Problem, chain},
 };
 
 #[derive(Debug, Args)]
@@ -79,12 +79,12 @@ impl Invoke {
             printer.text(&format!("{text}\n"))?;
         }
         let made_here = head.headers.get("x-swarmer-error").is_some();
-        let mut problem = Vec::new();
+        let by = head.headers.get("x-swarmer-node").and_then(|node| node.to_str().ok());
+        let (mut problem, mut bytes) = (Vec::new(), 0);
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| {
-                Problem::new(codes::UNREACHABLE, format!("the answer broke off: {error}"))
-            })?;
+            let frame = frame.map_err(|error| broken_off(&self.name, by, bytes, &error))?;
             let Ok(data) = frame.into_data() else { continue };
+            bytes += data.len();
             if made_here && problem.len() < 64 << 10 {
                 problem.extend_from_slice(&data);
             } else {
@@ -102,6 +102,13 @@ impl Invoke {
         }
         Ok(())
     }
+}
+
+/// The head of the answer was there, its end never came.
+fn broken_off(name: &str, by: Option<&str>, bytes: usize, error: &hyper::Error) -> Problem {
+    let on = by.map(|node| format!(" on node {node}")).unwrap_or_default();
+    let why = format!("{name}{on} broke its answer off after {bytes} bytes: {}", chain(error));
+    Problem::new(codes::BROKEN_OFF, why)
 }
 
 #[derive(Debug, Args)]

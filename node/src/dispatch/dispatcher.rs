@@ -24,7 +24,8 @@ use crate::{
     desired::{DesiredStore, FunctionEntry},
     dispatch::{
         Catalog, Refusals, Source,
-        body::{to_mesh, to_runtime},
+        body::to_runtime,
+        rule::{self, Failed},
     },
     functions::FunctionManager,
     problem::{Outcome, Problem},
@@ -79,14 +80,6 @@ struct Inner {
     budget: Mutex<RetryBudget>,
     name_header: HeaderValue,
     refusals: Refusals,
-}
-
-/// How one attempt failed.
-struct Failed {
-    error: CallError,
-    problem: Problem,
-    /// Whether the node is to blame, not the function or the caller.
-    node_fault: bool,
 }
 
 impl Dispatcher {
@@ -149,6 +142,7 @@ impl Dispatcher {
                 format!("{} would be hop {} of at most {}", entry.id, call.hop + 1, call::MAX_HOPS);
             return Err(Problem::new(codes::TOO_MANY_HOPS, detail));
         }
+        let request = rule::take_request(request)?;
         let Some(version) = pick_version(&entry.weights, rand::random()) else {
             let detail = format!("{} has no version with a weight", entry.id);
             return Err(Problem::new(codes::NO_UPSTREAM, detail));
@@ -175,10 +169,10 @@ impl Dispatcher {
             // started here is not tried again.
             Some(Ok(admitted)) => {
                 let answer = admitted.call(request.map(to_runtime)).await;
-                self.answered_here(answer.map_err(|error| local_failure(&error).problem)?)
+                self.answered_here(answer).map_err(|failed| failed.problem)?
             }
             Some(Err(error)) => {
-                let (failed, tried) = (local_failure(&error), vec![self.inner.deps.node]);
+                let (failed, tried) = (Failed::of_runtime(&error), vec![self.inner.deps.node]);
                 let (parts, body) = request.into_parts();
                 let body = ReplayableBody::new(body);
                 self.after_failure(failed, entry, version, parts, body, &call, tried).await?
@@ -353,33 +347,25 @@ impl Dispatcher {
         body: Body,
         call: &Call,
     ) -> Result<Response<Body>, Failed> {
-        let loading = self.inner.deps.functions.start(&entry.id, version);
         let left = call.deadline.saturating_duration_since(Instant::now());
-        let function = match tokio::time::timeout(left, loading).await {
-            Ok(Ok(function)) => function,
-            Ok(Err(problem)) => {
-                return Err(Failed { error: CallError::NotStarted, problem, node_fault: false });
-            }
-            Err(_) => {
-                let problem = Problem::new(codes::NO_UPSTREAM, "it could not be loaded in time");
-                return Err(Failed { error: CallError::Deadline, problem, node_fault: false });
-            }
-        };
+        let function = rule::start(&self.inner.deps.functions, &entry.id, version, left).await?;
         match function.admit(runtime_context(call)).await {
             Ok(admitted) => {
                 let request = Request::from_parts(parts, to_runtime(body));
-                let answer = admitted.call(request).await;
-                answer.map(|a| self.answered_here(a)).map_err(|error| local_failure(&error))
+                self.answered_here(admitted.call(request).await)
             }
-            Err(error) => Err(local_failure(&error)),
+            Err(error) => Err(Failed::of_runtime(&error)),
         }
     }
 
     /// What a function of this node answered, as the mesh has it.
-    fn answered_here(&self, response: Response<swarmer_runtime::Body>) -> Response<Body> {
-        let mut response = response.map(to_mesh);
+    fn answered_here(
+        &self,
+        outcome: Result<Response<swarmer_runtime::Body>, swarmer_runtime::CallError>,
+    ) -> Result<Response<Body>, Failed> {
+        let mut response = rule::answer(outcome)?;
         response.headers_mut().insert(NODE_HEADER, self.inner.name_header.clone());
-        response
+        Ok(response)
     }
 
     async fn run_remote(
@@ -405,7 +391,11 @@ impl Dispatcher {
             head.source = Some(source.workload.clone());
         }
         head.trace.traceparent = call.traceparent.to_string();
+        let since = Instant::now();
         let failed = |error: CallError| {
+            if error == CallError::Deadline {
+                return Failed::late(since);
+            }
             let detail =
                 format!("{} version {version} on node {}: {error}", entry.id, self.node_name(node));
             let node_fault = matches!(
@@ -434,6 +424,9 @@ impl Dispatcher {
         if let Some(served) = response.extensions().get::<Served>() {
             self.served_well(node, entry, version, served).map_err(failed)?;
         }
+        if let Some(refused) = response.extensions().get::<call::Refused>().copied() {
+            return Err(rule::told_by(node, refused, response).await);
+        }
         let served = response.extensions().get::<Served>().map_or(node, |served| served.node);
         if let Ok(name) = HeaderValue::from_str(&self.node_name(served)) {
             response.headers_mut().insert(NODE_HEADER, name);
@@ -459,15 +452,6 @@ fn runtime_context(call: &Call) -> CallContext {
         traceparent: Some(Arc::clone(&call.traceparent)),
         hop: call.hop,
     }
-}
-
-fn local_failure(error: &swarmer_runtime::CallError) -> Failed {
-    let code = swarmer_model::Coded::code(error);
-    let mut problem = Problem::new(code, error.to_string());
-    problem.retry_after_secs = error.retry_after().map(|after| after.as_secs().max(1));
-    let not_started = error.not_started();
-    let error = if not_started { CallError::Overloaded } else { CallError::body_source(error) };
-    Failed { error, problem, node_fault: false }
 }
 
 /// Keeps the count of a call in flight until its answer's last byte.

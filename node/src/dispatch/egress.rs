@@ -22,7 +22,7 @@ use crate::{
     dispatch::{
         Call, Dispatcher, Source,
         body::{from_http, to_runtime},
-        trace::new_traceparent,
+        trace::{new_traceparent, valid_traceparent},
     },
     problem::{Problem, chain},
 };
@@ -92,7 +92,8 @@ impl MeshEgress {
             changed,
         };
         let traceparent = request.headers().get("traceparent").and_then(|t| t.to_str().ok());
-        let traceparent: Arc<str> = match traceparent.map(Arc::from).or(context.traceparent) {
+        let traceparent = traceparent.filter(|t| valid_traceparent(t)).map(Arc::from);
+        let traceparent: Arc<str> = match traceparent.or(context.traceparent) {
             Some(traceparent) => traceparent,
             None => new_traceparent(),
         };

@@ -14,7 +14,8 @@ use swarmer_runtime::CallContext;
 
 use crate::dispatch::{
     Dispatcher,
-    body::{to_mesh, to_runtime},
+    body::to_runtime,
+    rule,
     trace::{new_traceparent, valid_traceparent},
 };
 
@@ -70,14 +71,12 @@ impl Dispatcher {
             _ => return call.responder.refuse(Refusal::NotStarted, served(None)).await,
         };
         let Some(entry) = entry else { return Ok(()) };
-        let function = match deps.functions.ready(&entry.id, version) {
-            Some(function) => function,
-            None => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                match tokio::time::timeout(left, deps.functions.start(&entry.id, version)).await {
-                    Ok(Ok(function)) => function,
-                    _ => return call.responder.refuse(Refusal::NotStarted, served(None)).await,
-                }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let started = rule::start(&deps.functions, &entry.id, version, left).await;
+        let function = match started {
+            Ok(function) => function,
+            Err(failed) => {
+                return call.responder.refuse(failed.refusal(&deps.name), served(None)).await;
             }
         };
         let traceparent = &call.head.trace.traceparent;
@@ -97,21 +96,11 @@ impl Dispatcher {
             () = gone => return Err(CallError::Cancelled),
             outcome = running => outcome,
         };
-        match outcome {
-            Ok(response) => {
-                // The guest stops when the answer's body is dropped: `respond` drops it as soon
-                // as the caller is gone.
-                let response = response.map(to_mesh);
-                responder.respond(response, served(Some(version))).await
-            }
-            Err(error) if error.not_started() => {
-                responder.refuse(Refusal::Overloaded, served(None)).await
-            }
-            Err(error) => {
-                let code = swarmer_model::Coded::code(&error);
-                let detail = error.to_string();
-                responder.refuse(Refusal::Problem { code, detail }, served(None)).await
-            }
+        match rule::answer(outcome) {
+            // The guest stops when the answer's body is dropped: `respond` drops it as soon as the
+            // caller is gone.
+            Ok(response) => responder.respond(response, served(Some(version))).await,
+            Err(failed) => responder.refuse(failed.refusal(&deps.name), served(None)).await,
         }
     }
 }

@@ -6,6 +6,7 @@ mod dispatcher;
 mod egress;
 mod entitled;
 mod incoming;
+mod rule;
 mod trace;
 
 pub(crate) use body::from_hyper;

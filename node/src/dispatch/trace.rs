@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+/// The longest `traceparent` that is passed on. Version 00 has 55 bytes; later ones may have more,
+/// but not without end: it travels with every call.
+const MAX_BYTES: usize = 256;
+
 /// A new trace with this request as its first span (version 00, sampled).
 pub(crate) fn new_traceparent() -> Arc<str> {
     let trace = (rand::random::<u128>() | 1).to_be_bytes();
@@ -32,7 +36,8 @@ pub(crate) fn valid_traceparent(text: &str) -> bool {
     };
     let nonzero = |part: Option<&str>| part.is_some_and(|part| part.bytes().any(|b| b != b'0'));
     let (version, trace, span, flags) = (parts.next(), parts.next(), parts.next(), parts.next());
-    hex(version, 2)
+    text.len() <= MAX_BYTES
+        && hex(version, 2)
         && version != Some("ff")
         && hex(trace, 32)
         && nonzero(trace)
@@ -53,6 +58,13 @@ mod tests {
             assert!(valid_traceparent(&ours), "{ours}");
         }
         assert!(valid_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        let later = |length| {
+            format!(
+                "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-{}",
+                "x".repeat(length)
+            )
+        };
+        assert!(valid_traceparent(&later(200)) && !valid_traceparent(&later(201)));
         for bad in [
             "",
             "00",

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{Request, Response};
 use hyper::{body::Incoming, service::service_fn};
 use swarmer_mesh::call::{Body, full};
 use tokio::net::TcpListener;
@@ -73,16 +73,7 @@ async fn serve(
 /// A problem as an answer.
 pub(crate) fn error_response(problem: &Problem, node: &str) -> Response<Body> {
     let mut response = Response::new(full(problem.document(node).to_string()));
-    *response.status_mut() =
-        StatusCode::from_u16(problem.code.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    headers.insert("x-swarmer-error", HeaderValue::from_static(problem.code.name));
-    if let Ok(node) = HeaderValue::from_str(node) {
-        headers.insert("x-swarmer-node", node);
-    }
-    if let Some(secs) = problem.retry_after_secs {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
-    }
+    *response.status_mut() = problem.status();
+    *response.headers_mut() = problem.headers(node);
     response
 }

@@ -414,9 +414,7 @@ async fn one_name_from_two_nodes_at_once_is_ordered_or_refused_never_lost() {
     // Nobody said what it had seen: both are taken, one after the other; the one that came first
     // is the version before, to which `rollout undo` goes back.
     let deploy = |greeting| ["deploy", &hello, "--name", "c", "--env", greeting];
-    for output in both(&deploy("GREETING=1"), &deploy("GREETING=2")) {
-        assert!(output.status.success(), "{output:?}");
-    }
+    let outputs = both(&deploy("GREETING=1"), &deploy("GREETING=2"));
     let url = |i: usize| cluster.nodes[i].api_url("/v1/namespaces/default/functions/c");
     let function = get(&cluster.http, &url(0)).await.unwrap().json();
     let versions = function["status"]["versions"].as_array().unwrap();
@@ -426,6 +424,12 @@ async fn one_name_from_two_nodes_at_once_is_ordered_or_refused_never_lost() {
     assert_eq!(greetings.last(), Some(&last), "{function}");
     greetings.sort_unstable();
     assert_eq!(greetings, ["1", "2"], "both were acknowledged: {function}");
+    let last = if last == "1" { 0 } else { 1 };
+    assert!(outputs[last].status.success(), "{outputs:?}");
+    // The other one came to serve before it was overtaken, or is told that it was.
+    if !outputs[1 - last].status.success() {
+        refused(&outputs[1 - last], 4, "SW-ROLLOUT-OVERTAKEN", &["version 1", "version 2"]);
+    }
 
     // Both changed the one that they had read: one of them is told that it is not so any more.
     for round in 0..3 {

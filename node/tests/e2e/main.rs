@@ -21,5 +21,6 @@ mod foundings;
 mod functions;
 mod images;
 mod kill;
+mod same_call;
 mod settled;
 mod transactions;

@@ -7,7 +7,10 @@ use std::{
 
 use swarmer_runtime::fixtures;
 
-use crate::common::{Cluster, binary, get, until};
+use crate::{
+    bad_input::refused,
+    common::{Cluster, Node, binary, get, until},
+};
 
 fn deploying(cluster: &Cluster, node: usize, arguments: &[&str]) -> Child {
     std::process::Command::new(binary())
@@ -94,4 +97,41 @@ async fn a_function_goes_elsewhere_when_a_node_cannot_keep_it_and_says_why() {
     let moved = told.contains("in place of n4 (does not come up there: SW-NODE-STORAGE");
     let avoided = !cluster.nodes[fourth].log_text().contains("a function does not load");
     assert!(moved || avoided, "{told}\n{}", cluster.nodes[fourth].log_text());
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = std::process::Command::new("kill").args([name, &child.id().to_string()]).status();
+    assert!(status.unwrap().success());
+}
+
+/// What a look at a function may take while a node that it asks hangs.
+const LOOK: Duration = Duration::from_millis(1500);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deploy_that_another_overtakes_says_so_and_a_node_that_hangs_holds_up_no_look() {
+    let cluster = Cluster::found(3).await;
+    let token = cluster.join_token(&["--label", "role=only"]);
+    let mut only = Node::new(cluster.base.path(), "only");
+    only.start(&cluster.seeds, Some(&token), 1);
+    only.ready(&cluster.http).await;
+    let hello = cluster.component("hello", &fixtures::hello_p2());
+    cluster.nodes[0].cli_ok(&["deploy", &hello, "--name", "f"]);
+    // Version 2 is accepted, and does not come up.
+    only.signal("-STOP");
+    let slow = ["--env", "GREETING=one", "--label", "role=only", "--replicas", "1"];
+    let loser = deploying(&cluster, 0, &[&[&*hello, "--name", "f"], &slow[..]].concat());
+    let url = cluster.nodes[1].api_url("/v1/namespaces/default/functions/f");
+    until("the function is placed on the node that hangs, which says nothing", || async {
+        let start = Instant::now();
+        let live = get(&cluster.http, &url).await.ok()?.json()["live"].clone();
+        assert!(start.elapsed() < LOOK, "{:?}: {live}", start.elapsed());
+        (live["target"] == 2 && live["silent"] == serde_json::json!(["only"])).then_some(())
+    })
+    .await;
+    signal(&loser, "-STOP");
+    let winner = ["deploy", &hello, "--name", "f", "--env", "GREETING=two", "--no-wait"];
+    cluster.nodes[1].cli_ok(&winner);
+    signal(&loser, "-CONT");
+    let output = loser.wait_with_output().unwrap();
+    refused(&output, 4, "SW-ROLLOUT-OVERTAKEN", &["revision", "version 2", "version 3"]);
 }

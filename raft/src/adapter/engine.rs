@@ -210,6 +210,13 @@ impl Engine {
         self.core.metrics().borrow_watched().current_leader
     }
 
+    /// Whether it stopped, by itself or because it was told to.
+    pub(crate) fn has_stopped(&self) -> bool {
+        let metrics = self.core.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.running_state.is_err() || metrics.state == ServerState::Shutdown
+    }
+
     fn quorum_ok(&self) -> bool {
         let metrics = self.core.metrics();
         let metrics = metrics.borrow_watched();

@@ -453,11 +453,22 @@ impl Inner {
     }
 }
 
-fn check_request(request: &http::Request<Body>) -> Result<(), CallError> {
-    let host = request.headers().get(http::header::HOST).map(http::HeaderValue::to_str);
-    match (request.uri().authority(), host) {
-        (Some(_), _) | (None, Some(Ok(_))) => Ok(()),
-        (None, None) => Err(CallError::BadRequest("it has no host".to_owned())),
-        (None, Some(Err(_))) => Err(CallError::BadRequest("its host is no text".to_owned())),
+/// Whether a request can be handed to a function, on whatever node.
+///
+/// # Errors
+/// [`CallError::BadRequest`].
+pub fn check_request<B>(request: &http::Request<B>) -> Result<(), CallError> {
+    if request.uri().authority().is_some() {
+        return Ok(());
     }
+    let why = match request.headers().get(http::header::HOST) {
+        None => "it has no host",
+        Some(host) if host.is_empty() => return Ok(()),
+        Some(host) => match host.to_str().map(str::parse::<http::uri::Authority>) {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(_)) => "its host is no name with a port",
+            Err(_) => "its host is no text",
+        },
+    };
+    Err(CallError::BadRequest(why.to_owned()))
 }

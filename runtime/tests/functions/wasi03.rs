@@ -130,3 +130,80 @@ async fn a_short_call_is_over_when_its_answer_is_there() {
         assert_eq!(bench.handle.pool().taken, 0);
     }
 }
+
+/// Answers of a well-behaved neighbour, while another goes on.
+async fn neighbour(bench: &Bench, hello: &swarmer_runtime::Function) {
+    for _ in 0..20 {
+        let answer = hello.call(get("/"), bench.context(TIME)).await.unwrap();
+        assert_eq!(text(answer).await.unwrap(), "hello from swarmer\n");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_goes_on_writing_is_stopped_when_nobody_reads_any_more() {
+    let bench = Bench::new();
+    let hello = bench.load(&hello_p3(), FunctionConfig::default()).await;
+    let config =
+        || FunctionConfig { timeout: TIME * 6, cpu: TIME * 6, ..FunctionConfig::default() };
+    let endless = bench.load(&behaviour_p3(Behaviour03::Endless), config()).await;
+    for round in 1..=3 {
+        let answer = endless.call(get("/"), bench.context(TIME * 6)).await.unwrap();
+        let mut body = answer.into_body();
+        let mut bytes = 0;
+        while bytes < 1 << 20 {
+            bytes += body.frame().await.unwrap().unwrap().into_data().unwrap().len();
+        }
+        assert_eq!(endless.usage().running, 1);
+        neighbour(&bench, &hello).await;
+        drop(body);
+        // Long before any of its limits.
+        until("the stop", || endless.usage().running == 0).await;
+        let usage = endless.usage();
+        assert_eq!((usage.cancelled, usage.failed, usage.instances), (round, 0, round));
+    }
+    // The neighbour's instance is all that is left.
+    until("the slots", || bench.handle.pool().taken == 1).await;
+    neighbour(&bench, &hello).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_writes_more_than_it_told_is_stopped() {
+    let bench = Bench::new();
+    let hello = bench.load(&hello_p3(), FunctionConfig::default()).await;
+    let beyond = bench.load(&behaviour_p3(Behaviour03::BeyondLength), FunctionConfig::default());
+    let beyond = beyond.await;
+    match beyond.call(get("/"), bench.context(TIME)).await {
+        // Whoever reads sees at most what was told, or an answer that is broken off.
+        Ok(answer) => {
+            let body = answer.into_body().collect().await;
+            assert!(body.is_err() || body.unwrap().to_bytes().len() <= 19);
+        }
+        Err(error) => assert!(!error.not_started(), "{error:?}"),
+    }
+    until("the stop", || beyond.usage().running == 0).await;
+    until("the slots", || bench.handle.pool().taken == 0).await;
+    neighbour(&bench, &hello).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_works_on_for_ever_after_its_answer_is_stopped_by_its_limits() {
+    let bench = Bench::new();
+    let hello = bench.load(&hello_p3(), FunctionConfig::default()).await;
+    let config = FunctionConfig {
+        timeout: TIME * 6,
+        cpu: Duration::from_millis(100),
+        ..FunctionConfig::default()
+    };
+    let busy = bench.load(&behaviour_p3(Behaviour03::BusyAfter), config).await;
+    let answer = busy.call(get("/"), bench.context(TIME * 6)).await.unwrap();
+    assert_eq!(text(answer).await.unwrap(), "hello from swarmer\n", "its answer was whole");
+    neighbour(&bench, &hello).await;
+    until("the stop", || busy.usage().running == 0).await;
+    let usage = busy.usage();
+    assert_eq!((usage.requests, usage.instances), (1, 1));
+    until("the slots", || bench.handle.pool().taken == 1).await;
+    // The next call has an instance of its own.
+    let answer = busy.call(get("/"), bench.context(TIME * 6)).await.unwrap();
+    assert_eq!(text(answer).await.unwrap(), "hello from swarmer\n");
+    assert_eq!(busy.usage().instances, 2);
+}

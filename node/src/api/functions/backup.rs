@@ -81,7 +81,7 @@ pub(in crate::api) async fn restore(
     };
     let metadata = &wanted.metadata;
     let (namespace, name) = (metadata.namespace.as_str(), metadata.name.as_str());
-    let write = || Write { namespace, name, expected: None, change: &change };
+    let write = || Write { namespace, name, expected: None, change: &change, place: None };
     if query.dry_run {
         context.control.barrier(BARRIER).await?;
     }

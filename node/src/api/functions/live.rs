@@ -10,8 +10,11 @@ use crate::{
     desired::serving,
 };
 
-/// How long nodes may take to say why a function is not ready.
-const REPORT_DEADLINE: Duration = Duration::from_secs(3);
+/// How long nodes may take to say why a function is not ready, where that was not asked for: what
+/// the answer is about is known without them. A round trip over the globe takes less.
+const REPORT_DEADLINE: Duration = Duration::from_millis(400);
+/// The same, where it was asked for.
+const DESCRIBE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Whether nodes are asked why a function is not ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +42,14 @@ pub(super) async fn live(
     let mut live = shape(function, placement, ready, |node| context.node_name(node));
     let unready = live["upToDate"] == false || (live["ready"] == 0 && live["switchedOff"] == false);
     if ask == Ask::Always || (ask == Ask::IfNotReady && unready) {
-        let reports = tokio::time::timeout(REPORT_DEADLINE, context.reports(&id)).await;
+        let patience = if ask == Ask::Always { DESCRIBE_DEADLINE } else { REPORT_DEADLINE };
+        let (reports, silent) = context.reports(&id, patience).await;
         let version = u32::try_from(live["target"].as_u64().unwrap_or(0)).unwrap_or(0);
-        let error = told(&reports.unwrap_or_default(), version, |node| context.node_name(node));
+        let error = told(&reports, version, |node| context.node_name(node));
         live["error"] = json!(error);
+        // What they would say is not known.
+        let silent: Vec<String> = silent.into_iter().map(|n| context.node_name(n)).collect();
+        live["silent"] = json!(silent);
     }
     live
 }

@@ -128,7 +128,13 @@ pub(super) async fn put(
     let expected = headers.if_match.or(wanted.metadata.revision);
     let change =
         |previous: Option<&Stored>, seen: Revision| Ok(succeeded(&wanted, previous, seen)?);
-    let write = |expected| Write { namespace: &namespace, name: &name, expected, change: &change };
+    let write = |expected| Write {
+        namespace: &namespace,
+        name: &name,
+        expected,
+        change: &change,
+        place: None,
+    };
     // What can be refused at once is refused before anything is fetched or compiled. But a write
     // that came before may be sent again: `commit` tells such a one from a conflict.
     let next = resource::preview(&context, write(expected.filter(|_| query.dry_run))).await?;
@@ -189,7 +195,8 @@ pub(super) async fn delete(
         None => Err(resource::missing(&namespace, &name)),
     };
     let expected = headers.if_match;
-    let write = Write { namespace: &namespace, name: &name, expected, change: &change };
+    let write =
+        Write { namespace: &namespace, name: &name, expected, change: &change, place: None };
     let done = resource::commit(&context, &headers, &[write]).await?;
     let value = json!({ "deleted": format!("{namespace}/{name}"), "revision": done.revision });
     Ok(reply::read(done.revision, &value))
@@ -209,7 +216,8 @@ pub(super) async fn undo(
         Ok(Next::Put(Box::new(next)))
     };
     let expected = headers.if_match;
-    let write = Write { namespace: &namespace, name: &name, expected, change: &change };
+    let write =
+        Write { namespace: &namespace, name: &name, expected, change: &change, place: None };
     let done = resource::commit(&context, &headers, &[write]).await?;
     written(&context, StatusCode::OK, done, (&namespace, &name)).await
 }

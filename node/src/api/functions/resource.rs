@@ -125,9 +125,19 @@ pub(super) struct Write<'a> {
     /// The revision that the client has seen, if it said so.
     pub(super) expected: Option<Revision>,
     pub(super) change: &'a Change<'a>,
+    /// Which change of a request with several it is.
+    pub(super) place: Option<&'a str>,
 }
 
 impl Write<'_> {
+    /// The problem, told of this one.
+    fn told(&self, problem: Problem) -> Problem {
+        match self.place {
+            Some(place) => problem.at(place),
+            None => problem,
+        }
+    }
+
     fn id(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
     }
@@ -160,8 +170,9 @@ fn judge(view: &View, writes: &[Write<'_>]) -> Outcome<(Revision, Judged)> {
     for (write, (keys, entries)) in writes.iter().zip(keys.chunks(2).zip(entries.chunks(2))) {
         let before = stored(&keys[0], entries[0].as_ref(), entries[1].as_ref())?;
         let found = before.as_ref().map(|before| before.revision);
-        check_seen(write.expected, found, &write.id())?;
-        let next = (write.change)(before.as_ref(), seen)?;
+        check_seen(write.expected, found, &write.id()).map_err(|problem| write.told(problem))?;
+        let next = (write.change)(before.as_ref(), seen);
+        let next = next.map_err(|problem| write.told(problem))?;
         let expect = found.map_or(Expect::Absent, Expect::At);
         judged.txn = judged.txn.check(keys[0].as_str(), expect);
         let held = before.as_ref().map(|before| claims::keys(&before.function)).unwrap_or_default();
@@ -257,8 +268,8 @@ pub(super) async fn commit(
     let mut fresh = false;
     let mut attempt = 0;
     while attempt < MAX_ATTEMPTS {
-        let judged = match judge(&view, writes) {
-            Ok((_, judged)) => judged,
+        let (seen, judged) = match judge(&view, writes) {
+            Ok(judged) => judged,
             Err(problem) if !fresh && depends_on_state(&problem) => {
                 context.control.barrier(BARRIER).await?;
                 fresh = true;
@@ -275,7 +286,8 @@ pub(super) async fn commit(
         match context.control.write(txn).await? {
             TxnOutcome::Committed { revision } => {
                 let mut done = written(&view, writes, revision)?;
-                if !headers.may_repeat() {
+                // What was applied by an earlier try is older than what was judged here.
+                if !headers.may_repeat() || revision > seen {
                     done.undo_later(judged.becomes);
                 }
                 return Ok(done);

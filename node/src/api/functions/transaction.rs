@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use swarmer_model::{Function, Invalid, Resource as _, Revision};
+use swarmer_model::{Function, Invalid, Resource as _, Revision, codes as model_codes};
 
 use super::{
     check_names, check_place, prepare,
@@ -19,6 +19,7 @@ use crate::{
         request::{At, JsonBytes, WriteHeaders, read_resource},
     },
     codes,
+    manifest::with_nearest,
     problem::{Outcome, Problem},
 };
 
@@ -28,7 +29,8 @@ const MAX_CHANGES: usize = 32;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Asked {
-    changes: Vec<AskedChange>,
+    /// Each an [`AskedChange`], read one by one: what is wrong with one is told of that one.
+    changes: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -51,6 +53,8 @@ struct Named {
 
 /// One change, understood.
 struct Wanted {
+    /// Where it stands in the document, such as `changes[2].put`.
+    place: String,
     name: String,
     expected: Option<Revision>,
     what: What,
@@ -63,24 +67,39 @@ enum What {
 }
 
 impl Wanted {
-    fn of(asked: AskedChange, namespace: &str) -> Outcome<Self> {
+    fn of(at: usize, asked: Value, namespace: &str) -> Outcome<Self> {
+        let place = format!("changes[{at}]");
+        let asked: AskedChange = serde_json::from_value(asked).map_err(|error| {
+            let why = with_nearest(&error.to_string());
+            Problem::new(model_codes::MALFORMED, why).at(&place)
+        })?;
+        let place = match &asked {
+            AskedChange::Put(_) => format!("{place}.put"),
+            AskedChange::Delete(_) => format!("{place}.delete"),
+            AskedChange::Check(_) => format!("{place}.check"),
+        };
+        Self::understood(asked, namespace, &place).map_err(|problem| problem.at(&place))
+    }
+
+    fn understood(asked: AskedChange, namespace: &str, place: &str) -> Outcome<Self> {
+        let place = place.to_owned();
         let wanted = match asked {
             AskedChange::Put(value) => {
                 let function: Function = read_resource(Function::KIND, value)?;
                 let name = function.metadata.name.clone();
                 check_place(&function, namespace, &name)?;
                 let expected = function.metadata.revision;
-                Self { name, expected, what: What::Put(Box::new(function)) }
+                Self { place, name, expected, what: What::Put(Box::new(function)) }
             }
             AskedChange::Delete(Named { name, revision }) => {
-                Self { name, expected: revision, what: What::Delete }
+                Self { place, name, expected: revision, what: What::Delete }
             }
             AskedChange::Check(Named { name, revision }) => {
                 if revision.is_none() {
                     let rule = "the revision that was seen; 0 if there was none";
-                    return Err(Invalid::one("changes.check.revision", "", rule).into());
+                    return Err(Invalid::one("revision", "", rule).into());
                 }
-                Self { name, expected: revision, what: What::Check }
+                Self { place, name, expected: revision, what: What::Check }
             }
         };
         check_names(namespace, &wanted.name)?;
@@ -106,13 +125,14 @@ fn understand(asked: Asked, namespace: &str) -> Outcome<Vec<Wanted>> {
     let wanted: Vec<Wanted> = asked
         .changes
         .into_iter()
-        .map(|asked| Wanted::of(asked, namespace))
+        .enumerate()
+        .map(|(at, asked)| Wanted::of(at, asked, namespace))
         .collect::<Outcome<_>>()?;
     let mut names = BTreeSet::new();
     for one in &wanted {
         if !names.insert(&one.name) {
             let rule = "each function at most once in a transaction";
-            return Err(Invalid::one("changes", &one.name, rule).into());
+            return Err(Problem::from(Invalid::one("name", &one.name, rule)).at(&one.place));
         }
     }
     Ok(wanted)
@@ -132,7 +152,7 @@ pub(in crate::api) async fn transact(
     let wanted = understand(body.read()?, &namespace)?;
     for one in &wanted {
         if let What::Put(function) = &one.what {
-            prepare(&context, function).await?;
+            prepare(&context, function).await.map_err(|problem| problem.at(&one.place))?;
         }
     }
     let changes: Vec<Box<Change<'_>>> = wanted
@@ -152,6 +172,7 @@ pub(in crate::api) async fn transact(
             name: &one.name,
             expected: one.expected,
             change: &**change,
+            place: Some(&one.place),
         })
         .collect();
     let done = resource::commit(&context, &headers, &writes).await?;
@@ -183,16 +204,31 @@ mod tests {
         );
         let many: Vec<Value> =
             (0..=MAX_CHANGES).map(|i| json!({ "delete": { "name": format!("f{i}") } })).collect();
+        let mut wrong = put.clone();
+        wrong["put"]["spec"]["limits"] = json!({ "timout": "5s" });
+        let mut rule = put.clone();
+        rule["put"]["metadata"]["namespace"] = json!("shop");
+        let check = json!({ "check": { "name": "b", "revision": 0 } });
         for (bad, says) in [
-            (json!([]), "1 to 32"),
-            (json!(many), "1 to 32"),
-            (json!([put, { "delete": { "name": "a" } }]), "at most once"),
-            (json!([{ "check": { "name": "a" } }]), "the revision that was seen"),
-            (json!([{ "delete": { "name": "A b" } }]), "name"),
+            (json!([]), &["1 to 32"][..]),
+            (json!(many), &["1 to 32"]),
+            (
+                json!([put, { "delete": { "name": "a" } }]),
+                &["at most once", "changes[1].delete.name"],
+            ),
+            (
+                json!([check, { "check": { "name": "a" } }]),
+                &["was seen", "changes[1].check.revision"],
+            ),
+            (json!([{ "delete": { "name": "A b" } }]), &["changes[0].delete.name"]),
+            (json!([check, wrong]), &["changes[1].put.spec.limits.timout", "`timeout`"]),
+            (json!([check, rule]), &["changes[1].put.metadata.namespace"]),
+            (json!([check, { "delet": { "name": "a" } }]), &["changes[1]", "delete"]),
+            (json!([check, { "delete": { "nam": "a" } }]), &["changes[1]", "did you mean `name`"]),
         ] {
-            let problem = asked(bad).err().expect(says);
+            let problem = asked(bad).err().expect(says[0]);
             let text = problem.document("n").to_string();
-            assert!(text.contains(says), "{text}");
+            assert!(says.iter().all(|word| text.contains(word)), "{says:?}: {text}");
         }
     }
 }
