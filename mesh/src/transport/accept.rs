@@ -16,7 +16,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     JoinHandler, Peer, StreamHandler,
-    berth::Berth,
     close::{CloseCode, Loss, loss},
     config::{MAX_CONTROL_STREAMS, MAX_DATA_STREAMS, RETRY_ABOVE},
     dial::{WELCOME, chain},
@@ -50,14 +49,15 @@ pub(crate) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Takes connection attempts until the endpoint is closed.
-    pub(crate) async fn run(self) {
-        while let Some(incoming) = self.shared.endpoint.accept().await {
-            self.consider(incoming);
+    /// Takes the connection attempts of one endpoint until it is closed; what follows runs on its
+    /// threads.
+    pub(crate) async fn run(self, class: Class, threads: Runtime) {
+        while let Some(incoming) = self.shared.endpoints.of(class).accept().await {
+            self.consider(incoming, &threads);
         }
     }
 
-    fn consider(&self, incoming: Incoming) {
+    fn consider(&self, incoming: Incoming, threads: &Runtime) {
         let shared = &self.shared;
         let address = incoming.remote_address();
         let validated = incoming.remote_address_validated();
@@ -79,8 +79,7 @@ impl Acceptor {
             return;
         }
         let acceptor = self.clone();
-        self.tasks
-            .spawn_on(async move { acceptor.connection(incoming, pass).await }, &shared.config.io);
+        self.tasks.spawn_on(async move { acceptor.connection(incoming, pass).await }, threads);
     }
 
     fn refuse(&self, connection: &Connection, protocol: &str, code: Code, reason: &str) {
@@ -92,8 +91,7 @@ impl Acceptor {
 
     async fn connection(self, incoming: Incoming, pass: Pass) {
         let address = incoming.remote_address();
-        let (accepted, berth) = Berth::of(|| incoming.accept());
-        let handshake = async { accepted?.await };
+        let handshake = async { incoming.accept()?.await };
         let connection = match timeout(self.shared.config.dial_timeout, handshake).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => {
@@ -123,15 +121,7 @@ impl Acceptor {
             .unwrap_or_default();
         match protocol.as_slice() {
             ALPN_CONTROL => self.member(connection, pass, Class::Control).await,
-            ALPN_DATA => {
-                // With its driver and its streams on the same threads, nothing of a call has to
-                // wake others.
-                let data = self.shared.config.data.clone();
-                berth.move_to(&data);
-                let tasks = self.tasks.clone();
-                let member = async move { self.member(connection, pass, Class::Data).await };
-                tasks.spawn_on(member, &data);
-            }
+            ALPN_DATA => self.member(connection, pass, Class::Data).await,
             ALPN_JOIN => stranger::serve(&self, connection, pass, false).await,
             ALPN_FOUND => stranger::serve(&self, connection, pass, true).await,
             _ => self.refuse(&connection, "none", codes::NOT_SERVED, "no protocol was chosen"),

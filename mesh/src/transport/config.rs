@@ -49,13 +49,13 @@ pub const MAX_REQUEST: usize = crate::stream::MAX_FRAME;
 pub struct Config {
     /// The UDP address for gossip and QUIC; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Runs the socket, the QUIC endpoint, every connection and every accept loop. Give it
-    /// threads of its own, on which no guest runs: a stall here of [`Config::idle_timeout`]
-    /// looks like the death of every peer.
+    /// Runs the control socket, the control connections and gossip. Give it threads of its own,
+    /// on which no guest runs: a stall here of [`Config::idle_timeout`] looks like the death of
+    /// every peer.
     pub io: Runtime,
     /// Runs the handlers of streams on control connections, and of joining and founding.
     pub control: Runtime,
-    /// Runs the handlers of streams on data connections.
+    /// Runs the data socket, the data connections and the handlers of their streams.
     pub data: Runtime,
     /// The dialer says something at least this often.
     pub keep_alive: Duration,

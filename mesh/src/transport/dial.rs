@@ -8,7 +8,6 @@ use swarmer_model::{Coded as _, NodeId};
 use tokio::time::timeout;
 
 use super::{
-    berth::Berth,
     close::{CloseCode, Loss, loss},
     error::{OpenError, RefusedBy},
     registry::{Direction, Live},
@@ -83,7 +82,7 @@ async fn attempt(
         Loss::Refused { by, code, reason } => OpenError::Refused { peer, by, code, reason },
         Loss::Unreachable(reason) => unreachable(reason),
     };
-    let (connecting, berth) = Berth::of(|| shared.endpoint.connect_with(client, address, &name));
+    let connecting = shared.endpoints.of(class).connect_with(client, address, &name);
     let connecting = connecting.map_err(|error| unreachable(error.to_string()))?;
     let connection = connecting.await.map_err(lost)?;
     let verified = judge.member(&chain(&connection), crate::identity::Side::Server);
@@ -114,9 +113,6 @@ async fn attempt(
         connection.close(CloseCode::REFUSED.var(), reason.as_bytes());
         let code = codes::UNKNOWN_STREAM;
         return Err(OpenError::Refused { peer, by: RefusedBy::Us, code, reason });
-    }
-    if class == Class::Data {
-        berth.move_to(&shared.config.data);
     }
     let expired = identity.expired(shared.clock.now());
     let direction = Direction::Outbound;

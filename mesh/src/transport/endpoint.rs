@@ -2,7 +2,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use quinn::{Endpoint, EndpointConfig};
+use futures::future::join_all;
+use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, Runtime as _, ServerConfig};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -14,14 +15,46 @@ use super::{
     error::TransportError,
     gossip::{GossipSender, GossipSocket},
     handle::Handle,
-    runtime::IoRuntime,
+    runtime::Threads,
     shared::{Shared, prepare},
     socket::{Counters, SharedSocket, bind},
+    steer::Ids,
 };
-use crate::identity::{Admission, Identity, WallClock};
+use crate::{
+    identity::{Admission, Identity, WallClock},
+    stream::Class,
+};
 
 /// For the last packets of a stop to go out.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
+
+/// The two ends of QUIC on the port, each with a socket of its own (see [`super::steer`]). Which of
+/// them a connection is on decides about the threads that drive it, and about nothing else.
+pub(crate) struct Endpoints {
+    control: Endpoint,
+    data: Endpoint,
+}
+
+impl Endpoints {
+    /// The one from which connections of a class are dialled.
+    pub(crate) fn of(&self, class: Class) -> &Endpoint {
+        match class {
+            Class::Control => &self.control,
+            Class::Data => &self.data,
+        }
+    }
+
+    fn both(&self) -> [&Endpoint; 2] {
+        [&self.control, &self.data]
+    }
+
+    /// What peers that dial from now on meet.
+    pub(crate) fn set_server_config(&self, server: Option<&ServerConfig>) {
+        for endpoint in self.both() {
+            endpoint.set_server_config(server.cloned());
+        }
+    }
+}
 
 /// What the transport asks others.
 #[derive(Clone)]
@@ -66,22 +99,22 @@ impl Transport {
         let Dependencies { admission, addresses, clock } = dependencies;
         let (current, server) = prepare(&config, identity, 0, &clock, &admission)?;
         let failed = |source| TransportError::Bind { address: config.listen, source };
-        let runtime = IoRuntime(config.io.clone());
+        let (io, calls) = (Threads(config.io.clone()), Threads(config.data.clone()));
         let (tell, incoming) = mpsc::channel(GOSSIP_QUEUE);
         let counters = Arc::new(Counters::default());
-        let socket = bind(config.listen).map_err(failed)?;
-        let socket = SharedSocket::new(socket, &runtime, tell, counters.clone()).map_err(failed)?;
+        let [control, data] = bind(config.listen).map_err(failed)?;
+        let socket = SharedSocket::new(control, &io, tell, counters.clone()).map_err(failed)?;
         let socket = Arc::new(socket);
-        let mut endpoint = EndpointConfig::default();
-        // Without it, QUIC packets of a peer could look like gossip.
-        endpoint.grease_quic_bit(false);
-        endpoint
-            .max_udp_payload_size(MAX_UDP_PAYLOAD)
-            .expect("the bound is between QUIC's 1,200 and 65,527 bytes");
-        let endpoint =
-            Endpoint::new_with_abstract_socket(endpoint, server, socket.clone(), Arc::new(runtime))
-                .map_err(failed)?;
-        let shared = Arc::new(Shared::new(config, endpoint, clock, admission, addresses, current));
+        let data = calls.wrap_udp_socket(data).map_err(failed)?;
+        let open = |class, socket: Arc<dyn AsyncUdpSocket>, threads| {
+            let (settings, server) = (endpoint_config(class), server.clone());
+            Endpoint::new_with_abstract_socket(settings, server, socket, Arc::new(threads))
+        };
+        let endpoints = Endpoints {
+            control: open(Class::Control, socket.clone(), io).map_err(failed)?,
+            data: open(Class::Data, data, calls).map_err(failed)?,
+        };
+        let shared = Arc::new(Shared::new(config, endpoints, clock, admission, addresses, current));
         let sender = GossipSender { socket, counters };
         let gossip = GossipSocket { incoming, sender };
         Ok((Self { shared: shared.clone() }, Handle::new(shared), gossip))
@@ -105,19 +138,37 @@ impl Transport {
             tasks: tasks.clone(),
             kill: kill.clone(),
         };
-        let accepting = shared.config.io.spawn(acceptor.run());
+        let (io, data) = (&shared.config.io, &shared.config.data);
+        let accepting = [
+            io.spawn(acceptor.clone().run(Class::Control, io.clone())),
+            data.spawn(acceptor.run(Class::Data, data.clone())),
+        ];
         shutdown.cancelled().await;
         shared.stopping.cancel();
-        shared.endpoint.set_server_config(None);
+        shared.endpoints.set_server_config(None);
         wait_for_handlers(&shared).await;
         kill.cancel();
-        shared.endpoint.close(CloseCode::SHUTDOWN.var(), b"the node stops");
-        // The accept loop ends with the endpoint, the connections' loops with their connections.
-        let _ = timeout(CLOSE_GRACE, accepting).await;
+        for endpoint in shared.endpoints.both() {
+            endpoint.close(CloseCode::SHUTDOWN.var(), b"the node stops");
+        }
+        // Accept loops end with their endpoint, the connections' loops with their connections.
+        let _ = timeout(CLOSE_GRACE, join_all(accepting)).await;
         tasks.close();
         let _ = timeout(CLOSE_GRACE, tasks.wait()).await;
-        let _ = timeout(CLOSE_GRACE, shared.endpoint.wait_idle()).await;
+        let idle = shared.endpoints.both().map(Endpoint::wait_idle);
+        let _ = timeout(CLOSE_GRACE, join_all(idle)).await;
     }
+}
+
+fn endpoint_config(class: Class) -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    // Without it, QUIC packets of a peer could look like gossip.
+    config.grease_quic_bit(false);
+    config.cid_generator(move || Box::new(Ids(class)));
+    config
+        .max_udp_payload_size(MAX_UDP_PAYLOAD)
+        .expect("the bound is between QUIC's 1,200 and 65,527 bytes");
+    config
 }
 
 async fn wait_for_handlers(shared: &Shared) {

@@ -53,7 +53,7 @@ impl Handle {
     /// # Errors
     /// The socket is gone.
     pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.shared.endpoint.local_addr()
+        self.shared.endpoints.of(Class::Control).local_addr()
     }
 
     /// What this node shows and serves now.

@@ -9,7 +9,6 @@
 //! windows and congestion control are per connection.
 
 mod accept;
-mod berth;
 mod close;
 mod config;
 mod dial;
@@ -23,6 +22,7 @@ mod registry;
 mod runtime;
 mod shared;
 mod socket;
+mod steer;
 mod stranger;
 
 use std::{net::SocketAddr, time::SystemTime};

@@ -12,7 +12,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use quinn::{
-    ClientConfig, Endpoint, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
+    ClientConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use tokio::sync::Semaphore;
@@ -24,9 +24,11 @@ use super::{
         Config, MAX_HANDSHAKES, MAX_HANDSHAKES_PER_ADDRESS, MAX_STRANGERS, MAX_UDP_PAYLOAD,
         STRANGER_WINDOW,
     },
+    endpoint::Endpoints,
     pool::Pool,
     refusals::Refusals,
     registry::Registry,
+    steer,
 };
 use crate::{
     identity::{
@@ -103,7 +105,7 @@ impl Current {
 
 pub(crate) struct Shared {
     pub(crate) config: Config,
-    pub(crate) endpoint: Endpoint,
+    pub(crate) endpoints: Endpoints,
     pub(crate) clock: Arc<dyn WallClock>,
     pub(crate) admission: Arc<dyn Admission>,
     pub(crate) addresses: Arc<dyn AddressBook>,
@@ -120,7 +122,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(
         config: Config,
-        endpoint: Endpoint,
+        endpoints: Endpoints,
         clock: Arc<dyn WallClock>,
         admission: Arc<dyn Admission>,
         addresses: Arc<dyn AddressBook>,
@@ -128,7 +130,7 @@ impl Shared {
     ) -> Self {
         Self {
             config,
-            endpoint,
+            endpoints,
             clock,
             admission,
             addresses,
@@ -152,7 +154,7 @@ impl Shared {
         let mut current = self.current.write();
         let (next, server) =
             prepare(&self.config, identity, current.generation + 1, &self.clock, &self.admission)?;
-        self.endpoint.set_server_config(server);
+        self.endpoints.set_server_config(server.as_ref());
         *current = Arc::new(next);
         Ok(())
     }
@@ -251,6 +253,8 @@ pub(crate) fn client_config(
     };
     let mut client = ClientConfig::new(Arc::new(crypto));
     client.transport_config(Arc::new(transport));
+    let class = class.unwrap_or(Class::Control);
+    client.initial_dst_cid_provider(Arc::new(move || steer::connection_id(class)));
     client
 }
 

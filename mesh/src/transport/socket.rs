@@ -1,4 +1,4 @@
-//! One UDP socket for gossip and QUIC.
+//! One UDP port for gossip and QUIC.
 //!
 //! QUIC sets the bit 0x40 of the first byte of every packet (the fixed bit, RFC 9000 section
 //! 17; greasing it, RFC 9287, is switched off); gossip never does.
@@ -24,7 +24,8 @@ use tokio::sync::mpsc;
 
 use super::{
     config::{MAX_GOSSIP_DATAGRAM, SOCKET_BUFFER},
-    runtime::IoRuntime,
+    runtime::Threads,
+    steer,
 };
 
 const FIXED_BIT: u8 = 0x40;
@@ -53,8 +54,20 @@ impl fmt::Debug for SharedSocket {
     }
 }
 
-/// Binds the port with large buffers; an IPv6 wildcard takes IPv4 too.
-pub(crate) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+/// Binds the port with large buffers: the socket of control and gossip, and that of data. An IPv6
+/// wildcard takes IPv4 too.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<[UdpSocket; 2]> {
+    let control = unbound(address)?;
+    control.bind(&address.into())?;
+    let control = UdpSocket::from(control);
+    let data = unbound(address)?;
+    // Port 0 was some port of the first.
+    let bound = control.local_addr()?;
+    steer::join(&control, &data, |socket| socket.bind(&bound.into()))?;
+    Ok([control, data.into()])
+}
+
+fn unbound(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
@@ -63,14 +76,13 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 impl SharedSocket {
     pub(crate) fn new(
         socket: UdpSocket,
-        runtime: &IoRuntime,
+        runtime: &Threads,
         gossip: mpsc::Sender<(SocketAddr, Bytes)>,
         counters: Arc<Counters>,
     ) -> io::Result<Self> {

@@ -15,10 +15,13 @@ use super::{
     error::{DialError, RefusedBy},
     shared::{Pass, Shared, client_config},
 };
-use crate::identity::{
-    Fingerprint, Refusal, TrustBundle,
-    tls::{ANY_NODE, found_client, founder, join_client},
-    verify_pinned,
+use crate::{
+    identity::{
+        Fingerprint, Refusal, TrustBundle,
+        tls::{ANY_NODE, found_client, founder, join_client},
+        verify_pinned,
+    },
+    stream::Class,
 };
 
 /// What the exporter is derived under (RFC 5705; the registry reserves the prefix).
@@ -122,7 +125,8 @@ async fn connect(
 ) -> Result<Connection, DialError> {
     let client = client_config(&shared.config, tls, None);
     shared
-        .endpoint
+        .endpoints
+        .of(Class::Control)
         .connect_with(client, address, ANY_NODE)
         .map_err(|error| DialError::Unreachable { address, reason: error.to_string() })?
         .await
