@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use swarmer_gossip::{
     Admission, Config, Core, Endpoint, EndpointState, Facts, Key, Keyring, KnownMember, Liveness,
-    Member, MemberState, Output, Refusal, Signer, Timing, Verifier,
+    Member, MemberState, Output, Refusal, Signer, Timing, Twin, Verifier,
 };
 use swarmer_model::{ClusterId, NodeId};
 
