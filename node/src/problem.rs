@@ -16,11 +16,11 @@ pub(crate) struct Problem {
     /// What could not be done, and why, in one or two sentences.
     pub(crate) detail: String,
     /// Seconds after which to try again, where that may help.
-    pub(crate) retry_after_secs: Option<u64>,
+    pub(crate) retry_after_secs: Option<u32>,
     /// The broken rules of a resource.
-    pub(crate) violations: Vec<Value>,
+    pub(crate) violations: Box<[Value]>,
     /// The node that met it, if it is another one than that which tells it.
-    pub(crate) node: Option<String>,
+    pub(crate) node: Option<Box<str>>,
 }
 
 /// A result whose error is told to a user.
@@ -33,7 +33,7 @@ impl Problem {
             Some((at, _)) => detail[..at].to_owned(),
             None => detail,
         };
-        Self { code, detail, retry_after_secs: None, violations: Vec::new(), node: None }
+        Self { code, detail, retry_after_secs: None, violations: Box::default(), node: None }
     }
 
     /// The problem that an error of another room makes, with what was being done.
@@ -51,7 +51,7 @@ impl Problem {
     /// The same problem, of the part of a document at `place`.
     #[must_use]
     pub(crate) fn at(mut self, place: &str) -> Self {
-        for violation in &mut self.violations {
+        for violation in &mut *self.violations {
             if let Some(field) = violation["field"].as_str() {
                 let dot = if field.is_empty() { "" } else { "." };
                 violation["field"] = json!(format!("{place}{dot}{field}"));
@@ -61,7 +61,7 @@ impl Problem {
     }
 
     #[must_use]
-    pub(crate) fn retry_after(mut self, secs: u64) -> Self {
+    pub(crate) fn retry_after(mut self, secs: u32) -> Self {
         self.retry_after_secs = Some(secs);
         self
     }
@@ -119,7 +119,7 @@ impl Problem {
             problem.detail = format!("{code}: {}", problem.detail);
         }
         problem.retry_after_secs = text(header::RETRY_AFTER).and_then(|secs| secs.parse().ok());
-        problem.node = text(HeaderName::from_static("x-swarmer-node")).map(str::to_owned);
+        problem.node = text(HeaderName::from_static("x-swarmer-node")).map(Into::into);
         problem
     }
 
@@ -136,7 +136,7 @@ impl Problem {
             }
         };
         let mut problem = Self::new(code.unwrap_or(crate::codes::FAILED), detail);
-        problem.violations = document["violations"].as_array().cloned().unwrap_or_default();
+        problem.violations = document["violations"].as_array().cloned().unwrap_or_default().into();
         problem
     }
 }

@@ -169,7 +169,7 @@ impl Dispatcher {
             // started here is not tried again.
             Some(Ok(admitted)) => {
                 let answer = admitted.call(request.map(to_runtime)).await;
-                self.answered_here(answer).map_err(|failed| failed.problem)?
+                self.answered_here(answer).map_err(|failed| *failed.problem)?
             }
             Some(Err(error)) => {
                 let (failed, tried) = (Failed::of_runtime(&error), vec![self.inner.deps.node]);
@@ -224,11 +224,11 @@ impl Dispatcher {
             let next = Box::pin(self.anywhere(entry, version, parts, body, call, tried));
             return match next.await {
                 // What stopped the first attempt explains more than "nobody else is there".
-                Err(problem) if problem.code == codes::NO_UPSTREAM => Err(failed.problem),
+                Err(problem) if problem.code == codes::NO_UPSTREAM => Err(*failed.problem),
                 other => other,
             };
         }
-        Err(failed.problem)
+        Err(*failed.problem)
     }
 
     fn may_retry(
@@ -290,10 +290,10 @@ impl Dispatcher {
                     if tried.len() >= MAX_NODES_TRIED
                         || !self.may_retry(&failed, &parts, &body, tried.len(), call)
                     {
-                        return Err(failed.problem);
+                        return Err(*failed.problem);
                     }
                     if self.choose(entry, version, &tried).is_err() {
-                        return Err(failed.problem);
+                        return Err(*failed.problem);
                     }
                 }
             }
@@ -406,7 +406,7 @@ impl Dispatcher {
             );
             let problem = Problem::new(swarmer_model::Coded::code(&error), detail);
             let problem = if error.not_started() { problem.retry_after(1) } else { problem };
-            Failed { error, problem, node_fault }
+            Failed { error, problem: problem.into(), node_fault }
         };
         let deadline = tokio::time::Instant::from_std(call.deadline);
         let (send, recv, prefix) = deps

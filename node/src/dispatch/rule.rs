@@ -25,7 +25,7 @@ pub(super) struct Failed {
     /// What the rules of trying again go by.
     pub(super) error: CallError,
     /// What the caller is told.
-    pub(super) problem: Problem,
+    pub(super) problem: Box<Problem>,
     /// Whether the node is to blame, not the function or the caller.
     pub(super) node_fault: bool,
 }
@@ -34,13 +34,15 @@ impl Failed {
     /// The function, or the room for it, failed; nobody else is to blame.
     fn by_function(problem: Problem, started: bool) -> Self {
         let error = if started { CallError::body_source(&problem) } else { CallError::Overloaded };
-        Self { error, problem, node_fault: false }
+        Self { error, problem: problem.into(), node_fault: false }
     }
 
     /// The runtime says why there is no answer.
     pub(super) fn of_runtime(error: &swarmer_runtime::CallError) -> Self {
         let mut problem = Problem::new(error.code(), error.to_string());
-        problem.retry_after_secs = error.retry_after().map(|after| after.as_secs().max(1));
+        problem.retry_after_secs = error
+            .retry_after()
+            .map(|after| u32::try_from(after.as_secs()).unwrap_or(u32::MAX).max(1));
         Self::by_function(problem, !error.not_started())
     }
 
@@ -48,7 +50,7 @@ impl Failed {
     pub(super) fn late(since: Instant) -> Self {
         let error = swarmer_runtime::CallError::Timeout { after: since.elapsed() };
         let problem = Problem::new(error.code(), error.to_string());
-        Self { error: CallError::Deadline, problem, node_fault: false }
+        Self { error: CallError::Deadline, problem: problem.into(), node_fault: false }
     }
 
     /// As the node that asked for the call is told.
@@ -85,11 +87,11 @@ pub(super) async fn start(
     match tokio::time::timeout(left, functions.start(id, version)).await {
         Ok(Ok(function)) => Ok(function),
         Ok(Err(problem)) => {
-            Err(Failed { error: CallError::NotStarted, problem, node_fault: false })
+            Err(Failed { error: CallError::NotStarted, problem: problem.into(), node_fault: false })
         }
         Err(_) => {
             let problem = Problem::new(codes::NO_UPSTREAM, "it could not be loaded in time");
-            Err(Failed { error: CallError::Deadline, problem, node_fault: false })
+            Err(Failed { error: CallError::Deadline, problem: problem.into(), node_fault: false })
         }
     }
 }
