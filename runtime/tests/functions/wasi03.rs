@@ -170,8 +170,8 @@ async fn a_guest_that_goes_on_writing_is_stopped_when_nobody_reads_any_more() {
 async fn a_guest_that_writes_more_than_it_told_is_stopped() {
     let bench = Bench::new();
     let hello = bench.load(&hello_p3(), FunctionConfig::default()).await;
-    let beyond = bench.load(&behaviour_p3(Behaviour03::BeyondLength), FunctionConfig::default());
-    let beyond = beyond.await;
+    let component = behaviour_p3(Behaviour03::BeyondLength);
+    let beyond = bench.load(&component, FunctionConfig::default()).await;
     match beyond.call(get("/"), bench.context(TIME)).await {
         // Whoever reads sees at most what was told, or an answer that is broken off.
         Ok(answer) => {
