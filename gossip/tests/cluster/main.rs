@@ -131,9 +131,8 @@ fn a_node_that_starts_again_is_the_same_member() {
         sim.kill(3);
         sim.run(wait);
         // Without its seeds, and at another address: the members of the last run are enough.
-        let mut again = config(3, 2);
+        let mut again = moved(3, 2, 100);
         again.seeds.clear();
-        again.advertise = addr(100);
         sim.start(again, known);
         let back = sim.until(secs(10), |sim| sim.whole());
         assert!(back.is_some(), "{}", sim.describe());
@@ -153,7 +152,7 @@ fn a_node_hears_of_another_process_with_its_key() {
     for seed in 0..10 {
         let mut sim = Sim::cluster(seed, 5);
         sim.nodes[3].connections.0.lock().extend((0..5).map(id));
-        let copy = sim.start_copy(Config { advertise: addr(100), ..config(3, 2) });
+        let copy = sim.start_copy(moved(3, 2, 100));
         assert_eq!(copy, 5);
         let told = sim.until(secs(10), |sim| !sim.nodes[3].twins.is_empty());
         assert!(told.is_some(), "seed {seed}");
@@ -169,7 +168,7 @@ fn a_node_hears_of_another_process_with_its_key() {
 fn a_node_that_moved_and_started_again_is_no_twin_of_itself() {
     let mut sim = Sim::cluster(5, 5);
     sim.kill(3);
-    sim.start(Config { advertise: addr(100), ..config(3, 2) }, Vec::new());
+    sim.start(moved(3, 2, 100), Vec::new());
     sim.run(secs(60));
     assert!(sim.nodes.iter().all(|node| node.twins.is_empty()));
 }

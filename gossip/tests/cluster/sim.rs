@@ -160,6 +160,14 @@ pub(crate) fn config(index: usize, boot: u64) -> Config {
     }
 }
 
+/// The same at the address of another index.
+pub(crate) fn moved(index: usize, boot: u64, to: usize) -> Config {
+    let mut config = config(index, boot);
+    config.advertise = addr(to);
+    config.facts.addresses = vec![addr(to)];
+    config
+}
+
 impl Sim {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
