@@ -9,7 +9,7 @@ use swarmer_model::{Coded as _, Revision};
 use swarmer_raft::{
     Client, Expect, Follower, Handle, Outcome as TxnOutcome, RaftError, Status, Txn, View,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     codes,
@@ -114,9 +114,15 @@ impl Control {
     /// Commits a transaction and waits until the local copy has it, so that whoever wrote reads
     /// what it wrote.
     pub(crate) async fn write(&self, txn: Txn) -> Outcome<TxnOutcome> {
-        let written = match self.part() {
-            Part::Voter(handle) => handle.write(txn, WRITE_DEADLINE).await,
-            Part::Follower { client, .. } => client.write(txn, WRITE_DEADLINE).await,
+        let mut turns = self.turns(WRITE_DEADLINE);
+        let written = loop {
+            let written = match turns.part() {
+                (Part::Voter(handle), rest) => handle.write(txn.clone(), rest).await,
+                (Part::Follower { client, .. }, rest) => client.write(txn.clone(), rest).await,
+            };
+            if !matches!(written, Err(RaftError::ShutDown)) || !turns.another().await {
+                break written;
+            }
         };
         let outcome =
             written.map_err(|error| raft_problem(&error, "changing the control state"))?;
@@ -129,11 +135,21 @@ impl Control {
 
     /// Waits until the local copy has everything that was acknowledged before.
     pub(crate) async fn barrier(&self, deadline: Duration) -> Outcome<Revision> {
-        let reached = match self.part() {
-            Part::Voter(handle) => handle.read_index(deadline).await,
-            Part::Follower { client, .. } => client.read_index(deadline).await,
+        let mut turns = self.turns(deadline);
+        let reached = loop {
+            let reached = match turns.part() {
+                (Part::Voter(handle), rest) => handle.read_index(rest).await,
+                (Part::Follower { client, .. }, rest) => client.read_index(rest).await,
+            };
+            if !matches!(reached, Err(RaftError::ShutDown)) || !turns.another().await {
+                break reached;
+            }
         };
         reached.map_err(|error| raft_problem(&error, "reading the control state"))
+    }
+
+    fn turns(&self, deadline: Duration) -> Turns {
+        Turns { parts: self.inner.part.subscribe(), until: Instant::now() + deadline }
     }
 
     /// Ends when the control state can no longer be kept.
@@ -155,6 +171,27 @@ impl Control {
             Part::Voter(handle) => handle.shutdown().await,
             Part::Follower { follower, .. } => follower.shutdown().await,
         }
+    }
+}
+
+/// The parts of this node while something is done by way of them. One that has ended did nothing:
+/// if another takes its place, that one does it.
+struct Turns {
+    parts: watch::Receiver<Part>,
+    until: Instant,
+}
+
+impl Turns {
+    /// The part of now, and how much time is left.
+    fn part(&mut self) -> (Part, Duration) {
+        let rest = self.until.saturating_duration_since(Instant::now());
+        (self.parts.borrow_and_update().clone(), rest)
+    }
+
+    /// Waits for the next part; whether there is one in time.
+    async fn another(&mut self) -> bool {
+        let changed = tokio::time::timeout_at(self.until, self.parts.changed()).await;
+        matches!(changed, Ok(Ok(())))
     }
 }
 
