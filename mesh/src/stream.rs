@@ -107,6 +107,8 @@ stream_kinds! {
     RaftAppend = 12, "raft-append", Control;
     /// A compiled image of a component.
     Image = 13, "image", Data;
+    /// Votes: who has the log of the desired state, and what goes with that.
+    Voting = 14, "voting", Control;
 }
 
 impl StreamKind {

@@ -25,6 +25,15 @@ codes! {
     DATA_DIR_FOREIGN = "SW-NODE-DATA-DIR-FOREIGN", 500,
         "The data directory belongs to another node or cluster, or to a newer version.",
         "Give the directory that this node wrote, or an empty one to join as a new member.";
+    LOG_LOST = "SW-NODE-LOG-LOST", 500,
+        "The node's log is not the one that it had, so it may have forgotten what it promised with its vote.",
+        "Bring the whole data directory back; if it is lost, remove the node (`swarmer delete node NAME`) and let it join anew with an empty one.";
+    NOT_RECOVERABLE = "SW-NODE-NOT-RECOVERABLE", 409,
+        "The cluster cannot go on from this node's directory.",
+        "Take the directory of a node that was a voter when it ended.";
+    NOT_CONFIRMED = "SW-CLI-NOT-CONFIRMED", 400,
+        "This loses data for good, and it was not confirmed.",
+        "Give --force and type the cluster's id, or give --yes-lose-data in scripts.";
     STORAGE = "SW-NODE-STORAGE", 507,
         "The disk did not take or give back what it should.",
         "Check free space and the kernel log; a disk that fails must be replaced.";
@@ -64,6 +73,12 @@ codes! {
     EXISTS = "SW-API-EXISTS", 409,
         "There is another one of this name already.",
         "Delete that one first if it is not needed, or restore into a cluster without it.";
+    VOTE_NEEDED = "SW-API-VOTE-NEEDED", 409,
+        "The node cannot leave: without its vote nothing could be decided any more.",
+        "Bring dead voters back, or let another node join, and try again; if a majority is gone for good, `swarmer recover` is the way out.";
+    VOTE_MOVES = "SW-API-VOTE-MOVES", 503,
+        "The node's vote has not moved to another node yet; until then the node stays.",
+        "Send it again in a moment; `swarmer status` shows the voters.";
     ROUTE_TAKEN = "SW-API-ROUTE-TAKEN", 409,
         "Another function has this route.",
         "Choose another path or host, or delete the function that holds the route.";

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use swarmer_model::{
     ByteSize, Labels, Place, Violations, check_label_key, check_label_value, check_name,
 };
+use swarmer_scheduler::DEFAULT_VOTER_GRACE_MS;
 
 use crate::{
     codes,
@@ -74,6 +75,10 @@ pub(crate) struct NodeOptions {
     #[arg(long, hide = true)]
     #[serde(skip)]
     pub(crate) die_with: Option<u32>,
+    /// How long a voter may be dead before it is replaced, in milliseconds (for tests)
+    #[arg(long, hide = true)]
+    #[serde(skip)]
+    pub(crate) voter_grace_ms: Option<u64>,
 }
 
 /// How log lines look.
@@ -101,6 +106,7 @@ pub(crate) struct NodeConfig {
     pub(crate) place: Place,
     pub(crate) bootstrap_expect: u32,
     pub(crate) max_component: ByteSize,
+    pub(crate) voter_grace_ms: u64,
 }
 
 impl NodeOptions {
@@ -132,6 +138,7 @@ impl NodeOptions {
             max_component: self.max_component.or(file.max_component),
             log_format: self.log_format.or(file.log_format),
             die_with: self.die_with,
+            voter_grace_ms: self.voter_grace_ms,
         }
     }
 
@@ -184,6 +191,7 @@ impl NodeOptions {
             place,
             bootstrap_expect: expect,
             max_component: self.max_component.unwrap_or(DEFAULT_MAX_COMPONENT),
+            voter_grace_ms: self.voter_grace_ms.unwrap_or(DEFAULT_VOTER_GRACE_MS),
         })
     }
 }

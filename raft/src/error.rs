@@ -169,6 +169,9 @@ pub enum FeedError {
     /// The disk failed: the node must stop.
     #[error("storage: {0}")]
     Storage(String),
+    /// The node follows no longer: it has the log.
+    #[error("the node has the log and follows no longer")]
+    Over,
 }
 
 impl Coded for FeedError {

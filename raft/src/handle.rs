@@ -12,12 +12,14 @@ use crate::{
     client::Client,
     error::RaftError,
     follower::{Feed, FeedSigner},
-    keyspace::ChainHash,
+    keyspace::{ChainHash, Shared},
     latency::AppendLatency,
+    members::Members,
     status::Status,
     transport::Transport,
     txn::{Outcome, Txn},
     view::{View, millis},
+    wal::Pace,
 };
 
 /// How often the status is looked at without any news: silence is noticed by that, and so are
@@ -84,6 +86,11 @@ impl Handle {
     /// the start; zeros, if any, of a node that never led.
     pub fn append_latencies(&self) -> Vec<(NodeId, AppendLatency)> {
         self.engine.latencies().all()
+    }
+
+    /// How fast this node's disk made records of the log durable lately.
+    pub fn pace(&self) -> Pace {
+        self.engine.pace()
     }
 
     /// Commits a transaction, here or through the leader; retried within the deadline, safely by
@@ -184,13 +191,43 @@ impl Handle {
     pub async fn shutdown(&self) -> Result<(), RaftError> {
         self.engine.shutdown().await
     }
+
+    /// Stops the engine, and leaves the views open for a [`crate::Follower`] that goes on from
+    /// here (see [`crate::Follower::succeed`]). Log, vote and snapshot stay on the disk: if the
+    /// node is given a vote again it has forgotten nothing that it promised.
+    ///
+    /// # Errors
+    /// As [`Handle::shutdown`].
+    pub async fn retire(&self) -> Result<(), RaftError> {
+        self.engine.stop().await
+    }
+
+    /// Where this node's state is.
+    pub(crate) fn place(&self) -> Arc<Shared> {
+        self.engine.shared().place()
+    }
+
+    /// The membership of the log, as far as this node knows it, with what a leader knows of the
+    /// others.
+    pub fn members(&self) -> Members {
+        self.engine.members()
+    }
+
+    /// Takes the log from a learner; done on the leader only.
+    ///
+    /// # Errors
+    /// As [`Handle::add_learner`].
+    pub async fn remove_learner(&self, node: NodeId, deadline: Duration) -> Result<(), RaftError> {
+        within("the learner let go", deadline, self.engine.remove_learner(node)).await
+    }
 }
 
 /// Ends when the engine does; all receivers see its last status.
 async fn watch_status(engine: Arc<Engine>, sender: watch::Sender<Status>) {
-    let mut progress = engine.shared().progress();
     let mut changes = engine.changes();
     loop {
+        // Anew each time: the state may have gone elsewhere.
+        let mut progress = engine.shared().progress();
         let status = engine.status();
         sender.send_if_modified(|current| {
             let changed = *current != status;

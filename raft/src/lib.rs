@@ -20,7 +20,9 @@ mod follower;
 mod handle;
 mod keyspace;
 mod latency;
+mod members;
 mod raft;
+mod recover;
 mod snapshot;
 mod status;
 mod transport;
@@ -34,7 +36,9 @@ pub use follower::{Feed, FeedKey, FeedSigner, FeedTrust, Follower, VoterKeys};
 pub use handle::Handle;
 pub use keyspace::ChainHash;
 pub use latency::{APPEND_BOUNDS_MS, AppendLatency};
+pub use members::{Members, Peer};
 pub use raft::{Config, Raft, Timing};
+pub use recover::{Recovered, recover};
 pub use status::{Role, Status};
 pub use transport::{
     Channel, ChannelReceiver, ChannelSender, MAX_MESSAGE_BYTES, Transport, TransportError,

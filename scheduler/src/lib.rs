@@ -4,7 +4,7 @@
 //! the time, handed in. Its answer is a list of commands, each with its reason; carrying them out
 //! is the caller's work. [`candidates`] says, with no state at all, which nodes start a function
 //! that runs nowhere. No I/O, clock or random source in here: a [`Record`] of any decision can be
-//! replayed.
+//! replayed. [`plan_voters`] says in the same manner which nodes keep the log of the desired state.
 //!
 //! The inputs are this crate's own plain structs, not the cluster's resources: the planner does
 //! not change when a resource gains a field that placement does not look at.
@@ -20,6 +20,7 @@ mod output;
 mod planner;
 mod reason;
 mod record;
+mod voters;
 
 pub use candidates::{
     CANDIDATES, CandidateNode, RegionCandidates, candidates, candidates_by_region, score,
@@ -34,3 +35,8 @@ pub use output::{Command, Decision, Plan, Verdict};
 pub use planner::plan;
 pub use reason::{Reason, Trouble};
 pub use record::{Record, ReplayError};
+pub use voters::{
+    DEFAULT_VOTER_GRACE_MS, DiskPace, MAX_VOTERS, Membership, SlowDisk, SlowLeader, Stuck,
+    VoterCommand, VoterInput, VoterNode, VoterPolicy, VoterReason, VoterStep, may_leave, odd_size,
+    plan_voters,
+};

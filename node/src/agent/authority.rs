@@ -1,12 +1,13 @@
 //! The cluster's authority on a voter: certificates for admitted keys, and nothing else.
 
-use std::{net::SocketAddr, time::SystemTime};
+use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
+use parking_lot::RwLock;
 use swarmer_mesh::identity::{Authority, CERTIFICATE_VALIDITY};
 use swarmer_model::NodeId;
 
 use crate::{
-    agent::identity::{Grant, identity_problem},
+    agent::identity::{Grant, PeerInfo, identity_problem},
     problem::Outcome,
 };
 
@@ -47,14 +48,38 @@ impl NodeAuthority {
         Ok(certificate.der().to_vec())
     }
 
-    /// What a node gets that joins.
-    pub(crate) fn grant_for(&self, subject: &Subject<'_>, now: SystemTime) -> Outcome<Grant> {
+    /// What a node gets that joins; `voters` are those of now.
+    pub(crate) fn grant_for(
+        &self,
+        subject: &Subject<'_>,
+        voters: Vec<PeerInfo>,
+        now: SystemTime,
+    ) -> Outcome<Grant> {
         Ok(Grant {
             certificate: self.issue(subject, now)?,
             ca_key_pem: None,
             maker: false,
             witness: None,
+            voters: voters.iter().map(|voter| voter.node).collect(),
+            peers: voters,
             ..self.grant.clone()
         })
+    }
+}
+
+/// The authority while this node holds it: it comes with a vote and goes with it. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct HeldAuthority(Arc<RwLock<Option<Arc<NodeAuthority>>>>);
+
+impl HeldAuthority {
+    /// Takes it from a grant that has it, or gives it up with one that has not.
+    pub(crate) fn follow(&self, grant: &Grant) -> Outcome<()> {
+        let held = NodeAuthority::from_grant(grant)?.map(Arc::new);
+        *self.0.write() = held;
+        Ok(())
+    }
+
+    pub(crate) fn get(&self) -> Option<Arc<NodeAuthority>> {
+        self.0.read().clone()
     }
 }

@@ -42,13 +42,17 @@ pub(crate) fn founding_witness(view: &View) -> Option<Secret> {
 
 /// Makes the founders the voters and admits them. Repeatable at any point: what is done is found
 /// done. Ends when the first state is committed.
-pub(crate) async fn bootstrap(handle: &Handle, grant: &Grant, dir: &Path) -> Outcome<()> {
+pub(crate) async fn bootstrap(
+    control: &Control,
+    handle: &Handle,
+    grant: &Grant,
+    dir: &Path,
+) -> Outcome<()> {
     let voters: BTreeSet<_> = grant.voters.iter().copied().collect();
     handle
         .initialize(voters)
         .await
         .map_err(|error| Problem::of(&error, "making the founders the voters"))?;
-    let control = Control::Voter(handle.clone());
     loop {
         if control.view().get(info_key().as_str()).is_some() {
             return Ok(());

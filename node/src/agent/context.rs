@@ -3,7 +3,6 @@
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -14,7 +13,7 @@ use swarmer_model::{ClusterId, NodeId, Place};
 use crate::{
     agent::{
         Control, Images, Replicator,
-        authority::NodeAuthority,
+        authority::HeldAuthority,
         health::Looks,
         readiness::{Readiness, Signs},
     },
@@ -56,7 +55,7 @@ pub(crate) struct Context {
     /// What a join token pins.
     pub(crate) ca_fingerprint: Fingerprint,
     /// The cluster's authority, on voters.
-    pub(crate) authority: Option<Arc<NodeAuthority>>,
+    pub(crate) authority: HeldAuthority,
     pub(crate) started: Instant,
     pub(crate) readiness: Readiness,
 }

@@ -1,10 +1,15 @@
 //! The desired state from this node's place: as a voter, or as one that follows.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use swarmer_model::{Coded as _, Revision};
-use swarmer_raft::{Client, Expect, Follower, Outcome as TxnOutcome, Status, Txn, View};
-use tokio::sync::watch;
+use swarmer_raft::{
+    Client, Expect, Follower, Handle, Outcome as TxnOutcome, RaftError, Status, Txn, View,
+};
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     codes,
@@ -14,44 +19,110 @@ use crate::{
 /// How long a write may take; above the longest election.
 pub(crate) const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Reads and writes of the desired state. Cheap to clone.
+/// What this node is to the desired state at the moment.
 #[derive(Clone)]
-pub(crate) enum Control {
-    /// This node votes.
-    Voter(swarmer_raft::Handle),
-    /// This node follows the watch.
+pub(crate) enum Part {
+    /// It has the log: as a voter, or as a learner that is up to date.
+    Voter(Handle),
+    /// It follows the watch.
     Follower { follower: Follower, client: Client },
 }
 
-impl Control {
-    /// The local copy.
-    pub(crate) fn view(&self) -> View {
+impl Part {
+    fn view(&self) -> View {
         match self {
             Self::Voter(handle) => handle.view(),
             Self::Follower { follower, .. } => follower.view(),
         }
     }
 
-    pub(crate) fn status(&self) -> Status {
+    fn status(&self) -> Status {
         match self {
             Self::Voter(handle) => handle.status(),
             Self::Follower { follower, .. } => follower.status(),
         }
     }
 
-    pub(crate) fn subscribe_status(&self) -> watch::Receiver<Status> {
+    fn subscribe_status(&self) -> watch::Receiver<Status> {
         match self {
             Self::Voter(handle) => handle.subscribe_status(),
             Self::Follower { follower, .. } => follower.subscribe_status(),
         }
     }
 
+    async fn fatal(&self) -> RaftError {
+        match self {
+            Self::Voter(handle) => handle.fatal().await,
+            Self::Follower { follower, .. } => follower.fatal().await,
+        }
+    }
+}
+
+/// Reads and writes of the desired state. Cheap to clone; stays the same when the node's part
+/// changes, and so do its views.
+#[derive(Clone)]
+pub(crate) struct Control {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    view: View,
+    part: watch::Sender<Part>,
+    status: watch::Sender<Status>,
+}
+
+impl Control {
+    pub(crate) fn new(part: Part) -> Self {
+        let view = part.view();
+        let (status, _) = watch::channel(part.status());
+        let (part, parts) = watch::channel(part);
+        let inner = Arc::new(Inner { view, part, status });
+        tokio::spawn(pass_on(parts, Arc::downgrade(&inner)));
+        Self { inner }
+    }
+
+    /// Another part from now on, one that shows its state in the views of the last one.
+    pub(crate) fn turn(&self, part: Part) {
+        self.inner.part.send_replace(part);
+    }
+
+    pub(crate) fn part(&self) -> Part {
+        self.inner.part.borrow().clone()
+    }
+
+    /// The log, on a voter or learner.
+    pub(crate) fn raft(&self) -> Option<Handle> {
+        match &*self.inner.part.borrow() {
+            Part::Voter(handle) => Some(handle.clone()),
+            Part::Follower { .. } => None,
+        }
+    }
+
+    /// The local copy.
+    pub(crate) fn view(&self) -> View {
+        self.inner.view.clone()
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.inner.part.borrow().status()
+    }
+
+    pub(crate) fn subscribe_status(&self) -> watch::Receiver<Status> {
+        self.inner.status.subscribe()
+    }
+
     /// Commits a transaction and waits until the local copy has it, so that whoever wrote reads
     /// what it wrote.
     pub(crate) async fn write(&self, txn: Txn) -> Outcome<TxnOutcome> {
-        let written = match self {
-            Self::Voter(handle) => handle.write(txn, WRITE_DEADLINE).await,
-            Self::Follower { client, .. } => client.write(txn, WRITE_DEADLINE).await,
+        let mut turns = self.turns(WRITE_DEADLINE);
+        let written = loop {
+            let written = match turns.part() {
+                (Part::Voter(handle), rest) => handle.write(txn.clone(), rest).await,
+                (Part::Follower { client, .. }, rest) => client.write(txn.clone(), rest).await,
+            };
+            if !matches!(written, Err(RaftError::ShutDown)) || !turns.another().await {
+                break written;
+            }
         };
         let outcome =
             written.map_err(|error| raft_problem(&error, "changing the control state"))?;
@@ -64,15 +135,92 @@ impl Control {
 
     /// Waits until the local copy has everything that was acknowledged before.
     pub(crate) async fn barrier(&self, deadline: Duration) -> Outcome<Revision> {
-        let reached = match self {
-            Self::Voter(handle) => handle.read_index(deadline).await,
-            Self::Follower { client, .. } => client.read_index(deadline).await,
+        let mut turns = self.turns(deadline);
+        let reached = loop {
+            let reached = match turns.part() {
+                (Part::Voter(handle), rest) => handle.read_index(rest).await,
+                (Part::Follower { client, .. }, rest) => client.read_index(rest).await,
+            };
+            if !matches!(reached, Err(RaftError::ShutDown)) || !turns.another().await {
+                break reached;
+            }
         };
         reached.map_err(|error| raft_problem(&error, "reading the control state"))
     }
+
+    fn turns(&self, deadline: Duration) -> Turns {
+        Turns { parts: self.inner.part.subscribe(), until: Instant::now() + deadline }
+    }
+
+    /// Ends when the control state can no longer be kept.
+    pub(crate) async fn fatal(&self) -> RaftError {
+        let mut parts = self.inner.part.subscribe();
+        loop {
+            let part = parts.borrow_and_update().clone();
+            tokio::select! {
+                error = part.fatal() => return error,
+                // One that ended in good order is not missed.
+                _ = parts.changed() => {}
+            }
+        }
+    }
+
+    /// Closes what this node keeps of the desired state.
+    pub(crate) async fn shutdown(&self) -> Result<(), RaftError> {
+        match self.part() {
+            Part::Voter(handle) => handle.shutdown().await,
+            Part::Follower { follower, .. } => follower.shutdown().await,
+        }
+    }
 }
 
-fn raft_problem(error: &swarmer_raft::RaftError, doing: &str) -> Problem {
+/// The parts of this node while something is done by way of them. One that has ended did nothing:
+/// if another takes its place, that one does it.
+struct Turns {
+    parts: watch::Receiver<Part>,
+    until: Instant,
+}
+
+impl Turns {
+    /// The part of now, and how much time is left.
+    fn part(&mut self) -> (Part, Duration) {
+        let rest = self.until.saturating_duration_since(Instant::now());
+        (self.parts.borrow_and_update().clone(), rest)
+    }
+
+    /// Waits for the next part; whether there is one in time.
+    async fn another(&mut self) -> bool {
+        let changed = tokio::time::timeout_at(self.until, self.parts.changed()).await;
+        matches!(changed, Ok(Ok(())))
+    }
+}
+
+/// Passes the status of each part on, until the last [`Control`] is gone.
+async fn pass_on(mut parts: watch::Receiver<Part>, inner: Weak<Inner>) {
+    loop {
+        let mut status = parts.borrow_and_update().subscribe_status();
+        status.mark_changed();
+        loop {
+            tokio::select! {
+                changed = parts.changed() => match changed {
+                    Ok(()) => break,
+                    Err(_) => return,
+                },
+                Ok(()) = status.changed() => {
+                    let Some(inner) = inner.upgrade() else { return };
+                    let now = status.borrow_and_update().clone();
+                    inner.status.send_if_modified(|current| {
+                        let changed = *current != now;
+                        *current = now;
+                        changed
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn raft_problem(error: &RaftError, doing: &str) -> Problem {
     let problem = Problem::new(error.code(), format!("{doing}: {}", chain(error)));
     if problem.code.status == 503 { problem.retry_after(1) } else { problem }
 }

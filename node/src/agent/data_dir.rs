@@ -6,8 +6,10 @@ use std::{
     io::{self, Read as _, Write as _},
     os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use swarmer_model::{ClusterId, NodeId};
 
@@ -31,13 +33,37 @@ pub(crate) struct NodeMeta {
     pub(crate) boot: u64,
     /// The cluster that the node belongs to, once it does.
     pub(crate) cluster: Option<ClusterId>,
+    /// Its part in the desired state; none yet: a founder's or a follower's.
+    #[serde(default)]
+    pub(crate) part: Option<KeptPart>,
+    /// Tells the log that this node opened from any other; none: it never had one. With it, the
+    /// node may have promised its vote, so a directory without that log is not this node's any more.
+    #[serde(default)]
+    pub(crate) log: Option<String>,
 }
 
-/// An open data directory; the lock is held as long as it lives.
-#[derive(Debug)]
+/// What a node was to the desired state when it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum KeptPart {
+    /// It followed the watch.
+    Follower,
+    /// It followed the watch while its log came up to date.
+    Learner,
+    /// It read from its log, with or without a vote.
+    Voter,
+}
+
+/// An open data directory; the lock is held as long as any clone of it lives.
+#[derive(Debug, Clone)]
 pub(crate) struct DataDir {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
     path: PathBuf,
-    meta: NodeMeta,
+    meta: Mutex<NodeMeta>,
     _lock: File,
 }
 
@@ -80,28 +106,41 @@ impl DataDir {
                     name: name.to_owned(),
                     boot: 0,
                     cluster: None,
+                    part: None,
+                    log: None,
                 }
             }
         };
-        let mut dir = Self { path, meta, _lock: lock };
+        let inner = Inner { path, meta: Mutex::new(meta), _lock: lock };
+        let dir = Self { inner: Arc::new(inner) };
         dir.update(|meta| meta.boot += 1)?;
         Ok(dir)
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// Opens the directory of whatever node it is.
+    pub(crate) fn open_as_it_is(path: &Path) -> Outcome<Self> {
+        let Some(meta) = read_json::<NodeMeta>(&path.join("node.json"))? else {
+            let why = format!("{} is not a node's directory", path.display());
+            return Err(Problem::new(codes::DATA_DIR_FOREIGN, why));
+        };
+        Self::open(path, &meta.name)
     }
 
-    pub(crate) fn meta(&self) -> &NodeMeta {
-        &self.meta
+    pub(crate) fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    pub(crate) fn meta(&self) -> NodeMeta {
+        self.inner.meta.lock().clone()
     }
 
     /// Changes and durably writes who the node is.
-    pub(crate) fn update(&mut self, change: impl FnOnce(&mut NodeMeta)) -> Outcome<()> {
-        let mut meta = self.meta.clone();
+    pub(crate) fn update(&self, change: impl FnOnce(&mut NodeMeta)) -> Outcome<()> {
+        let mut kept = self.inner.meta.lock();
+        let mut meta = kept.clone();
         change(&mut meta);
-        write_json(&self.path.join("node.json"), &meta)?;
-        self.meta = meta;
+        write_json(&self.inner.path.join("node.json"), &meta)?;
+        *kept = meta;
         Ok(())
     }
 }
@@ -208,7 +247,7 @@ mod tests {
     fn a_directory_of_another_node_newer_version_or_other_thing_is_refused() {
         let temp = tempfile::tempdir().unwrap();
         let dir = DataDir::open(temp.path(), "a").unwrap();
-        let meta = dir.meta().clone();
+        let meta = dir.meta();
         drop(dir);
         let other = DataDir::open(temp.path(), "b").unwrap_err();
         assert_eq!(other.code, codes::DATA_DIR_FOREIGN);

@@ -1,8 +1,13 @@
 //! What a member keeps of its membership on disk, and what the cluster hands to a new one.
 
-use std::{net::SocketAddr, path::Path};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use swarmer_gossip::{Key, Keyring};
 use swarmer_mesh::{
@@ -180,6 +185,30 @@ impl Grant {
             ring.set_primary(key.id).map_err(|error| fail(error.to_string()))?;
         }
         Ok(ring)
+    }
+}
+
+/// The membership on disk, shared by those who change it: renewal, and votes that come and go.
+#[derive(Clone)]
+pub(crate) struct KeptGrant(Arc<(PathBuf, Mutex<Grant>)>);
+
+impl KeptGrant {
+    pub(crate) fn new(dir: &Path, grant: Grant) -> Self {
+        Self(Arc::new((dir.to_owned(), Mutex::new(grant))))
+    }
+
+    pub(crate) fn get(&self) -> Grant {
+        self.0.1.lock().clone()
+    }
+
+    /// Changes it, durably; gives what it is then.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Grant)) -> Outcome<Grant> {
+        let mut kept = self.0.1.lock();
+        let mut next = kept.clone();
+        change(&mut next);
+        next.save(&self.0.0)?;
+        kept.clone_from(&next);
+        Ok(next)
     }
 }
 

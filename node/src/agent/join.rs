@@ -23,8 +23,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     agent::{
-        Context, TxnExt as _, authority::Subject, context::now_ms, control::unchanged,
-        identity::Grant,
+        Context, TxnExt as _,
+        authority::Subject,
+        context::now_ms,
+        control::unchanged,
+        identity::{Grant, PeerInfo},
     },
     codes,
     problem::{Outcome, Problem},
@@ -195,7 +198,7 @@ pub(crate) async fn admit(
     request: &JoinRequest,
     may_forward: bool,
 ) -> JoinReply {
-    let outcome = match (&context.authority, may_forward) {
+    let outcome = match (context.authority.get(), may_forward) {
         (Some(_), _) => admit_here(context, request).await,
         (None, true) => return forward(context, request).await,
         (None, false) => {
@@ -294,6 +297,25 @@ fn check_claim(claim: &Place, admitted: &Place, by: &str) -> Outcome<()> {
     Err(Problem::new(codes::CLAIM, why))
 }
 
+/// The voters of now, for a node to begin with.
+fn voters(context: &Context) -> Vec<PeerInfo> {
+    let desired = context.desired.current();
+    let voters = context.control.status().voters.into_iter();
+    let info = |node: NodeId| {
+        let node = desired.nodes.get(&node)?;
+        Some(PeerInfo {
+            node: node.spec.id,
+            name: node.metadata.name.clone(),
+            spki: node.spec.spki()?,
+            address: node.spec.address,
+            region: node.spec.region.clone(),
+            zone: node.spec.zone.clone(),
+            labels: node.spec.labels.clone(),
+        })
+    };
+    voters.filter_map(info).collect()
+}
+
 /// One compare-and-set, keyed by token and node key: a retry after a lost answer finds the node
 /// admitted and succeeds; `None` if another node was faster.
 async fn try_admit(context: &Context, request: &JoinRequest) -> Outcome<Option<Grant>> {
@@ -303,7 +325,7 @@ async fn try_admit(context: &Context, request: &JoinRequest) -> Outcome<Option<G
     let token_key = Key::token(&hash);
     let node_key = Key::node(request.node);
     let now = now_ms();
-    let authority = context.authority.as_ref().ok_or_else(|| {
+    let authority = context.authority.get().ok_or_else(|| {
         Problem::new(codes::JOIN_REFUSED, "this node does not hold the cluster's authority")
     })?;
     let subject = Subject {
@@ -312,7 +334,7 @@ async fn try_admit(context: &Context, request: &JoinRequest) -> Outcome<Option<G
         name: &request.name,
         address: request.address,
     };
-    let grant = || authority.grant_for(&subject, SystemTime::now());
+    let grant = || authority.grant_for(&subject, voters(context), SystemTime::now());
     if let Some(entry) = view.get(node_key.as_str()) {
         let known: Node = serde_json::from_slice(&entry.value)
             .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;

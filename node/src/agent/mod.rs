@@ -24,9 +24,11 @@ mod observe;
 mod placement;
 mod raft_transport;
 mod readiness;
+mod recover;
 mod renew;
 mod streams;
 mod troubles;
+mod voting;
 
 pub(crate) use artifacts::Replicator;
 pub(crate) use context::Context;
@@ -35,4 +37,6 @@ pub(crate) use health::HealthReport;
 pub(crate) use images::Images;
 pub(crate) use node::Agent;
 pub(crate) use observe::{FunctionReport, LogQuery, NodeLogs};
+pub(crate) use recover::Recovery;
 pub(crate) use troubles::{Failure, MAX_FAILURES, is_of_node};
+pub(crate) use voting::{leaving_key, may_leave};

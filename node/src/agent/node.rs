@@ -15,7 +15,6 @@ use swarmer_mesh::{
     transport::{self, Dependencies, GossipSocket, Transport},
 };
 use swarmer_model::Coded as _;
-use swarmer_raft::RaftError;
 use swarmer_runtime::{Runtime, WorkThreads};
 use tokio::{
     net::TcpListener,
@@ -25,19 +24,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::{
-        Context, Control, Images, Replicator,
+        Context, Images, Replicator,
         admission::{PeerBook, settle},
-        authority::NodeAuthority,
+        authority::HeldAuthority,
         collect,
         data_dir::{DataDir, write_bytes},
         encounters,
         health::Looks,
-        identity::{Grant, identity_problem},
+        identity::{Grant, KeptGrant, identity_problem},
         io_runtime::IoRuntime,
         members, placement,
         readiness::Readiness,
         renew,
         streams::{Slots, Strangers, Streams},
+        voting,
     },
     api::{self, OnceContext},
     artifacts::ArtifactStore,
@@ -82,7 +82,7 @@ pub(crate) struct Agent {
 impl Agent {
     /// Takes ports and data directory, and answers health checks from now on.
     pub(crate) async fn start(config: NodeConfig) -> Outcome<Self> {
-        let mut dir = DataDir::open(&config.data_dir, &config.name)?;
+        let dir = DataDir::open(&config.data_dir, &config.name)?;
         let key = NodeKey::load_or_generate(&dir.path().join("node.key"))
             .map_err(|error| identity_problem(&error))?;
         let grant = Grant::load(dir.path())?;
@@ -181,7 +181,9 @@ impl Agent {
         self.api.set_stage("starting as a member".to_owned());
         write_bytes(&self.dir.path().join("ca.pem"), grant.ca_pem().as_bytes())?;
         let node = self.dir.meta().node;
-        let control = self.open_control(&grant).await?;
+        let kept = KeptGrant::new(self.dir.path(), grant.clone());
+        let authority = HeldAuthority::default();
+        let (control, keeper) = self.open_control(&kept, &authority).await?;
         let desired = DesiredStore::follow(&control.view(), self.shutdown.clone());
         self.book.set_desired(desired.clone(), control.clone());
         let gossip = self.start_gossip(&grant, &control)?;
@@ -245,7 +247,7 @@ impl Agent {
             images,
             logs,
             ca_fingerprint: parts::fingerprint(&grant)?,
-            authority: NodeAuthority::from_grant(&grant)?.map(Arc::new),
+            authority,
             started: Instant::now(),
             readiness: Readiness::default(),
         });
@@ -254,15 +256,19 @@ impl Agent {
         let api_certificate = self.serve_api(&grant)?;
         tokio::spawn(renew::run(
             Arc::clone(&context),
-            grant.clone(),
+            kept,
             self.key.clone(),
-            self.dir.path().to_owned(),
             api_certificate,
             self.shutdown.clone(),
         ));
-        if matches!(control, Control::Voter(_)) {
-            tokio::spawn(placement::run(Arc::clone(&context), self.shutdown.clone()));
-        }
+        tokio::spawn(placement::run(Arc::clone(&context), self.shutdown.clone()));
+        tokio::spawn(keeper.clone().run(context.gossip.clone()));
+        tokio::spawn(voting::run(
+            Arc::clone(&context),
+            keeper.clone(),
+            self.config.voter_grace_ms,
+            self.shutdown.clone(),
+        ));
         tokio::spawn(collect::run(Arc::clone(&context), self.shutdown.clone()));
         tokio::spawn(encounters::run(Arc::clone(&context), self.shutdown.clone()));
         tokio::spawn(settle(
@@ -284,7 +290,7 @@ impl Agent {
         self.api.set(Arc::clone(&context));
         tracing::info!(target: "swarmer::node", cluster = %grant.cluster, "the node is a member");
 
-        let fatal = fatal(&control);
+        let fatal = control.fatal();
         tokio::pin!(fatal);
         let outcome = tokio::select! {
             () = stop => Ok(()),
@@ -297,11 +303,8 @@ impl Agent {
             self.drain(&context, &taking, ingress).await;
         }
         runtime.shutdown(if outcome.is_ok() { DRAIN_PATIENCE } else { Duration::ZERO }).await;
-        let stopped = match &control {
-            Control::Voter(handle) => handle.shutdown().await,
-            Control::Follower { follower, .. } => follower.shutdown().await,
-        };
-        if let Err(error) = stopped {
+        keeper.close().await;
+        if let Err(error) = control.shutdown().await {
             tracing::warn!(target: "swarmer::node", %error, "the control state was not closed cleanly");
         }
         outcome
@@ -317,7 +320,7 @@ impl Agent {
         self.api.set_stage("draining".to_owned());
         context.functions.drain();
         let _ = context.gossip.publish(RecordUpdate::Draining(true)).await;
-        if let Control::Voter(handle) = &context.control {
+        if let Some(handle) = context.control.raft() {
             let status = handle.status();
             if status.leader == Some(context.node) {
                 let members = context.gossip.members();
@@ -340,14 +343,6 @@ impl Agent {
 
 fn internal(error: impl ToString) -> Problem {
     Problem::new(codes::INTERNAL, error.to_string())
-}
-
-/// Ends when the control state can no longer be kept.
-async fn fatal(control: &Control) -> RaftError {
-    match control {
-        Control::Voter(handle) => handle.fatal().await,
-        Control::Follower { follower, .. } => follower.fatal().await,
-    }
 }
 
 async fn bind(address: SocketAddr, flag: &str) -> Outcome<TcpListener> {

@@ -20,7 +20,7 @@ use crate::{
         admission::PeerBook,
         api_tls::ApiCertificate,
         authority::Subject,
-        identity::{Grant, identity_problem},
+        identity::{Grant, KeptGrant, identity_problem},
     },
     codes,
     problem::{Outcome, Problem, chain},
@@ -36,19 +36,18 @@ const ASK_DEADLINE: Duration = Duration::from_secs(5);
 /// Keeps this node's certificate fresh until `shutdown`.
 pub(crate) async fn run(
     context: Arc<Context>,
-    mut grant: Grant,
+    kept: KeptGrant,
     key: NodeKey,
-    dir: std::path::PathBuf,
     api: Option<ApiCertificate>,
     shutdown: CancellationToken,
 ) {
     loop {
-        let due = NodeCertificate::from_der(grant.certificate.clone()).is_ok_and(|certificate| {
+        let due = NodeCertificate::from_der(kept.get().certificate).is_ok_and(|certificate| {
             let now = SystemTime::now();
             certificate.expired(now) || now >= certificate.half_life()
         });
         let pause = if due {
-            match renew(&context, &mut grant, &key, &dir, api.as_ref()).await {
+            match renew(&context, &kept, &key, api.as_ref()).await {
                 Ok(()) => {
                     tracing::info!(target: "swarmer::identity", "the certificate was renewed");
                     LOOK
@@ -71,12 +70,11 @@ pub(crate) async fn run(
 
 async fn renew(
     context: &Context,
-    grant: &mut Grant,
+    kept: &KeptGrant,
     key: &NodeKey,
-    dir: &std::path::Path,
     api: Option<&ApiCertificate>,
 ) -> Outcome<()> {
-    let certificate = match &context.authority {
+    let certificate = match context.authority.get() {
         Some(authority) => {
             let subject = Subject {
                 node: context.node,
@@ -86,7 +84,7 @@ async fn renew(
             };
             authority.issue(&subject, SystemTime::now())?
         }
-        None => ask_voters(context, grant).await?,
+        None => ask_voters(context, &kept.get()).await?,
     };
     let read = NodeCertificate::from_der(certificate.clone()).map_err(|e| identity_problem(&e))?;
     if read.node() != context.node || read.spki() != key.spki() {
@@ -95,14 +93,12 @@ async fn renew(
             "the new certificate is for another node or key",
         ));
     }
-    let renewed = Grant { certificate, ..grant.clone() };
+    let renewed = kept.update(|grant| grant.certificate = certificate)?;
     let identity = renewed.identity(context.node, key)?;
-    renewed.save(dir)?;
     context.transport.set_identity(identity).map_err(|error| identity_problem(&error))?;
     if let Some(shown) = api {
         shown.renew(&renewed, key)?;
     }
-    *grant = renewed;
     Ok(())
 }
 
@@ -125,7 +121,7 @@ async fn ask_voters(context: &Context, grant: &Grant) -> Outcome<Vec<u8>> {
 
 /// A voter's answer to a node that renews: a certificate over the key that was admitted.
 pub(crate) fn answer(context: &Context, book: &PeerBook, node: NodeId) -> Outcome<Vec<u8>> {
-    let authority = context.authority.as_ref();
+    let authority = context.authority.get();
     let authority =
         authority.ok_or_else(|| Problem::new(codes::FORBIDDEN, "this node is no voter"))?;
     let spki = book.spki(node);

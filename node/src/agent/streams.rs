@@ -9,6 +9,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
+use parking_lot::RwLock;
 use quinn::{RecvStream, SendStream};
 use swarmer_mesh::{
     founding::{self, Host, Presence},
@@ -20,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     agent::{
-        Context, Control,
+        Context,
         admission::PeerBook,
         bootstrap::founding_witness,
         encounters,
@@ -28,6 +29,7 @@ use crate::{
         join::{JoinRequest, MAX_JOIN_BYTES, admit, log_refusal},
         raft_transport::RAFT_PRIORITY,
         renew,
+        voting::Keeper,
     },
     problem::Outcome,
 };
@@ -43,8 +45,11 @@ const FOUND_DEADLINE: Duration = Duration::from_secs(25);
 /// with "not started".
 #[derive(Default)]
 pub(crate) struct Slots {
-    pub(crate) raft: OnceLock<swarmer_raft::Handle>,
-    /// What signs the feed, on a voter.
+    /// The log, while this node has it: on voters and learners.
+    pub(crate) raft: RwLock<Option<swarmer_raft::Handle>>,
+    /// What changes this node's part in the desired state.
+    pub(crate) keeper: OnceLock<Keeper>,
+    /// What signs the feed, once this node is a member.
     pub(crate) feed_signer: OnceLock<swarmer_raft::FeedSigner>,
     pub(crate) gossip: OnceLock<swarmer_gossip::Handle>,
     pub(crate) context: OnceLock<Arc<Context>>,
@@ -127,7 +132,7 @@ impl Streams {
         match kind {
             StreamKind::Ping => Ok(body),
             StreamKind::Raft => {
-                let raft = self.slots.raft.get().ok_or(ResetCode::NOT_STARTED)?;
+                let raft = self.slots.raft.read().clone().ok_or(ResetCode::NOT_STARTED)?;
                 raft.handle_message(peer.node, body).await.map_err(|error| failed(&error))
             }
             StreamKind::PushPull => {
@@ -146,6 +151,11 @@ impl Streams {
                 log_refusal(context, peer.addr, &request, &reply);
                 serde_json::to_vec(&reply).map(Bytes::from).map_err(|error| failed(&error))
             }
+            StreamKind::Voting => {
+                let keeper = self.slots.keeper.get().ok_or(ResetCode::NOT_STARTED)?;
+                let answer = keeper.answer(peer.node, &body).await;
+                answer.map_err(|problem| failed(&problem.detail))
+            }
             StreamKind::Observe => {
                 context()?.observe(&body).await.map(Bytes::from).ok_or(ResetCode::MALFORMED)
             }
@@ -156,7 +166,7 @@ impl Streams {
     /// AppendEntries of a leader, for as long as it has some. The connection's own time-outs end
     /// it when the leader is gone.
     async fn appends(&self, peer: &Peer, send: SendStream, recv: RecvStream) {
-        let Some(raft) = self.slots.raft.get() else { return not_started(send) };
+        let Some(raft) = self.slots.raft.read().clone() else { return not_started(send) };
         // What is sent to a leader is what its next term depends on.
         let _ = send.set_priority(RAFT_PRIORITY);
         let mut writer = FrameWriter::new(send);
@@ -188,7 +198,7 @@ impl Streams {
 
     /// The watch of the desired state, to a node that follows.
     async fn feed(&self, mut send: SendStream, mut recv: RecvStream) {
-        let (raft, signer) = (self.slots.raft.get(), self.slots.feed_signer.get());
+        let (raft, signer) = (self.slots.raft.read().clone(), self.slots.feed_signer.get());
         let (Some(raft), Some(signer)) = (raft, signer) else { return not_started(send) };
         let from: Option<Option<(u64, ChainHash)>> = match read_frame(&mut recv, 256).await {
             Ok(frame) => postcard::from_bytes(&frame).ok(),
@@ -313,14 +323,13 @@ impl JoinHandler for Strangers {
 /// Follows the watch of some voter, for ever, until `shutdown`.
 pub(crate) async fn follow(
     follower: swarmer_raft::Follower,
-    control: Control,
     transport: swarmer_mesh::transport::Handle,
     first_voters: Vec<swarmer_model::NodeId>,
     shutdown: tokio_util::sync::CancellationToken,
 ) {
     let mut turn = 0_usize;
     loop {
-        let mut voters: Vec<_> = control.status().voters.into_iter().collect();
+        let mut voters: Vec<_> = follower.status().voters.into_iter().collect();
         if voters.is_empty() {
             voters.clone_from(&first_voters);
         }

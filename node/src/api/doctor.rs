@@ -227,11 +227,8 @@ fn check_reached<'a>(patient: &'a Patient, checks: &mut Vec<Check>) -> Option<&'
             let why = dead.clone().unwrap_or_else(|| "it lives, and does not answer".to_owned());
             let mut remedy =
                 format!("Start it, or open UDP {} between the machines", patient.address);
-            // A voter cannot be deleted.
-            if !patient.voter {
-                let name = &patient.name;
-                remedy.push_str(&format!("; if it is gone for good: swarmer delete node {name}"));
-            }
+            let name = &patient.name;
+            remedy.push_str(&format!("; if it is gone for good: swarmer delete node {name}"));
             remedy.push('.');
             (Verdict::Fail, format!("{} cannot be reached: {why}", patient.address), remedy)
         }

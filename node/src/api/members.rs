@@ -48,6 +48,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Answer {
         "stateHash": hex::encode(status.chain_hash.0),
         "quorum": status.quorum_ok,
         "voters": status.voters.iter().map(|voter| named(*voter)).collect::<Vec<_>>(),
+        "learners": status.learners.iter().map(|node| named(*node)).collect::<Vec<_>>(),
         "lag": status.lag,
         "members": members,
     });

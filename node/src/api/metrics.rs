@@ -7,7 +7,7 @@ use swarmer_gossip::{MemberState, Refusal};
 use swarmer_raft::{APPEND_BOUNDS_MS, AppendLatency, Role};
 
 use crate::{
-    agent::{Context, Control},
+    agent::Context,
     api::{
         Api,
         reply::{self, Answer},
@@ -102,7 +102,7 @@ fn raft(text: &mut Text, context: &Context) {
     text.gauge("swarmer_raft_quorum", "1 if a quorum was heard of lately.", flag(status.quorum_ok));
     text.gauge("swarmer_raft_lag_entries", "Entries known, not yet applied.", status.lag as f64);
     text.gauge("swarmer_raft_voters", "Voters.", status.voters.len() as f64);
-    if let Control::Voter(handle) = &context.control {
+    if let Some(handle) = context.control.raft() {
         let latencies = handle.append_latencies().into_iter();
         appends(
             text,

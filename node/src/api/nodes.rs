@@ -1,15 +1,15 @@
 //! `/v1/nodes`: who was admitted.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::extract::State;
 use serde::Deserialize;
 use serde_json::json;
 use swarmer_model::{Key, Kind, Node, NodeId, Revision};
-use swarmer_raft::{Expect, Outcome as TxnOutcome, Txn, View};
+use swarmer_raft::{Expect, Outcome as TxnOutcome, Status, Txn, View};
 
 use crate::{
-    agent::TxnExt as _,
+    agent::{Context, TxnExt as _, leaving_key, may_leave},
     api::{
         Api,
         members::name_claim,
@@ -19,6 +19,9 @@ use crate::{
     codes,
     problem::{Outcome, Problem},
 };
+
+/// How long a deletion waits for a vote to move: less than the whole request may take.
+const VOTE_DEADLINE: Duration = Duration::from_secs(20);
 
 /// All admitted nodes with the revisions of their entries.
 pub(super) fn all(view: &View) -> (Revision, Vec<(Node, Revision)>) {
@@ -93,23 +96,49 @@ pub(super) async fn delete(
             return Err(problem.into());
         }
     };
-    if context.control.status().voters.contains(&node.spec.id) {
-        // Shut out, it would still count in the majority and could never come back.
-        let detail = format!(
-            "node {} is a voter; voters are founders and cannot be removed by this version",
-            node.metadata.name
-        );
-        return Err(Problem::new(codes::CONFLICT, detail).into());
-    }
+    move_vote(&context, &node).await?;
     let mut txn = Txn::new()
         .check(Key::node(node.spec.id), Expect::At(revision))
         .delete(Key::node(node.spec.id))
-        .delete(name_claim(&node.metadata.name));
+        .delete(name_claim(&node.metadata.name))
+        .delete(leaving_key(node.spec.id));
     txn.request_id = headers.request_id(0);
     let outcome = context.control.write(txn).await?;
     let revision = outcome.committed(&format!("deleting node {}", node.metadata.name))?;
     let value = json!({ "deleted": node.metadata.name, "id": node.spec.id, "revision": revision });
     Ok(reply::read(revision, &value))
+}
+
+/// A node that is shut out would still count in the majority, so its vote goes first. Repeatable:
+/// what was begun goes on.
+async fn move_vote(context: &Context, node: &Node) -> Outcome<()> {
+    let id = node.spec.id;
+    let mut status = context.control.subscribe_status();
+    let has_log = |status: &Status| status.voters.contains(&id) || status.learners.contains(&id);
+    if !has_log(&status.borrow_and_update()) {
+        return Ok(());
+    }
+    may_leave(context, id).map_err(|stuck| {
+        let detail = format!("node {} is a voter: {stuck}", node.metadata.name);
+        Problem::new(codes::VOTE_NEEDED, detail)
+    })?;
+    let key = leaving_key(id);
+    if context.control.view().get(key.as_str()).is_none() {
+        // A conflict is another one who asks for the same.
+        let txn = Txn::new().check(key.as_str(), Expect::Absent).put(key, "");
+        context.control.write(txn).await?;
+    }
+    let moved = status.wait_for(|status| !has_log(status));
+    if let Ok(Ok(_)) = tokio::time::timeout(VOTE_DEADLINE, moved).await {
+        return Ok(());
+    }
+    let detail = format!(
+        "node {} is still a voter after {} s; it leaves as soon as its vote has moved and this is \
+         sent again",
+        node.metadata.name,
+        VOTE_DEADLINE.as_secs()
+    );
+    Err(Problem::new(codes::VOTE_MOVES, detail).retry_after(5))
 }
 
 #[derive(Deserialize)]
@@ -146,7 +175,7 @@ pub(super) async fn drain(
                 return Ok(reply::resource(seen, revision, &json!(node)));
             }
             TxnOutcome::Conflict { revision, .. } => {
-                let _ = view.wait_for(revision, std::time::Duration::from_secs(1)).await;
+                let _ = view.wait_for(revision, Duration::from_secs(1)).await;
             }
         }
     }

@@ -62,12 +62,17 @@ async fn status(client: &Client, printer: &Printer) -> Outcome<()> {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
+    let names = |path: &str| {
+        let nodes = status[path].as_array().map(Vec::as_slice).unwrap_or_default();
+        let names: Vec<&str> = nodes.iter().filter_map(|node| node["name"].as_str()).collect();
+        names.join(", ")
+    };
     let quorum =
         if status["quorum"] == true { "yes" } else { "NO: changes are refused until it is back" };
     printer.text(&format!(
-        "cluster    {}\nthis node  {} ({}), {}\nleader     {}\nterm       {}\nrevision   {}\nquorum     {quorum}\nmembers    {}\n",
+        "cluster    {}\nthis node  {} ({}), {}\nleader     {}\nterm       {}\nrevision   {}\nquorum     {quorum}\nvoters     {}\nmembers    {}\n",
         text("cluster"), text("node.name"), text("node.id"), text("node.role"),
-        text("leader.name"), text("term"), text("revision"),
+        text("leader.name"), text("term"), text("revision"), names("voters"),
         status["members"].as_array().map_or_else(|| text("members"), |m| m.len().to_string()),
     ))
 }

@@ -14,6 +14,7 @@ mod janitor;
 mod logs;
 mod options;
 mod output;
+mod recover;
 mod resources;
 mod server;
 mod token;
@@ -88,6 +89,8 @@ enum Command {
     Backup(Asking<backup::Backup>),
     /// Put the functions of a backup into a cluster that has none of them
     Restore(Asking<backup::Restore>),
+    /// Let a cluster go on from one voter when a majority is gone for good
+    Recover(recover::Recover),
     /// Explain an error code
     Explain(Printing<explain::Explain>),
     /// Print the completion script of a shell
@@ -161,6 +164,7 @@ fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Drain(drain) => ask(options, drain)?,
         Command::Backup(backup) => ask(options, backup)?,
         Command::Restore(restore) => ask(options, restore)?,
+        Command::Recover(recover) => options.none().and_then(|()| recover.run())?,
         Command::Explain(explain) => {
             let (explain, printer) = options.printing(explain)?;
             explain.run(&printer)?;
@@ -236,7 +240,7 @@ mod tests {
 
     #[test]
     fn options_stand_only_where_they_mean_something() {
-        let silent = ["dev", "node", "completion", "token bootstrap"];
+        let silent = ["dev", "node", "completion", "recover", "token bootstrap"];
         for (path, command) in all() {
             let has = |flag: &str| command.get_arguments().any(|arg| arg.get_long() == Some(flag));
             let name = path.strip_prefix("swarmer ").unwrap_or_default();

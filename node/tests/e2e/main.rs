@@ -24,3 +24,4 @@ mod kill;
 mod same_call;
 mod settled;
 mod transactions;
+mod voters;

@@ -9,7 +9,7 @@ use std::{
 
 use futures::{StreamExt as _, stream::BoxStream};
 use openraft::{
-    EmptyNode, ReadPolicy, ServerState,
+    ChangeMembers, EmptyNode, ReadPolicy, ServerState,
     async_runtime::watch::WatchReceiver,
     error::{ClientWriteError, Fatal, InitializeError, LinearizableReadError, RaftError as Error},
     vote::RaftLeaderId,
@@ -31,12 +31,13 @@ use crate::{
     error::RaftError,
     keyspace::{Shared, State},
     latency::Latencies,
+    members::{Members, Peer},
     raft::Config,
     snapshot::SnapshotStore,
     status::{Role, Status},
     transport::Transport,
     txn::{MAX_DEADLINE, Txn},
-    wal::Wal,
+    wal::{Pace, Wal},
 };
 
 /// A quorum's acknowledgement older than so many longest election timeouts is no longer believed:
@@ -278,6 +279,11 @@ impl Engine {
         .boxed()
     }
 
+    /// How fast this node's disk was lately.
+    pub(crate) fn pace(&self) -> Pace {
+        self.wal.pace()
+    }
+
     /// How long the others took to answer this node's AppendEntries.
     pub(crate) fn latencies(&self) -> &Latencies {
         &self.latencies
@@ -323,6 +329,39 @@ impl Engine {
     pub(crate) async fn add_learner(&self, node: NodeId) -> Result<(), RaftError> {
         let result = self.core.add_learner(node.0, EmptyNode {}, true).await;
         result.map(|_| ()).map_err(membership_error)
+    }
+
+    pub(crate) async fn remove_learner(&self, node: NodeId) -> Result<(), RaftError> {
+        let change = ChangeMembers::RemoveNodes(BTreeSet::from([node.0]));
+        let result = self.core.change_membership(change, false).await;
+        result.map(|_| ()).map_err(membership_error)
+    }
+
+    /// See [`Members`].
+    pub(crate) fn members(&self) -> Members {
+        let metrics = self.core.metrics();
+        let metrics = metrics.borrow_watched();
+        let effective = metrics.membership_config.membership();
+        let committed = &metrics.committed_membership_config;
+        let ids = |ids: &BTreeSet<u64>| ids.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
+        let heard = metrics.heartbeat.iter().flatten();
+        let heard: BTreeMap<u64, Duration> = heard
+            .filter_map(|(id, at)| Some((*id, openraft::Instant::elapsed(&**at.as_ref()?))))
+            .collect();
+        let end = metrics.last_log_index.map_or(0, |index| index + 1);
+        let peers = metrics.replication.iter().flatten().filter(|(id, _)| **id != self.node.0);
+        let peers = peers.map(|(id, matched)| {
+            let lag = matched.as_ref().map(|at| end.saturating_sub(at.index + 1));
+            (NodeId(*id), Peer { lag, heard: heard.get(id).copied() })
+        });
+        Members {
+            configs: effective.get_joint_config().iter().map(ids).collect(),
+            learners: effective.learner_ids().map(NodeId).collect(),
+            settled: metrics.membership_config == *committed,
+            committed: committed.nodes().map(|(id, _)| NodeId(*id)).collect(),
+            committed_voters: committed.voter_ids().map(NodeId).collect(),
+            peers: peers.collect(),
+        }
     }
 
     pub(crate) async fn change_voters(&self, voters: &BTreeSet<NodeId>) -> Result<(), RaftError> {
@@ -396,10 +435,16 @@ impl Engine {
         }
     }
 
-    /// Stops the engine, then closes keyspace and log.
+    /// Stops the engine, then closes keyspace and log, for readers too.
     pub(crate) async fn shutdown(&self) -> Result<(), RaftError> {
-        let joined = self.core.shutdown().await;
+        let stopped = self.stop().await;
         self.shared.close();
+        stopped
+    }
+
+    /// Stops the engine, then closes keyspace and log.
+    pub(crate) async fn stop(&self) -> Result<(), RaftError> {
+        let joined = self.core.shutdown().await;
         let applied = self.kept.lock().applied.take();
         let image = self.shared.read(State::image);
         let wal = self.wal.clone();

@@ -80,7 +80,7 @@ fn purged(wal: &Wal) -> io::Result<Option<LogId>> {
     wal.purged().map(|(_, log_id)| decode("the purged log id", &log_id)).transpose()
 }
 
-fn read(wal: &Wal, range: Range<u64>, max_bytes: usize) -> io::Result<Vec<Entry>> {
+pub(super) fn read(wal: &Wal, range: Range<u64>, max_bytes: usize) -> io::Result<Vec<Entry>> {
     let entries = wal.read(range, max_bytes).map_err(other)?;
     entries.iter().map(|(_, bytes)| decode("a log entry", bytes)).collect()
 }

@@ -8,6 +8,7 @@ mod machine;
 mod network;
 mod open;
 mod receive;
+mod recover;
 mod serve;
 #[cfg(test)]
 mod suite;
@@ -15,6 +16,7 @@ mod types;
 mod wire;
 
 pub(crate) use engine::Engine;
+pub(crate) use recover::recover;
 pub(crate) use wire::{
     ProposeReply, ReadReply, Reply, decode_reply, propose_request, read_request,
 };

@@ -78,6 +78,15 @@ impl Kept {
         Ok(())
     }
 
+    /// Keeps another state than the one that was read.
+    pub(super) async fn start_from(&mut self, state: &State) -> Result<(), RaftError> {
+        let (store, image) = (self.store.clone(), state.image());
+        let write = move || store.write(image.revision(), Bytes::new(), &image).map(|_| ());
+        tokio::task::spawn_blocking(write).await.map_err(failed)?.map_err(failed)?;
+        self.bytes = 0;
+        self.restart_after(state)
+    }
+
     /// Makes the log continue right after the state.
     fn restart_after(&mut self, state: &State) -> Result<(), RaftError> {
         let revision = state.revision();

@@ -88,7 +88,8 @@ impl Feed {
     pub async fn next(&mut self) -> Option<Bytes> {
         loop {
             let Progress { revision, closed } = *self.progress.borrow_and_update();
-            if closed {
+            // One that lost its vote feeds nobody: what it would tell of the voters is old.
+            if closed || self.status.has_changed().is_err() {
                 return None;
             }
             let frame = match &mut self.stage {

@@ -22,6 +22,8 @@ pub(super) struct Intake {
     snapshot: Option<Snapshot>,
     trust: FeedTrust,
     newest: Newest,
+    /// Another one writes the state now.
+    over: bool,
 }
 
 /// A state that is coming in.
@@ -40,11 +42,14 @@ fn failed(error: impl std::fmt::Display) -> FeedError {
 
 impl Intake {
     pub(super) fn new(kept: Kept, shared: Arc<Shared>, trust: FeedTrust) -> Self {
-        Self { kept, shared, snapshot: None, trust, newest: Newest::default() }
+        Self { kept, shared, snapshot: None, trust, newest: Newest::default(), over: false }
     }
 
     /// Takes a frame that a voter signed; a heartbeat is handed back.
     pub(super) async fn take(&mut self, frame: &[u8]) -> Result<Option<Known>, FeedError> {
+        if self.over {
+            return Err(FeedError::Over);
+        }
         let vouched = self.trust.open(frame)?;
         let frame = decode(vouched.frame)?;
         self.newest.note(&vouched, matches!(frame, Frame::Heartbeat(_)))?;
@@ -133,6 +138,13 @@ impl Intake {
 
     pub(super) fn remember(&self, known: &Known) -> Result<(), FeedError> {
         self.kept.remember(known).map_err(failed)
+    }
+
+    /// Takes nothing more: the state has another writer.
+    pub(super) async fn finish(&mut self) -> Result<(), RaftError> {
+        self.over = true;
+        self.snapshot = None;
+        self.kept.close().await
     }
 
     pub(super) async fn close(&self) -> Result<(), RaftError> {

@@ -19,7 +19,8 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     disk::Disk,
     error::{FeedError, RaftError},
-    keyspace::{ChainHash, HISTORY_MAX_BYTES, Shared},
+    handle::Handle,
+    keyspace::{ChainHash, HISTORY_MAX_BYTES, NotShown, Shared, State},
     status::{Role, Status},
     view::View,
     wal::WalError,
@@ -29,6 +30,17 @@ use crate::{
 const HEARD_AGE: Duration = Duration::from_secs(3);
 /// How often it is looked at whether the sender has fallen silent.
 const TICK: Duration = Duration::from_secs(1);
+/// How long an engine that takes over waits for the feed to come to where the engine's history
+/// starts, so that no watcher has to list again; a feed that has stopped is not waited for.
+const CUT_AFTER: Duration = Duration::from_secs(5);
+/// How often it is looked at how far the two are, without news.
+const LOOK: Duration = Duration::from_millis(100);
+
+async fn read(dir: &Path, disk: Arc<dyn Disk>) -> Result<(disk::Kept, State, Known), RaftError> {
+    let dir = dir.to_owned();
+    let opened = tokio::task::spawn_blocking(move || disk::Kept::open(disk, &dir)).await;
+    opened.map_err(|error| RaftError::Storage(error.to_string()))?
+}
 
 /// A node that follows. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -64,11 +76,49 @@ impl Follower {
         disk: Arc<dyn Disk>,
         trust: FeedTrust,
     ) -> Result<Self, RaftError> {
-        let dir = dir.to_owned();
-        let opened = tokio::task::spawn_blocking(move || disk::Kept::open(disk, &dir)).await;
-        let (kept, state, known) =
-            opened.map_err(|error| RaftError::Storage(error.to_string()))??;
+        let (kept, state, known) = read(dir, disk).await?;
         let shared = Shared::new(state, HISTORY_MAX_BYTES);
+        Ok(Self::start(node, kept, shared, known, trust))
+    }
+
+    /// Goes on where a voter or learner of this node ended: its views, made at any time, show what
+    /// this one follows. `ended` must have been stopped by [`Handle::retire`].
+    ///
+    /// # Errors
+    /// As [`Follower::open`].
+    pub async fn succeed(
+        ended: &Handle,
+        dir: &Path,
+        disk: Arc<dyn Disk>,
+        trust: FeedTrust,
+    ) -> Result<Self, RaftError> {
+        let shared = ended.place();
+        let (mut kept, before, _) = read(dir, disk).await?;
+        // On the disk first: what is shown is never taken back by a restart.
+        let state = shared.read(State::clone);
+        if (before.revision(), before.chain()) != (state.revision(), state.chain()) {
+            kept.start_from(&state).await?;
+        }
+        let status = ended.status();
+        let known = Known {
+            revision: status.revision,
+            leader: None,
+            term: status.term,
+            voters: status.voters,
+            learners: status.learners,
+            quorum_ok: false,
+        };
+        kept.remember(&known).map_err(|error| RaftError::Storage(error.to_string()))?;
+        Ok(Self::start(status.node, kept, shared, known, trust))
+    }
+
+    fn start(
+        node: NodeId,
+        kept: disk::Kept,
+        shared: Arc<Shared>,
+        known: Known,
+        trust: FeedTrust,
+    ) -> Self {
         let (status, _) = watch::channel(Status::initial(node, Role::Follower));
         let inner = Arc::new(Inner {
             node,
@@ -88,7 +138,60 @@ impl Follower {
                 inner.publish();
             }
         });
-        Ok(Self { inner })
+        Self { inner }
+    }
+
+    /// Lets an engine of this node that has caught up show its state in place of this one's: all
+    /// views made before or after show what the engine applies, from a revision on that is not
+    /// below what was shown. Nothing is followed any more then. Until it can be so, and if it does
+    /// not come to be within `deadline`, this one goes on as before.
+    ///
+    /// # Errors
+    /// [`RaftError::Timeout`]; [`RaftError::Storage`] if the two have different histories.
+    pub async fn give_way(&self, to: &Handle, deadline: Duration) -> Result<(), RaftError> {
+        let start = Instant::now();
+        let late = |what: &str| RaftError::Timeout {
+            what: what.to_owned(),
+            waited_ms: crate::view::millis(start.elapsed()),
+        };
+        let next = to.place();
+        let mut progress = next.progress();
+        // Close behind first, with the feed still running, so that the pause below is short.
+        loop {
+            let (revision, oldest) = next.reach();
+            let shown = self.inner.shared.read(State::revision);
+            let waited = start.elapsed();
+            if revision > 0 && revision >= shown && (oldest <= shown || waited > CUT_AFTER) {
+                break;
+            }
+            let rest = deadline.saturating_sub(waited).min(LOOK);
+            if rest.is_zero() {
+                return Err(late("the new voter's state up to date"));
+            }
+            let _ = tokio::time::timeout(rest, progress.changed()).await;
+        }
+        // Frames that come in wait here.
+        let mut intake = self.inner.intake.lock().await;
+        loop {
+            match next.show_in(&self.inner.shared) {
+                Ok(()) => break,
+                Err(NotShown::Chain(revision)) => {
+                    return Err(RaftError::Storage(format!(
+                        "at revision {revision} the log of the voters and what this node followed \
+                         differ"
+                    )));
+                }
+                Err(NotShown::Behind) => {
+                    let rest = deadline.saturating_sub(start.elapsed());
+                    match tokio::time::timeout(rest, progress.changed()).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(_)) => return Err(RaftError::ShutDown),
+                        Err(_) => return Err(late("the last changes in the new voter's state")),
+                    }
+                }
+            }
+        }
+        intake.finish().await
     }
 
     /// The read side.

@@ -1,8 +1,11 @@
 //! The state that readers, watchers and feeds share with the one writer, and its recent history.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, OnceLock},
+};
 
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use swarmer_model::Revision;
 use tokio::sync::watch;
 
@@ -45,7 +48,7 @@ pub(crate) enum Catchup {
     Image(StateImage),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Inner {
     state: State,
     history: VecDeque<Arc<Batch>>,
@@ -56,10 +59,25 @@ struct Inner {
 }
 
 /// Shared by clones of [`crate::View`]; written by one task only.
+///
+/// A node that follows and becomes a voter has two for a while: the one that its readers look at,
+/// and the one that the engine brings up to date. [`Shared::show_in`] makes them one: from then on
+/// whoever holds the second works on the first.
 #[derive(Debug)]
 pub(crate) struct Shared {
     inner: RwLock<Inner>,
     progress: watch::Sender<Progress>,
+    /// Where the state went; that one's never went anywhere.
+    front: OnceLock<Arc<Shared>>,
+}
+
+/// Why a state cannot be shown in the place of another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotShown {
+    /// It is older than what is shown.
+    Behind,
+    /// At one revision the two have different histories.
+    Chain(Revision),
 }
 
 impl Shared {
@@ -68,19 +86,72 @@ impl Shared {
         let floor = (revision, state.chain());
         let inner = Inner { state, history: VecDeque::new(), bytes: 0, max_bytes, floor };
         let (progress, _) = watch::channel(Progress { revision, closed: false });
-        Arc::new(Self { inner: RwLock::new(inner), progress })
+        Arc::new(Self { inner: RwLock::new(inner), progress, front: OnceLock::new() })
+    }
+
+    /// Where the state is: here, unless it went elsewhere.
+    pub(crate) fn place(self: &Arc<Self>) -> Arc<Self> {
+        self.front.get().unwrap_or(self).clone()
+    }
+
+    /// The state may go elsewhere while this waits for the lock, so it is looked at once more.
+    fn reading(&self) -> RwLockReadGuard<'_, Inner> {
+        let own = self.inner.read();
+        let Some(front) = self.front.get() else { return own };
+        drop(own);
+        front.inner.read()
+    }
+
+    fn writing(&self) -> RwLockWriteGuard<'_, Inner> {
+        let own = self.inner.write();
+        let Some(front) = self.front.get() else { return own };
+        drop(own);
+        front.inner.write()
+    }
+
+    /// Moves this state to where another one is shown, so that readers there go on without a
+    /// break: what they have not seen yet of the changes is in the history, if this one reaches
+    /// back so far; else watchers list again. Whoever wrote there must have stopped.
+    pub(crate) fn show_in(&self, front: &Arc<Self>) -> Result<(), NotShown> {
+        {
+            let mut own = self.inner.write();
+            let mut shown = front.inner.write();
+            let (revision, chain) = (shown.state.revision(), shown.state.chain());
+            if own.state.revision() < revision {
+                return Err(NotShown::Behind);
+            }
+            match own.chain_at(revision) {
+                Some(found) if found != chain => return Err(NotShown::Chain(revision)),
+                Some(_) => {
+                    let own = std::mem::take(&mut *own);
+                    shown.state = own.state;
+                    let newer = own.history.into_iter().filter(|batch| batch.revision > revision);
+                    newer.for_each(|batch| shown.remember(batch));
+                }
+                None => {
+                    let max_bytes = shown.max_bytes;
+                    *shown = Inner { max_bytes, ..std::mem::take(&mut *own) };
+                }
+            }
+            let gone = self.front.set(front.clone());
+            debug_assert!(gone.is_ok(), "a state goes elsewhere once");
+        }
+        front.announce();
+        // Whoever waits here looks again, and waits there from then on.
+        self.progress.send_modify(|_| {});
+        Ok(())
     }
 
     pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
-        self.progress.subscribe()
+        self.front.get().map_or(&self.progress, |front| &front.progress).subscribe()
     }
 
     pub(crate) fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
-        look(&self.inner.read().state)
+        look(&self.reading().state)
     }
 
     pub(crate) fn apply(&self, txn: &Txn) -> (Response, Changes) {
-        let mut inner = self.inner.write();
+        let mut inner = self.writing();
         let (response, changes) = inner.state.apply(txn);
         if let Some(batch) = &changes.batch {
             inner.remember(batch.clone());
@@ -93,7 +164,7 @@ impl Shared {
     }
 
     pub(crate) fn apply_batch(&self, batch: Arc<Batch>) -> Result<(), BatchRefused> {
-        let mut inner = self.inner.write();
+        let mut inner = self.writing();
         inner.state.apply_batch(&batch)?;
         inner.remember(batch);
         drop(inner);
@@ -103,7 +174,7 @@ impl Shared {
 
     /// Puts another state in place; watchers that have not seen all of it are told to list again.
     pub(crate) fn replace(&self, state: State) {
-        let mut inner = self.inner.write();
+        let mut inner = self.writing();
         let max_bytes = inner.max_bytes;
         let floor = (state.revision(), state.chain());
         *inner = Inner { state, history: VecDeque::new(), bytes: 0, max_bytes, floor };
@@ -112,12 +183,13 @@ impl Shared {
     }
 
     pub(crate) fn close(&self) {
-        self.progress.send_modify(|progress| progress.closed = true);
+        let progress = self.front.get().map_or(&self.progress, |front| &front.progress);
+        progress.send_modify(|progress| progress.closed = true);
     }
 
     /// The batches after `seen`, not more than a few at a time.
     pub(crate) fn tail(&self, seen: Revision) -> Tail {
-        let inner = self.inner.read();
+        let inner = self.reading();
         let (oldest, _) = inner.floor;
         if seen < oldest {
             return Tail::Compacted { oldest };
@@ -128,13 +200,13 @@ impl Shared {
 
     /// The revision that the state has, and the oldest that the history reaches back to.
     pub(crate) fn reach(&self) -> (Revision, Revision) {
-        let inner = self.inner.read();
+        let inner = self.reading();
         (inner.state.revision(), inner.floor.0)
     }
 
     /// How a feed starts that has seen everything up to `from`.
     pub(crate) fn catch_up(&self, from: Option<(Revision, ChainHash)>) -> Catchup {
-        let inner = self.inner.read();
+        let inner = self.reading();
         if let Some((revision, chain)) = from
             && inner.chain_at(revision) == Some(chain)
         {
@@ -144,8 +216,9 @@ impl Shared {
     }
 
     fn announce(&self) {
-        let revision = self.inner.read().state.revision();
-        self.progress.send_modify(|progress| progress.revision = revision);
+        let revision = self.reading().state.revision();
+        let progress = self.front.get().map_or(&self.progress, |front| &front.progress);
+        progress.send_modify(|progress| progress.revision = revision);
     }
 }
 

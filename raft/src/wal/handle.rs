@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::config::WalConfig;
 use super::error::WalError;
+use super::pace::Pace;
 use super::recover::recover;
 use super::shared::{Op, Shared, WalStats};
 use crate::disk::Disk;
@@ -207,6 +208,11 @@ impl Wal {
     /// Waits until a call would not block. The caller sets the deadline.
     pub async fn ready(&self) {
         self.shared().ready().await;
+    }
+
+    /// How fast the disk was lately.
+    pub fn pace(&self) -> Pace {
+        self.shared().pace()
     }
 
     /// Counters and sizes.

@@ -31,6 +31,7 @@ mod config;
 mod error;
 mod handle;
 mod image;
+mod pace;
 mod read;
 mod record;
 mod recover;
@@ -45,4 +46,5 @@ pub use config::{
 pub use error::WalError;
 pub use handle::{Hold, Recovered, Wal};
 pub use image::MAX_STATE_FIELD_BYTES;
+pub use pace::Pace;
 pub use shared::WalStats;

@@ -13,6 +13,7 @@ use super::cache::Cache;
 use super::config::WalConfig;
 use super::error::WalError;
 use super::image::{Image, Index, MAX_STATE_FIELD_BYTES};
+use super::pace::{Pace, PaceWindow};
 use super::record::{self, ENTRY_PREFIX_BYTES};
 use super::recover::Recovery;
 use super::writer::{Change, Writer, Written};
@@ -104,6 +105,7 @@ pub(super) struct Shared {
     room: Condvar,
     room_async: Notify,
     fatal: watch::Sender<Option<WalError>>,
+    pace: Mutex<PaceWindow>,
 }
 
 impl Shared {
@@ -133,6 +135,7 @@ impl Shared {
             room: Condvar::new(),
             room_async: Notify::new(),
             fatal: watch::Sender::new(None),
+            pace: Mutex::default(),
         };
         (Arc::new(shared), writer)
     }
@@ -293,6 +296,11 @@ impl Shared {
         }
     }
 
+    /// How fast the disk was lately.
+    pub(super) fn pace(&self) -> Pace {
+        self.pace.lock().pace(Instant::now())
+    }
+
     // --- What the thread does.
 
     /// Sets the first failure; the log takes nothing from then on.
@@ -362,8 +370,12 @@ impl Shared {
                 return;
             }
             if !jobs.is_empty() || committed.is_some() {
+                let start = Instant::now();
                 match writer.commit(jobs.iter().map(|job| &job.op), committed) {
                     Ok(changes) => {
+                        if !jobs.is_empty() {
+                            self.pace.lock().note(start.elapsed(), Instant::now());
+                        }
                         let written = jobs.last().map(|job| job.call);
                         self.finish(&mut writer, changes, written);
                         self.answer(jobs, Ok(()));

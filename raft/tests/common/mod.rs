@@ -279,6 +279,12 @@ impl Cluster {
         raft.handle().shutdown().await.unwrap();
     }
 
+    /// Takes a node off the network, and out of this cluster; the caller ends it.
+    pub(crate) fn forget(&mut self, node: NodeId) {
+        self.net.0.lock().nodes.remove(&node);
+        self.nodes.remove(&node);
+    }
+
     pub(crate) fn handle(&self, node: u64) -> Handle {
         self.nodes[&NodeId(node)].handle()
     }

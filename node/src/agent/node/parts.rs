@@ -7,14 +7,20 @@ use std::{
 };
 
 use swarmer_gossip::{Facts, Gossip, Load};
-use swarmer_raft::{FeedSigner, FeedTrust, Follower, Raft, disk::RealDisk};
+use swarmer_raft::FeedSigner;
 use tokio::sync::mpsc;
 
 use super::Agent;
 use crate::{
     agent::{
-        Control, admission::SigningKey, api_tls::ApiCertificate, bootstrap::bootstrap, gossip,
-        identity::Grant, raft_transport::RaftTransport, streams::follow,
+        Control,
+        admission::SigningKey,
+        api_tls::ApiCertificate,
+        authority::HeldAuthority,
+        bootstrap::bootstrap,
+        gossip,
+        identity::{Grant, KeptGrant},
+        voting::{Keeper, KeeperDeps},
     },
     api, codes,
     config::NodeConfig,
@@ -32,60 +38,44 @@ impl Agent {
         Ok(Some(certificate))
     }
 
-    /// Opens the desired state, as a voter or as a follower.
-    pub(super) async fn open_control(&self, grant: &Grant) -> Outcome<Control> {
-        let node = self.dir.meta().node;
-        let dir = self.dir.path().join("raft");
-        let disk = Arc::new(RealDisk);
-        let transport = Arc::new(RaftTransport(self.transport.clone()));
-        if grant.is_voter(node) {
-            let config = swarmer_raft::Config::new(node, dir);
-            // Raft lives on the threads of the connections, not on those of requests.
-            let opened = self.io.spawn(Raft::open(config, disk, transport)).await;
-            let raft = joined(opened)?
-                .map_err(|error| Problem::of(&error, "opening the control state"))?;
-            let handle = raft.handle();
-            let signer = FeedSigner {
-                cluster: grant.cluster,
-                node,
-                boot: self.dir.meta().boot,
-                key: Arc::new(SigningKey(self.key.clone())),
-            };
-            let _ = self.slots.feed_signer.set(signer);
-            let _ = self.slots.raft.set(handle.clone());
-            if grant.maker {
-                let (handle, grant) = (handle.clone(), grant.clone());
-                let dir = self.dir.path().to_owned();
-                self.io.spawn(async move {
-                    if let Err(problem) = bootstrap(&handle, &grant, &dir).await {
-                        tracing::error!(target: "swarmer::founding", detail = %problem.detail,
-                            "the first state cannot be made");
-                    }
-                });
-            }
-            return Ok(Control::Voter(handle));
-        }
-        let trust = FeedTrust { cluster: grant.cluster, voters: Arc::new(self.book.clone()) };
-        let opening = async move { Follower::open(node, &dir, disk, trust).await };
-        let opened = self.io.spawn(opening).await;
-        let follower =
-            joined(opened)?.map_err(|error| Problem::of(&error, "opening the control state"))?;
-        let client = swarmer_raft::Client::new(
+    /// Opens the desired state, as what this node is to it.
+    pub(super) async fn open_control(
+        &self,
+        grant: &KeptGrant,
+        authority: &HeldAuthority,
+    ) -> Outcome<(Control, Keeper)> {
+        let (node, first) = (self.dir.meta().node, grant.get());
+        authority.follow(&first)?;
+        let signer = FeedSigner {
+            cluster: first.cluster,
             node,
-            transport,
-            follower.subscribe_status(),
-            follower.view(),
-            grant.voters.iter().copied().collect(),
-        );
-        let control = Control::Follower { follower: follower.clone(), client };
-        self.io.spawn(follow(
-            follower,
-            control.clone(),
-            self.transport.clone(),
-            grant.voters.clone(),
-            self.shutdown.clone(),
-        ));
-        Ok(control)
+            boot: self.dir.meta().boot,
+            key: Arc::new(SigningKey(self.key.clone())),
+        };
+        let _ = self.slots.feed_signer.set(signer);
+        let keeper = Keeper::new(KeeperDeps {
+            dir: self.dir.clone(),
+            cluster: first.cluster,
+            io: self.io.handle().clone(),
+            transport: self.transport.clone(),
+            slots: Arc::clone(&self.slots),
+            book: self.book.clone(),
+            grant: grant.clone(),
+            authority: authority.clone(),
+            shutdown: self.shutdown.clone(),
+        });
+        let control = keeper.open().await?;
+        if let Some(handle) = control.raft().filter(|_| first.maker) {
+            let (control, dir) = (control.clone(), self.dir.path().to_owned());
+            self.io.spawn(async move {
+                if let Err(problem) = bootstrap(&control, &handle, &first, &dir).await {
+                    tracing::error!(target: "swarmer::founding", detail = %problem.detail,
+                        "the first state cannot be made");
+                }
+            });
+        }
+        let _ = self.slots.keeper.set(keeper.clone());
+        Ok((control, keeper))
     }
 
     pub(super) fn start_gossip(
@@ -112,7 +102,7 @@ impl Agent {
             wire_min: u16::from(swarmer_mesh::stream::OLDEST_STREAM_VERSION),
             wire_max: u16::from(swarmer_mesh::stream::STREAM_VERSION),
             ingress: Some(SocketAddr::new(self.advertise.ip(), self.config.http.port())),
-            voter: matches!(control, Control::Voter(_)),
+            voter: control.status().voters.contains(&node),
             draining: false,
             load: Load::default(),
             endpoints: Vec::new(),
@@ -149,10 +139,6 @@ impl Agent {
         });
         Ok(handle)
     }
-}
-
-fn joined<T>(outcome: Result<T, tokio::task::JoinError>) -> Outcome<T> {
-    outcome.map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))
 }
 
 /// Of the authority that this cluster was founded with.

@@ -1,0 +1,83 @@
+//! What the planner of voters is told, from what this node knows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use swarmer_model::{Key, NodeId};
+use swarmer_raft::View;
+use swarmer_scheduler::{Membership, Stuck, VoterInput, VoterNode, VoterPolicy, odd_size};
+
+use crate::{agent::Context, desired::Desired};
+
+/// The fewest voters that a cluster of enough nodes has.
+const FEWEST: usize = 3;
+
+/// Names a node that is to leave, in the desired state.
+pub(crate) fn leaving_key(node: NodeId) -> Key {
+    Key::cluster(&format!("leaving/{node}"))
+}
+
+/// Names the log that a node has, in the desired state: with another one it cannot vote.
+pub(crate) fn log_key(node: NodeId) -> Key {
+    Key::cluster(&format!("logs/{node}"))
+}
+
+/// How many voters there should be: as many as founded the cluster, at least three.
+pub(super) fn wanted(view: &View) -> usize {
+    let info = view.get(Key::cluster("info").as_str());
+    let info =
+        info.and_then(|entry| serde_json::from_slice::<serde_json::Value>(&entry.value).ok());
+    let founders = info.and_then(|info| Some(info["founders"].as_array()?.len()));
+    odd_size(founders.unwrap_or(FEWEST).max(FEWEST))
+}
+
+/// The nodes that were asked to leave.
+pub(super) fn leaving(view: &View) -> BTreeSet<NodeId> {
+    let prefix = Key::cluster("leaving/");
+    let (_, entries) = view.list(prefix.as_str());
+    let ids = entries.iter().filter_map(|(key, _)| key.strip_prefix(prefix.as_str())?.parse().ok());
+    ids.collect()
+}
+
+/// The admitted nodes as the planner takes them.
+pub(super) fn nodes(
+    desired: &Desired,
+    leaving: &BTreeSet<NodeId>,
+    dead: &BTreeMap<NodeId, u64>,
+    barred: impl Fn(NodeId) -> Option<String>,
+) -> Vec<VoterNode> {
+    let nodes = desired.nodes.iter().map(|(id, node)| VoterNode {
+        id: *id,
+        name: node.metadata.name.clone(),
+        region: node.spec.region.clone(),
+        zone: node.spec.zone.clone(),
+        draining: node.spec.draining,
+        leaving: leaving.contains(id),
+        dead_since_ms: dead.get(id).copied(),
+        barred: barred(*id),
+    });
+    nodes.collect()
+}
+
+/// Whether a node can give up its vote, by what this node knows.
+pub(crate) fn may_leave(context: &Context, node: NodeId) -> Result<(), Stuck> {
+    let status = context.control.status();
+    let members = context.gossip.members();
+    let desired = context.desired.current();
+    let alive = |node: &NodeId| {
+        *node == context.node || members.iter().any(|m| m.node == *node && m.state.is_active())
+    };
+    let dead = desired.nodes.keys().filter(|node| !alive(node)).map(|node| (*node, 0)).collect();
+    let view = context.control.view();
+    let membership = Membership {
+        configs: vec![status.voters],
+        learners: BTreeMap::new(),
+        settled: true,
+        leader: status.leader.unwrap_or(node),
+    };
+    let input = VoterInput {
+        nodes: nodes(&desired, &leaving(&view), &dead, |_| None),
+        membership,
+        policy: VoterPolicy { wanted: wanted(&view), grace_ms: 0 },
+    };
+    swarmer_scheduler::may_leave(&input, node, 0)
+}

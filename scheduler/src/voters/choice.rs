@@ -1,0 +1,135 @@
+//! Which nodes should vote.
+
+use std::{cmp::Reverse, collections::BTreeSet};
+
+use swarmer_model::NodeId;
+
+use super::{
+    command::VoterReason,
+    input::{VoterInput, odd_size},
+};
+
+/// Where the voters should get to, and what is wrong with those that should go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Choice {
+    /// Who should vote.
+    pub(super) goal: BTreeSet<NodeId>,
+    /// Whose vote should go, in the order in which it does.
+    pub(super) out: Vec<(NodeId, VoterReason)>,
+    /// Who should get a vote, in the order in which they do.
+    pub(super) into: Vec<NodeId>,
+}
+
+/// What is wrong with a voter, if it is to go at all.
+enum Fault {
+    /// It must go, replaced or not.
+    Must(VoterReason),
+    /// It goes if another takes its vote.
+    IfReplaced(VoterReason),
+}
+
+fn fault(input: &VoterInput, id: NodeId, now_ms: u64) -> Option<Fault> {
+    let node = input.named(id);
+    let grace_ms = input.policy.grace_ms;
+    match input.node(id) {
+        None => Some(Fault::Must(VoterReason::Leaving { node })),
+        Some(facts) if facts.leaving => Some(Fault::Must(VoterReason::Leaving { node })),
+        Some(facts) => match (&facts.barred, facts.dead_since_ms) {
+            (Some(why), _) => {
+                Some(Fault::IfReplaced(VoterReason::Barred { node, why: why.clone() }))
+            }
+            (None, Some(since)) if now_ms.saturating_sub(since) >= grace_ms => {
+                Some(Fault::IfReplaced(VoterReason::Dead { node, grace_ms }))
+            }
+            (None, _) => None,
+        },
+    }
+}
+
+/// How many of these stand in a node's region, and in its zone.
+fn crowd(input: &VoterInput, id: NodeId, among: &BTreeSet<NodeId>) -> (usize, usize) {
+    let Some(node) = input.node(id) else { return (0, 0) };
+    let others = || among.iter().filter(|other| **other != id).filter_map(|id| input.node(*id));
+    let region = others().filter(|other| other.region == node.region).count();
+    let of_zone =
+        others().filter(|other| (&other.region, &other.zone) == (&node.region, &node.zone));
+    (region, of_zone.count())
+}
+
+/// Who should vote, from who votes now.
+pub(super) fn choose(input: &VoterInput, voters: &BTreeSet<NodeId>, now_ms: u64) -> Choice {
+    let wanted = odd_size(input.policy.wanted);
+    let mut goal = BTreeSet::new();
+    let (mut must, mut may) = (Vec::new(), Vec::new());
+    for id in voters {
+        match fault(input, *id, now_ms) {
+            None => {
+                goal.insert(*id);
+            }
+            Some(Fault::Must(reason)) => must.push((*id, reason)),
+            Some(Fault::IfReplaced(reason)) => may.push((*id, reason)),
+        }
+    }
+    let have = goal.len();
+    let mut out = must;
+    // The most crowded place first; among equals the dead, then the youngest, the leader never.
+    while goal.len() > wanted {
+        let Some(worst) = worst(input, &goal) else { break };
+        goal.remove(&worst);
+        out.push((worst, VoterReason::Many { have, wanted }));
+    }
+    let mut into = Vec::new();
+    while goal.len() < wanted {
+        let Some(best) = best(input, voters, &goal) else { break };
+        goal.insert(best);
+        into.push(best);
+    }
+    // What cannot be replaced stays. The last to die is the likeliest to come back.
+    may.sort_by_key(|(id, _)| Reverse(input.node(*id).and_then(|node| node.dead_since_ms)));
+    let mut borne = Vec::new();
+    for (id, reason) in may {
+        if goal.len() < wanted {
+            goal.insert(id);
+            borne.push((id, reason));
+        } else {
+            out.push((id, reason));
+        }
+    }
+    // An even number bears no more deaths than the odd one below it.
+    if goal.len().is_multiple_of(2) {
+        if let Some((id, reason)) = borne.pop() {
+            goal.remove(&id);
+            out.push((id, reason));
+        } else if let Some(last) = into.pop() {
+            goal.remove(&last);
+        } else if !out.is_empty()
+            && let Some(worst) = worst(input, &goal)
+        {
+            let have = goal.len();
+            goal.remove(&worst);
+            out.push((worst, VoterReason::Many { have, wanted: have - 1 }));
+        }
+    }
+    Choice { goal, out, into }
+}
+
+/// The voter whose vote is worth least; never the leader's.
+fn worst(input: &VoterInput, among: &BTreeSet<NodeId>) -> Option<NodeId> {
+    let others = among.iter().copied().filter(|id| *id != input.membership.leader);
+    others.max_by_key(|id| (!input.lives(*id), crowd(input, *id, among), *id))
+}
+
+/// The node that should get a vote next: one that has the log already, then where fewest voters
+/// stand.
+fn best(input: &VoterInput, voters: &BTreeSet<NodeId>, goal: &BTreeSet<NodeId>) -> Option<NodeId> {
+    let fit = input.nodes.iter().filter(|node| {
+        node.lives()
+            && !node.draining
+            && !node.leaving
+            && !voters.contains(&node.id)
+            && !goal.contains(&node.id)
+    });
+    fit.map(|node| node.id).min_by_key(|id| {
+        (!input.membership.learners.contains_key(id), crowd(input, *id, goal), *id)
+    })
+}

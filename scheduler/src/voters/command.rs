@@ -1,0 +1,159 @@
+//! What the planner of voters says: one command and its reason.
+
+use std::{collections::BTreeSet, fmt};
+
+use serde::{Deserialize, Serialize};
+use swarmer_model::NodeId;
+
+use crate::input::NodeRef;
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VoterCommand {
+    /// Finish the change that was left half done: these become the only voters.
+    Finish {
+        /// The voters afterwards.
+        voters: BTreeSet<NodeId>,
+    },
+    /// Let a node have the log, without a vote.
+    AddLearner {
+        /// Which.
+        node: NodeRef,
+    },
+    /// Give learners a vote.
+    Promote {
+        /// Who gets one.
+        nodes: Vec<NodeRef>,
+        /// The voters afterwards.
+        voters: BTreeSet<NodeId>,
+    },
+    /// Give a learner the vote of another node.
+    Replace {
+        /// Whose vote goes.
+        out: NodeRef,
+        /// Who gets it.
+        with: NodeRef,
+        /// The voters afterwards.
+        voters: BTreeSet<NodeId>,
+    },
+    /// Take votes away.
+    Remove {
+        /// Whose votes go.
+        nodes: Vec<NodeRef>,
+        /// The voters afterwards.
+        voters: BTreeSet<NodeId>,
+    },
+    /// A learner gets the log no longer.
+    DropLearner {
+        /// Which.
+        node: NodeRef,
+    },
+    /// Let another voter lead, because this leader's vote is about to go.
+    HandOver {
+        /// Who.
+        to: NodeRef,
+    },
+}
+
+/// Why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VoterReason {
+    /// A change was left half done.
+    HalfDone,
+    /// There are fewer voters than wanted, and nodes that can vote.
+    Few {
+        /// How many there are.
+        have: usize,
+        /// How many are wanted.
+        wanted: usize,
+    },
+    /// There are more voters than wanted.
+    Many {
+        /// How many there are.
+        have: usize,
+        /// How many are wanted.
+        wanted: usize,
+    },
+    /// A voter has been dead for longer than the grace time.
+    Dead {
+        /// Which.
+        node: NodeRef,
+        /// The grace time, in milliseconds.
+        grace_ms: u64,
+    },
+    /// A voter cannot hold its vote.
+    Barred {
+        /// Which.
+        node: NodeRef,
+        /// Why not.
+        why: String,
+    },
+    /// A voter is to leave the cluster, or left it.
+    Leaving {
+        /// Which.
+        node: NodeRef,
+    },
+    /// The learner is not needed, or died before it was.
+    NotNeeded,
+}
+
+/// A command with its reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoterStep {
+    /// What to do.
+    pub command: VoterCommand,
+    /// Why.
+    pub reason: VoterReason,
+}
+
+fn counted(voters: usize) -> String {
+    if voters == 1 { "1 voter".to_owned() } else { format!("{voters} voters") }
+}
+
+fn listed(nodes: &[NodeRef]) -> String {
+    nodes.iter().map(NodeRef::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl fmt::Display for VoterCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Finish { voters } => write!(f, "finish the change to {}", counted(voters.len())),
+            Self::AddLearner { node } => write!(f, "add learner {node}"),
+            Self::Promote { nodes, voters } => {
+                write!(f, "give {} a vote: {}", listed(nodes), counted(voters.len()))
+            }
+            Self::Replace { out, with, voters } => {
+                write!(f, "give the vote of {out} to {with}: {}", counted(voters.len()))
+            }
+            Self::Remove { nodes, voters } => {
+                write!(f, "take the vote of {}: {}", listed(nodes), counted(voters.len()))
+            }
+            Self::DropLearner { node } => write!(f, "drop learner {node}"),
+            Self::HandOver { to } => write!(f, "let {to} lead"),
+        }
+    }
+}
+
+impl fmt::Display for VoterReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HalfDone => f.write_str("a change was left half done"),
+            Self::Few { have, wanted } => write!(f, "{have} of {wanted} voters"),
+            Self::Many { have, wanted } => write!(f, "{}, {wanted} wanted", counted(*have)),
+            Self::Dead { node, grace_ms } => {
+                write!(f, "voter {node} is dead for longer than the grace of {grace_ms} ms")
+            }
+            Self::Barred { node, why } => write!(f, "voter {node} cannot vote: {why}"),
+            Self::Leaving { node } => write!(f, "voter {node} leaves the cluster"),
+            Self::NotNeeded => f.write_str("it is not needed"),
+        }
+    }
+}
+
+impl fmt::Display for VoterStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.command, self.reason)
+    }
+}

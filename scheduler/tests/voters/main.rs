@@ -1,0 +1,8 @@
+//! The planner of voters against its promises.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod disk;
+mod golden;
+mod properties;
+mod world;

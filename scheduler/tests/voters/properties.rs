@@ -1,0 +1,213 @@
+//! Promises that hold for every input.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::{
+    prelude::*,
+    test_runner::{Config, RngSeed},
+};
+use swarmer_model::NodeId;
+use swarmer_scheduler::{Membership, VoterCommand, VoterInput, VoterNode, VoterPolicy, odd_size};
+
+use crate::world::World;
+
+/// The most steps that any membership of these few nodes needs.
+const MANY: usize = 40;
+const GRACE_MS: u64 = 100;
+
+/// The same cases in every run; others with `PROPTEST_RNG_SEED=n`, more with `PROPTEST_CASES=n`.
+fn config(cases: u32) -> Config {
+    let given = Config::default();
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { given.cases } else { cases };
+    let rng_seed = match given.rng_seed {
+        RngSeed::Random => RngSeed::Fixed(1),
+        fixed => fixed,
+    };
+    Config { cases, rng_seed, failure_persistence: None, ..given }
+}
+
+fn any_node() -> impl Strategy<Value = VoterNode> {
+    (
+        ("r[0-2]", "z[0-1]"),
+        (prop::bool::weighted(0.1), prop::bool::weighted(0.1)),
+        prop::option::weighted(0.25, 0_u64..200),
+        prop::option::weighted(0.1, Just("no log".to_owned())),
+    )
+        .prop_map(|((region, zone), (draining, leaving), dead_since_ms, barred)| VoterNode {
+            region,
+            zone,
+            draining,
+            leaving,
+            dead_since_ms,
+            barred,
+            ..VoterNode::default()
+        })
+}
+
+/// Anything: voters that are no nodes, halves of changes, learners that nobody wants.
+fn any_world() -> impl Strategy<Value = World> {
+    let set = || prop::collection::btree_set(1_u64..11, 1..8);
+    (
+        prop::collection::vec(any_node(), 1..10),
+        (set(), prop::option::weighted(0.2, set())),
+        prop::collection::btree_map(1_u64..11, any::<bool>(), 0..4),
+        (0_usize..9, any::<prop::sample::Index>()),
+        200_u64..350,
+    )
+        .prop_map(|(nodes, (first, second), learners, (wanted, leader), now_ms)| {
+            let nodes: Vec<VoterNode> = nodes
+                .into_iter()
+                .zip(1_u64..)
+                .map(|(node, id)| VoterNode { id: NodeId(id), name: format!("n{id}"), ..node })
+                .collect();
+            let ids = |set: BTreeSet<u64>| set.into_iter().map(NodeId).collect::<BTreeSet<_>>();
+            let configs: Vec<BTreeSet<NodeId>> =
+                [Some(first), second].into_iter().flatten().map(ids).collect();
+            let last = configs.last().unwrap();
+            let leader = *leader.get(&last.iter().copied().collect::<Vec<_>>());
+            let voter = |id: NodeId| configs.iter().any(|config| config.contains(&id));
+            let learners: BTreeMap<NodeId, bool> = learners
+                .into_iter()
+                .map(|(id, ready)| (NodeId(id), ready))
+                .filter(|(id, _)| !voter(*id))
+                .collect();
+            let membership = Membership { configs, learners, settled: true, leader };
+            let policy = VoterPolicy { wanted, grace_ms: GRACE_MS };
+            World { input: VoterInput { nodes, membership, policy }, now_ms, made: 10 }
+        })
+}
+
+fn next(command: &VoterCommand) -> Option<&BTreeSet<NodeId>> {
+    match command {
+        VoterCommand::Promote { voters, .. }
+        | VoterCommand::Replace { voters, .. }
+        | VoterCommand::Remove { voters, .. } => Some(voters),
+        // Half of it is done: it cannot be judged any more, only finished.
+        VoterCommand::Finish { .. }
+        | VoterCommand::AddLearner { .. }
+        | VoterCommand::DropLearner { .. }
+        | VoterCommand::HandOver { .. } => None,
+    }
+}
+
+/// Does what the planner says until it says nothing. All learners catch up in time.
+fn settle(world: &mut World) -> Vec<VoterCommand> {
+    let mut done = Vec::new();
+    loop {
+        for ready in world.input.membership.learners.values_mut() {
+            *ready = true;
+        }
+        let Some(step) = world.step() else { return done };
+        world.carry_out(&step.command);
+        done.push(step.command);
+        assert!(done.len() < MANY, "no fixpoint: {done:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(config(1000))]
+
+    #[test]
+    fn it_ends_and_then_says_nothing(mut world in any_world()) {
+        settle(&mut world);
+        prop_assert_eq!(world.step(), None);
+    }
+
+    #[test]
+    fn no_step_leaves_fewer_living_voters_than_a_majority_of_the_new(mut world in any_world()) {
+        for _ in 0..MANY {
+            let Some(step) = world.step() else { break };
+            if let Some(voters) = next(&step.command) {
+                let before = world.voters().clone();
+                prop_assert!(world.living(voters) > voters.len() / 2, "{}", step);
+                prop_assert!(world.living(&before) > before.len() / 2, "{}", step);
+                prop_assert!(!voters.is_empty());
+                // Who gets a vote is there, has the log, and may have one.
+                for new in voters.difference(&before) {
+                    let node = world.input.nodes.iter().find(|node| node.id == *new).unwrap();
+                    prop_assert!(world.lives(*new) && !node.draining && !node.leaving);
+                }
+                // Nobody loses its vote without a fault of its own, unless there are too many.
+                let many = before.len() > voters.len();
+                for old in before.difference(voters) {
+                    let node = world.input.nodes.iter().find(|node| node.id == *old);
+                    let fault = node.is_none_or(|node| {
+                        let dead = node.dead_since_ms;
+                        node.leaving
+                            || node.barred.is_some()
+                            || dead.is_some_and(|since| world.now_ms - since >= GRACE_MS)
+                    });
+                    prop_assert!(fault || many, "{} loses its vote: {}", old, step);
+                }
+            }
+            world.carry_out(&step.command);
+            for ready in world.input.membership.learners.values_mut() {
+                *ready = true;
+            }
+        }
+    }
+
+    /// If a majority lives, what can be replaced is, and the number is odd and as near to the
+    /// wish as the nodes allow.
+    #[test]
+    fn the_dead_are_replaced_while_a_spare_lives(mut world in any_world()) {
+        settle(&mut world);
+        let voters = world.voters().clone();
+        if world.living(&voters) <= voters.len() / 2 {
+            return Ok(());
+        }
+        let wanted = odd_size(world.input.policy.wanted);
+        let spares = world.input.nodes.iter().filter(|node| {
+            world.lives(node.id) && !node.draining && !node.leaving && !voters.contains(&node.id)
+        });
+        let spares = spares.count();
+        let gone = voters.iter().filter(|id| {
+            world.input.nodes.iter().find(|node| node.id == **id).is_none_or(|node| {
+                node.leaving
+                    || node.barred.is_some()
+                    || node.dead_since_ms.is_some_and(|since| world.now_ms - since >= GRACE_MS)
+            })
+        });
+        let gone = gone.count();
+        prop_assert!(gone == 0 || spares == 0 || voters.len() > wanted, "{} gone, {} spare", gone, spares);
+        prop_assert!(voters.len() <= wanted.max(1), "{} voters", voters.len());
+        let grows = if voters.len().is_multiple_of(2) { 1 } else { 2 };
+        prop_assert!(voters.len() + grows > wanted || spares < grows, "{} spare", spares);
+    }
+
+    /// One that dies and comes back, again and again, within the grace time moves nothing.
+    #[test]
+    fn nothing_flaps(mut world in any_world(), who in any::<prop::sample::Index>()) {
+        settle(&mut world);
+        let living: Vec<NodeId> =
+            world.voters().iter().copied().filter(|id| world.lives(*id)).collect();
+        if living.is_empty() {
+            return Ok(());
+        }
+        let who = *who.get(&living);
+        for _ in 0..5 {
+            let node = world.input.nodes.iter_mut().find(|node| node.id == who).unwrap();
+            node.dead_since_ms = Some(world.now_ms);
+            for other in &mut world.input.nodes {
+                // The others get no older while this one blinks.
+                if other.id != who
+                    && let Some(since) = &mut other.dead_since_ms
+                {
+                    *since += GRACE_MS - 1;
+                }
+            }
+            world.now_ms += GRACE_MS - 1;
+            prop_assert_eq!(world.step(), None);
+            let node = world.input.nodes.iter_mut().find(|node| node.id == who).unwrap();
+            node.dead_since_ms = None;
+            prop_assert_eq!(world.step(), None);
+        }
+    }
+
+    /// A change that is not committed yet, or a learner that has not caught up, is waited for.
+    #[test]
+    fn one_change_at_a_time(mut world in any_world()) {
+        world.input.membership.settled = false;
+        prop_assert_eq!(world.step(), None);
+    }
+}
