@@ -1,5 +1,7 @@
 //! Nodes that become voters while they run, and stop being it: what their readers see.
 
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 mod common;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};

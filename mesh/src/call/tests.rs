@@ -411,7 +411,7 @@ async fn a_refusal_says_whether_anything_was_started() {
     for started in [true, false] {
         let accept = pair.accept();
         let problem = Refusal::Problem {
-            status: http::StatusCode::FORBIDDEN,
+            status: StatusCode::FORBIDDEN,
             headers: HeaderMap::from_iter([(http::header::RETRY_AFTER, HeaderValue::from(1))]),
             document: "why".into(),
             started,
