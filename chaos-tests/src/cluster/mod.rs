@@ -17,7 +17,7 @@ mod node;
 pub use binary::Binary;
 pub use disk::{Disk, Mounts};
 pub use gateway::{Gateway, Lost, Port, Reply, Stream};
-pub use guest::echo;
+pub use guest::{echo, job};
 pub use machine::Cluster;
 pub use namespace::Namespace;
 pub use need::{Need, missing_tools};

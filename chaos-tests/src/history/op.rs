@@ -95,6 +95,16 @@ pub enum Action {
         /// Milliseconds in which there must be an answer.
         deadline_ms: u64,
     },
+    /// Calls a function by a request that may not run twice; sent once.
+    Post {
+        /// Unique in the history; the function writes it down when it starts, and sends it back.
+        job: String,
+    },
+    /// The function was started for such a request, by its own log; taken down when it was read.
+    Started {
+        /// The request.
+        job: String,
+    },
     /// Stopped the node for that time; done by the nemesis. No answer can come from it meanwhile.
     Pause,
     /// Takes a version of the function out of service.

@@ -66,13 +66,18 @@ pub async fn run(
     keep: impl FnOnce(&Cluster, &Run) -> Result<()>,
 ) -> Result<Run> {
     let scenario = named(&plan.scenario)?;
-    let cluster = Arc::new(Cluster::found(binary, scenario.nodes, &plan.schedule.needs()).await?);
+    let told = |binary: Binary, (name, value): &(&str, &str)| binary.with(name, value);
+    let binary = scenario.environment.iter().fold(binary.clone(), told);
+    let cluster = Arc::new(Cluster::found(&binary, scenario.nodes, &plan.schedule.needs()).await?);
     let documents = upload(&cluster).await?;
     let recorder = Recorder::new(Instant::now());
     let context = || Context::new(Arc::clone(&cluster), recorder.clone(), documents, plan.seed);
     let clients = context();
     if let Some(traffic) = scenario.traffic {
         traffic.set_up(&clients).await?;
+    }
+    if let Some(jobs) = scenario.jobs {
+        jobs.set_up(&clients).await?;
     }
     // Followers outlive the other clients: they must see the last write.
     let (watching, followers) = (context(), Followers::new(scenario.nodes));
@@ -82,6 +87,9 @@ pub async fn run(
         let (observer, cluster) = (observer.clone(), Arc::clone(&cluster));
         looking.spawn(observer.look_at(cluster, recorder.clone(), node));
         following.spawn(follow(watching.clone(), followers.clone(), node));
+    }
+    if let Some(jobs) = scenario.jobs {
+        following.spawn(jobs.read(watching.clone()));
     }
     let mut working = start_clients(scenario, &clients);
 
@@ -140,6 +148,13 @@ fn start_clients(scenario: &Scenario, context: &Context) -> JoinSet<()> {
             });
         }
         working.spawn(traffic.renew(context.clone()));
+    }
+    if let Some(jobs) = scenario.jobs {
+        for node in 0..scenario.nodes {
+            (0..jobs.clients).for_each(|number| {
+                working.spawn(jobs.run(context.clone(), node, number));
+            });
+        }
     }
     working
 }

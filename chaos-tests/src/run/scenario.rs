@@ -3,7 +3,7 @@
 use super::coverage::Needs;
 use crate::{
     nemesis::{CALM_MS, Kind, Mark},
-    workload::{Registers, Traffic},
+    workload::{Jobs, Registers, Traffic},
 };
 
 /// One scenario.
@@ -27,6 +27,10 @@ pub struct Scenario {
     pub lists: usize,
     /// Callers of a function.
     pub traffic: Option<Traffic>,
+    /// Callers of a function that may not run twice for one request.
+    pub jobs: Option<Jobs>,
+    /// What the nodes are told by their environment.
+    pub environment: &'static [(&'static str, &'static str)],
     /// The least that it must go through.
     pub needs: Needs,
 }
@@ -56,6 +60,8 @@ const BASE: Scenario = Scenario {
     set: 0,
     lists: 0,
     traffic: None,
+    jobs: None,
+    environment: &[],
     needs: NEEDS,
 };
 
@@ -144,6 +150,15 @@ pub const SCENARIOS: &[Scenario] = &[
         ..BASE
     },
     Scenario {
+        name: "register-snapshots",
+        about: "registers while nodes are killed and the log is purged below snapshots all the time",
+        kinds: DEATH,
+        registers: Some(REGISTERS),
+        environment: &[("SWARMER_SNAPSHOT_LOG", "64KiB"), ("SWARMER_LOG_KEEP", "50")],
+        needs: Needs { struck: &[(Mark::Kill, 2)], leaders: 0, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
         name: "set",
         about: "resources made and deleted, listed at the end, under every fault",
         set: 6,
@@ -170,6 +185,15 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "requests through every ingress while versions change, under every fault",
         registers: Some(LIGHT),
         traffic: Some(Traffic { clients: 4, replicas: 2 }),
+        ..BASE
+    },
+    Scenario {
+        name: "jobs",
+        about: "requests that may not run twice, while the nodes that run them are killed and cut off",
+        kinds: &[Kind::Kill, Kind::Storm, Kind::Partition],
+        jobs: Some(Jobs { clients: 3, replicas: 2 }),
+        // Nothing changes that a follower would be told of.
+        needs: Needs { ok: 50, leaders: 0, reconnects: 0, ..NEEDS },
         ..BASE
     },
     Scenario {
@@ -201,6 +225,7 @@ mod tests {
             assert!(!scenario.name.is_empty() && !scenario.about.is_empty());
             assert_eq!(SCENARIOS.iter().position(|s| s.name == scenario.name), Some(i));
             let idle = scenario.registers.is_none() && scenario.traffic.is_none();
+            let idle = idle && scenario.jobs.is_none();
             assert!(!idle || scenario.set + scenario.lists > 0, "{}", scenario.name);
             assert!(scenario.needs.ok > 0, "{}", scenario.name);
         }

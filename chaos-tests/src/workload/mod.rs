@@ -3,6 +3,7 @@
 mod classify;
 mod documents;
 mod follower;
+mod jobs;
 mod lists;
 mod register;
 mod set;
@@ -25,6 +26,7 @@ use crate::{
 pub use classify::{call, change, list};
 pub use documents::{Documents, LISTS, REGISTERS, SET, key_of};
 pub use follower::{Followers, follow};
+pub use jobs::Jobs;
 pub use lists::{lists_of, run as list_client, snapshot};
 pub use register::{Registers, read, write};
 pub use set::{members, run as set_client};
