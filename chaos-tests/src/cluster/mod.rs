@@ -13,6 +13,7 @@ mod namespace;
 mod need;
 mod network;
 mod node;
+mod tap;
 
 pub use binary::Binary;
 pub use disk::{Disk, Mounts};

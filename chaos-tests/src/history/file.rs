@@ -143,11 +143,13 @@ fn fits(action: &Action, answer: &Answer) -> bool {
             | Action::Deploy { .. }
             | Action::Pause
             | Action::Started { .. }
+            | Action::Expel
             | Action::Retire { .. },
             Answer::Done { .. },
         )
         | (Action::List, Answer::Elements { .. })
         | (Action::Watch { .. }, Answer::Events { .. })
+        | (Action::Replay { .. }, Answer::Refused { .. })
         | (Action::Fetch { .. }, Answer::Bytes { .. })
         | (Action::Call { .. } | Action::Post { .. }, Answer::Served { .. }) => true,
         (Action::Txn { steps }, Answer::Steps { steps: done }) => {

@@ -105,6 +105,13 @@ pub enum Action {
         /// The request.
         job: String,
     },
+    /// Sends datagrams to the node that it has seen before.
+    Replay {
+        /// How many.
+        datagrams: u64,
+    },
+    /// Removes the node from the cluster.
+    Expel,
     /// Stopped the node for that time; done by the nemesis. No answer can come from it meanwhile.
     Pause,
     /// Takes a version of the function out of service.
@@ -196,6 +203,13 @@ pub enum Answer {
     Bytes {
         /// SHA-256 in hex, computed by the client.
         digest: String,
+    },
+    /// What a node made of datagrams that were sent again.
+    Refused {
+        /// How many came to it.
+        came: u64,
+        /// How many of them it refused.
+        refused: u64,
     },
     /// A function answered.
     Served {

@@ -21,10 +21,14 @@ const fn trap(bug: Bug, scenario: &'static str, secs: u64) -> Trap {
 
 /// One for each bug that is looked for.
 pub const TRAPS: &[Trap] = &[
+    trap(Bug::AckBeforeFsync, "register-amnesia", 14),
+    trap(Bug::ReuseNodeId, "register-wipe", 14),
     trap(Bug::ReadWithoutIndex, "register-partition", 20),
     trap(Bug::ForgetRequests, "calm", 12),
     trap(Bug::PurgePastSnapshot, "register-snapshots", 20),
     trap(Bug::SkipWatchEvent, "calm", 12),
+    trap(Bug::AcceptReplay, "admission", 12),
+    trap(Bug::ServeRemovedNode, "admission", 12),
     trap(Bug::RouteToRemovedVersion, "calm", 15),
     trap(Bug::RetrySentPost, "jobs", 20),
 ];

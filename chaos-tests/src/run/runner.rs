@@ -18,7 +18,10 @@ use crate::{
     cluster::{Binary, Cluster, Port, echo},
     history::{self, FORMAT, Header, Operation, Recorder},
     nemesis::{Hands, Schedule},
-    workload::{Context, Documents, Followers, PATIENCE, follow, list_client, set_client},
+    workload::{
+        Context, Documents, Followers, PATIENCE, admit, follow, list_client, replay, set_client,
+        trespass,
+    },
 };
 
 /// How long clients may take to end what they began.
@@ -78,6 +81,9 @@ pub async fn run(
     }
     if let Some(jobs) = scenario.jobs {
         jobs.set_up(&clients).await?;
+    }
+    if scenario.admission {
+        admit(&clients).await?;
     }
     // Followers outlive the other clients: they must see the last write.
     let (watching, followers) = (context(), Followers::new(scenario.nodes));
@@ -148,6 +154,10 @@ fn start_clients(scenario: &Scenario, context: &Context) -> JoinSet<()> {
             });
         }
         working.spawn(traffic.renew(context.clone()));
+    }
+    if scenario.admission {
+        working.spawn(replay(context.clone()));
+        working.spawn(trespass(context.clone()));
     }
     if let Some(jobs) = scenario.jobs {
         for node in 0..scenario.nodes {

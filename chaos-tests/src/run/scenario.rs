@@ -29,6 +29,8 @@ pub struct Scenario {
     pub traffic: Option<Traffic>,
     /// Callers of a function that may not run twice for one request.
     pub jobs: Option<Jobs>,
+    /// Whether somebody sends datagrams again, and a node that was removed goes on.
+    pub admission: bool,
     /// What the nodes are told by their environment.
     pub environment: &'static [(&'static str, &'static str)],
     /// The least that it must go through.
@@ -61,6 +63,7 @@ const BASE: Scenario = Scenario {
     lists: 0,
     traffic: None,
     jobs: None,
+    admission: false,
     environment: &[],
     needs: NEEDS,
 };
@@ -159,6 +162,31 @@ pub const SCENARIOS: &[Scenario] = &[
         ..BASE
     },
     Scenario {
+        name: "register-amnesia",
+        about: "registers while a follower's power is cut just when its memory decides what is kept",
+        kinds: &[Kind::Amnesia],
+        registers: Some(LIGHT),
+        needs: Needs { ok: 50, struck: &[(Mark::Power, 1)], reconnects: 3, faults: 1, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
+        name: "register-wipe",
+        about: "registers while a follower loses its log for good, just when that decides what is kept",
+        kinds: &[Kind::Wipe],
+        // One at most, in a run of less than a minute: of three nodes no second one can be spared.
+        calm_ms: (60_000, 60_000),
+        registers: Some(LIGHT),
+        needs: Needs {
+            ok: 50,
+            leaders: 0,
+            struck: &[(Mark::Kill, 1)],
+            reconnects: 3,
+            faults: 1,
+            ..NEEDS
+        },
+        ..BASE
+    },
+    Scenario {
         name: "set",
         about: "resources made and deleted, listed at the end, under every fault",
         set: 6,
@@ -194,6 +222,15 @@ pub const SCENARIOS: &[Scenario] = &[
         jobs: Some(Jobs { clients: 3, replicas: 2 }),
         // Nothing changes that a follower would be told of.
         needs: Needs { ok: 50, leaders: 0, reconnects: 0, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
+        name: "admission",
+        about: "datagrams sent again, and a node that is removed and goes on",
+        kinds: &[],
+        registers: Some(LIGHT),
+        admission: true,
+        needs: Needs { ok: 50, leaders: 0, faults: 0, reconnects: 3, ..NEEDS },
         ..BASE
     },
     Scenario {

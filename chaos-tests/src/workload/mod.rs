@@ -1,5 +1,6 @@
 //! The clients. Each takes down what it does; none of them judges.
 
+mod admission;
 mod classify;
 mod documents;
 mod follower;
@@ -23,6 +24,7 @@ use crate::{
     seed::Seeded,
 };
 
+pub use admission::{admit, replay, trespass};
 pub use classify::{call, change, list};
 pub use documents::{Documents, LISTS, REGISTERS, SET, key_of};
 pub use follower::{Followers, follow};
