@@ -362,6 +362,17 @@ impl Cluster {
         Ok(())
     }
 
+    /// The snapshots that a node has now, by the names of their files; none while it is being
+    /// started, killed or without power.
+    pub fn snapshots(&self, node: usize) -> Vec<String> {
+        if self.nodes[node].is_locked() {
+            return Vec::new();
+        }
+        let files = std::fs::read_dir(self.data(node).join("raft/snapshots"));
+        let names = files.into_iter().flatten().flatten().map(|file| file.file_name());
+        names.filter_map(|name| name.into_string().ok()).filter(|n| n.ends_with(".snap")).collect()
+    }
+
     /// The data directory of a node, as the harness sees it.
     fn data(&self, node: usize) -> PathBuf {
         let plain = self.folder.path().join(&*self.names[node]);

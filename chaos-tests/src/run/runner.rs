@@ -19,8 +19,8 @@ use crate::{
     history::{self, FORMAT, Header, Operation, Recorder},
     nemesis::{Hands, Schedule},
     workload::{
-        Context, Documents, Followers, PATIENCE, admit, follow, list_client, replay, set_client,
-        trespass,
+        Context, Documents, Followers, PATIENCE, admit, artifact_client, follow, list_client,
+        replay, set_client, trespass,
     },
 };
 
@@ -116,8 +116,9 @@ pub async fn run(
     let history = written_and_read(plan, &history)?;
     let mut verdicts = check::all(&history);
     verdicts.extend(converged.verdicts);
-    let coverage =
+    let mut coverage =
         Coverage::of(&history, &hands.done(), observer.changes(), followers.reconnects());
+    coverage.snapshots = observer.snapshots();
     let mut void = coverage.missing(&scenario.needs);
     void.extend(check::harness_errors(&history).into_iter().map(|e| format!("harness: {e}")));
     let run = Run {
@@ -155,6 +156,9 @@ fn start_clients(scenario: &Scenario, context: &Context) -> JoinSet<()> {
         }
         working.spawn(traffic.renew(context.clone()));
     }
+    (0..scenario.artifacts).for_each(|number| {
+        working.spawn(artifact_client(context.clone(), number));
+    });
     if scenario.admission {
         working.spawn(replay(context.clone()));
         working.spawn(trespass(context.clone()));

@@ -29,6 +29,8 @@ pub struct Scenario {
     pub traffic: Option<Traffic>,
     /// Callers of a function that may not run twice for one request.
     pub jobs: Option<Jobs>,
+    /// How many clients of artifacts.
+    pub artifacts: usize,
     /// Whether somebody sends datagrams again, and a node that was removed goes on.
     pub admission: bool,
     /// What the nodes are told by their environment.
@@ -50,7 +52,8 @@ const REGISTERS: Registers = Registers { clients: 8, keys: 12, values: None, rep
 /// Three values for two registers: the same is written again and again.
 const FEW: Registers = Registers { clients: 8, keys: 2, values: Some(3), repeated: 0 };
 const LIGHT: Registers = Registers { clients: 3, keys: 4, values: None, repeated: 20 };
-const NEEDS: Needs = Needs { ok: 500, txns: 0, leaders: 1, struck: &[], reconnects: 6, faults: 2 };
+const NEEDS: Needs =
+    Needs { ok: 500, txns: 0, leaders: 1, struck: &[], reconnects: 6, snapshots: 0, faults: 2 };
 
 const BASE: Scenario = Scenario {
     name: "",
@@ -63,6 +66,7 @@ const BASE: Scenario = Scenario {
     lists: 0,
     traffic: None,
     jobs: None,
+    artifacts: 0,
     admission: false,
     environment: &[],
     needs: NEEDS,
@@ -158,7 +162,7 @@ pub const SCENARIOS: &[Scenario] = &[
         kinds: DEATH,
         registers: Some(REGISTERS),
         environment: &[("SWARMER_SNAPSHOT_LOG", "64KiB"), ("SWARMER_LOG_KEEP", "50")],
-        needs: Needs { struck: &[(Mark::Kill, 2)], leaders: 0, ..NEEDS },
+        needs: Needs { struck: &[(Mark::Kill, 2)], leaders: 0, snapshots: 6, ..NEEDS },
         ..BASE
     },
     Scenario {
@@ -225,6 +229,24 @@ pub const SCENARIOS: &[Scenario] = &[
         ..BASE
     },
     Scenario {
+        name: "artifacts",
+        about: "artifacts handed over and read back where they should be, while nodes die and are cut off",
+        kinds: &[Kind::Kill, Kind::Storm, Kind::Partition],
+        artifacts: 2,
+        // Nothing changes that a follower would be told of.
+        needs: Needs { ok: 30, leaders: 0, reconnects: 0, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
+        name: "artifacts-power",
+        about: "the same while power is cut",
+        kinds: POWER,
+        calm_ms: SOON_MS,
+        artifacts: 2,
+        needs: Needs { ok: 30, leaders: 0, reconnects: 0, struck: &[(Mark::Power, 2)], ..NEEDS },
+        ..BASE
+    },
+    Scenario {
         name: "admission",
         about: "datagrams sent again, and a node that is removed and goes on",
         kinds: &[],
@@ -262,7 +284,7 @@ mod tests {
             assert!(!scenario.name.is_empty() && !scenario.about.is_empty());
             assert_eq!(SCENARIOS.iter().position(|s| s.name == scenario.name), Some(i));
             let idle = scenario.registers.is_none() && scenario.traffic.is_none();
-            let idle = idle && scenario.jobs.is_none();
+            let idle = idle && scenario.jobs.is_none() && scenario.artifacts == 0;
             assert!(!idle || scenario.set + scenario.lists > 0, "{}", scenario.name);
             assert!(scenario.needs.ok > 0, "{}", scenario.name);
         }

@@ -1,6 +1,7 @@
 //! The clients. Each takes down what it does; none of them judges.
 
 mod admission;
+mod artifacts;
 mod classify;
 mod documents;
 mod follower;
@@ -25,6 +26,7 @@ use crate::{
 };
 
 pub use admission::{admit, replay, trespass};
+pub use artifacts::run as artifact_client;
 pub use classify::{call, change, list};
 pub use documents::{Documents, LISTS, REGISTERS, SET, key_of};
 pub use follower::{Followers, follow};
