@@ -23,7 +23,7 @@ const fn trap(bug: Bug, scenario: &'static str, secs: u64) -> Trap {
 pub const TRAPS: &[Trap] = &[
     trap(Bug::AckBeforeFsync, "register-amnesia", 14),
     trap(Bug::ReuseNodeId, "register-wipe", 14),
-    trap(Bug::ReadWithoutIndex, "register-partition", 20),
+    trap(Bug::ReadWithoutIndex, "register-isolated", 20),
     trap(Bug::ForgetRequests, "calm", 12),
     trap(Bug::PurgePastSnapshot, "register-snapshots", 20),
     trap(Bug::SkipWatchEvent, "calm", 12),

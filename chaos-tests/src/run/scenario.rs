@@ -150,6 +150,21 @@ pub const SCENARIOS: &[Scenario] = &[
         ..BASE
     },
     Scenario {
+        name: "register-isolated",
+        about: "a few registers under partitions: who is alone must not answer by what it knows",
+        kinds: &[Kind::Partition],
+        registers: Some(LIGHT),
+        needs: Needs {
+            ok: 50,
+            leaders: 0,
+            struck: &[(Mark::Cut, 1)],
+            reconnects: 3,
+            faults: 1,
+            ..NEEDS
+        },
+        ..BASE
+    },
+    Scenario {
         name: "register-five",
         about: "registers on five nodes: bridges and rings too",
         nodes: 5,
