@@ -24,12 +24,12 @@ pub const TRAPS: &[Trap] = &[
     trap(Bug::AckBeforeFsync, "register-amnesia", 14),
     trap(Bug::ReuseNodeId, "register-wipe", 14),
     trap(Bug::ReadWithoutIndex, "register-isolated", 20),
-    trap(Bug::ForgetRequests, "calm", 12),
+    trap(Bug::ForgetRequests, "calm", 20),
     trap(Bug::PurgePastSnapshot, "register-snapshots", 20),
-    trap(Bug::SkipWatchEvent, "calm", 12),
+    trap(Bug::SkipWatchEvent, "calm", 20),
     trap(Bug::AcceptReplay, "admission", 12),
     trap(Bug::ServeRemovedNode, "admission", 12),
-    trap(Bug::RouteToRemovedVersion, "calm", 15),
+    trap(Bug::RouteToRemovedVersion, "calm", 20),
     trap(Bug::RetrySentPost, "jobs", 20),
 ];
 

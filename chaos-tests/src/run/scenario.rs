@@ -177,7 +177,7 @@ pub const SCENARIOS: &[Scenario] = &[
         kinds: DEATH,
         registers: Some(REGISTERS),
         environment: &[("SWARMER_SNAPSHOT_LOG", "64KiB"), ("SWARMER_LOG_KEEP", "50")],
-        needs: Needs { struck: &[(Mark::Kill, 2)], leaders: 0, snapshots: 6, ..NEEDS },
+        needs: Needs { ok: 100, struck: &[(Mark::Kill, 2)], leaders: 0, snapshots: 3, ..NEEDS },
         ..BASE
     },
     Scenario {
@@ -249,7 +249,7 @@ pub const SCENARIOS: &[Scenario] = &[
         kinds: &[Kind::Kill, Kind::Storm, Kind::Partition],
         artifacts: 2,
         // Nothing changes that a follower would be told of.
-        needs: Needs { ok: 30, leaders: 0, reconnects: 0, ..NEEDS },
+        needs: Needs { ok: 10, leaders: 0, reconnects: 0, ..NEEDS },
         ..BASE
     },
     Scenario {
@@ -258,7 +258,7 @@ pub const SCENARIOS: &[Scenario] = &[
         kinds: POWER,
         calm_ms: SOON_MS,
         artifacts: 2,
-        needs: Needs { ok: 30, leaders: 0, reconnects: 0, struck: &[(Mark::Power, 2)], ..NEEDS },
+        needs: Needs { ok: 10, leaders: 0, reconnects: 0, struck: &[(Mark::Power, 2)], ..NEEDS },
         ..BASE
     },
     Scenario {

@@ -20,6 +20,9 @@ const LAST: Duration = Duration::from_secs(30);
 /// Between two tries of that.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// The code of an upload, or of a copy between nodes, that ended too early.
+const BROKEN_OFF: &str = "SW-ARTIFACT-TRUNCATED";
+
 /// An artifact that was acknowledged, and the nodes that hold it.
 struct Kept {
     digest: Digest,
@@ -86,7 +89,11 @@ async fn deploy(
             let known = |i: &usize| names.contains(&&**context.cluster.name(*i));
             nodes = (0..context.cluster.count()).filter(known).collect();
         }
-        change(reply, false, |_| None)
+        match reply {
+            // A copy to another node broke off: the artifact may be here all the same.
+            Ok(reply) if reply.code() == BROKEN_OFF => Outcome::Unknown { why: reply.code() },
+            reply => change(reply, false, |_| None),
+        }
     };
     let outcome = client.does(&node, Action::Deploy { artifact: digest.to_string() }, work).await;
     (matches!(outcome, Outcome::Ok { .. }) && !nodes.is_empty()).then_some(Kept { digest, nodes })
