@@ -47,7 +47,7 @@ fn folder(out: &Path, plan: &Plan) -> PathBuf {
 
 /// The page about it always; history and logs if it is to be kept, or did not pass; the nodes' Raft
 /// logs if it is invalid.
-fn save(folder: &Path, cluster: &Cluster, run: &Run, keep: bool) -> Result<()> {
+pub(crate) fn save(folder: &Path, cluster: &Cluster, run: &Run, keep: bool) -> Result<()> {
     std::fs::create_dir_all(folder)?;
     let json = |name: &str, value: &dyn Fn(&mut BufWriter<File>) -> serde_json::Result<()>| {
         value(&mut BufWriter::new(File::create(folder.join(name))?))

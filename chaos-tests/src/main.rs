@@ -1,15 +1,20 @@
-//! Chaos tests of the `swarmer` binary: `chaos-tests list | run | replay | report | power | soak`.
+//! Chaos tests of the `swarmer` binary: `chaos-tests list | run | replay | planted | report | power | soak`.
 
 mod keep;
+mod plant;
 mod series;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
-use chaos_tests::run::{Ending, Plan, SCENARIOS};
+use chaos_tests::{
+    planted::MAX_SEEDS,
+    run::{Ending, Plan, SCENARIOS},
+};
 use clap::{Parser, Subcommand};
 
 use keep::{carry_out, judge, kept};
+use plant::plant;
 use series::{Series, Until};
 
 #[derive(Parser)]
@@ -50,6 +55,14 @@ enum Command {
         /// The scenario, if runs of several are kept
         #[arg(long)]
         scenario: Option<String>,
+    },
+    /// Switch known bugs on, one after another, and see that a scenario finds each of them
+    Planted {
+        /// Only these bugs; none: all
+        bugs: Vec<String>,
+        /// The most seeds that a bug may take to be found
+        #[arg(long, default_value_t = MAX_SEEDS)]
+        seeds: u64,
     },
     /// Judge a kept history again, and write its page anew
     Report {
@@ -128,6 +141,7 @@ fn start(options: &Options) -> Result<Ending> {
             let plan = kept(&options.out, *seed, scenario.as_deref())?;
             Ok(carry_out(&plan, &options.out, true)?.ending())
         }
+        Command::Planted { bugs, seeds } => plant(bugs, *seeds, &options.out),
         Command::Report { run } => judge(run),
         Command::Power { cuts, seed, duration } => {
             Series::power(&options.out, *seed, *duration).run(Until::Cuts(*cuts))

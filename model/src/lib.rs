@@ -16,6 +16,7 @@ mod names;
 mod node;
 mod place;
 mod placement;
+pub mod planted;
 mod quantity;
 mod schema;
 mod token;

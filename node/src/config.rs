@@ -19,6 +19,9 @@ use crate::{
 
 /// The most seeds that a node is given; more only slow down a start.
 const MAX_SEEDS: usize = 32;
+/// The least growth of the log that may make a snapshot due: below, a busy node would write little
+/// else.
+const MIN_SNAPSHOT_LOG: ByteSize = ByteSize(64 << 10);
 /// Default of the largest component.
 const DEFAULT_MAX_COMPONENT: ByteSize = ByteSize::mib(64);
 
@@ -68,6 +71,13 @@ pub(crate) struct NodeOptions {
     /// The largest component that is taken [default: 64MiB]
     #[arg(long, env = "SWARMER_MAX_COMPONENT")]
     pub(crate) max_component: Option<ByteSize>,
+    /// On a voter: a snapshot is made when its log has grown by so much [default: 32MiB]
+    #[arg(long, env = "SWARMER_SNAPSHOT_LOG")]
+    pub(crate) snapshot_log: Option<ByteSize>,
+    /// On a voter: so many entries stay in its log below a snapshot, for others that are a little
+    /// behind [default: 1000]
+    #[arg(long, env = "SWARMER_LOG_KEEP")]
+    pub(crate) log_keep: Option<u32>,
     /// Log lines as text or json [default: text]
     #[arg(long, env = "SWARMER_LOG_FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
@@ -107,6 +117,10 @@ pub(crate) struct NodeConfig {
     pub(crate) bootstrap_expect: u32,
     pub(crate) max_component: ByteSize,
     pub(crate) voter_grace_ms: u64,
+    /// None: the default of the control state.
+    pub(crate) snapshot_log: Option<ByteSize>,
+    /// None: the default of the control state.
+    pub(crate) log_keep: Option<u32>,
 }
 
 impl NodeOptions {
@@ -136,6 +150,8 @@ impl NodeOptions {
             label: self.label.or(file.label),
             bootstrap_expect: self.bootstrap_expect.or(file.bootstrap_expect),
             max_component: self.max_component.or(file.max_component),
+            snapshot_log: self.snapshot_log.or(file.snapshot_log),
+            log_keep: self.log_keep.or(file.log_keep),
             log_format: self.log_format.or(file.log_format),
             die_with: self.die_with,
             voter_grace_ms: self.voter_grace_ms,
@@ -177,6 +193,11 @@ impl NodeOptions {
                 "an address that other nodes reach, with a port",
             );
         }
+        if let Some(bytes) = self.snapshot_log
+            && bytes < MIN_SNAPSHOT_LOG
+        {
+            violations.add("snapshot-log", bytes, format!("at least {MIN_SNAPSHOT_LOG}"));
+        }
         violations.finish().map_err(|invalid| Problem::new(codes::CONFIG, invalid.to_string()))?;
         let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         Ok(NodeConfig {
@@ -192,6 +213,8 @@ impl NodeOptions {
             bootstrap_expect: expect,
             max_component: self.max_component.unwrap_or(DEFAULT_MAX_COMPONENT),
             voter_grace_ms: self.voter_grace_ms.unwrap_or(DEFAULT_VOTER_GRACE_MS),
+            snapshot_log: self.snapshot_log,
+            log_keep: self.log_keep,
         })
     }
 }
@@ -287,10 +310,11 @@ mod tests {
             join: Some(vec!["nowhere".into(), ":7400".into(), "x:0".into()]),
             bootstrap_expect: Some(2),
             label: Some(vec!["gpu".into()]),
+            snapshot_log: Some(ByteSize(1024)),
             ..NodeOptions::default()
         };
         let problem = options.check().unwrap_err();
-        for word in ["name", "nowhere", ":7400", "x:0", "bootstrap-expect", "gpu"] {
+        for word in ["name", "nowhere", ":7400", "x:0", "bootstrap-expect", "gpu", "snapshot-log"] {
             assert!(problem.detail.contains(word), "{word}: {problem}");
         }
     }

@@ -17,6 +17,7 @@ mod functions;
 mod ingress;
 mod listener;
 mod manifest;
+mod planted;
 mod problem;
 mod process;
 mod telemetry;

@@ -1,8 +1,10 @@
 //! One checker per invariant: a history goes in, a verdict comes out. They read nothing else.
 
+pub mod admission;
 pub mod append;
 pub mod dedup;
 pub mod deploy;
+pub mod jobs;
 pub mod register;
 #[cfg(test)]
 mod sample;
@@ -100,7 +102,7 @@ pub fn harness_errors(history: &[Operation]) -> Vec<String> {
 
 /// Every checker for which the history has something to check.
 pub fn all(history: &[Operation]) -> Vec<Verdict> {
-    let checkers: [fn(&[Operation]) -> Verdict; 7] = [
+    let checkers: [fn(&[Operation]) -> Verdict; 9] = [
         register::check,
         set::check,
         watch::check,
@@ -108,6 +110,8 @@ pub fn all(history: &[Operation]) -> Vec<Verdict> {
         append::check,
         deploy::check,
         traffic::check,
+        jobs::check,
+        admission::check,
     ];
     checkers.iter().map(|check| check(history)).filter(|verdict| verdict.checked > 0).collect()
 }

@@ -1,24 +1,37 @@
-//! The function that the workloads call: it sends back the path that it was called with.
+//! The functions that the workloads call: each sends back the path that it was called with.
 
 use anyhow::{Result, anyhow};
 
-const WAT: &str = include_str!("guest.wat");
+const ECHO: &str = include_str!("guest.wat");
+const JOB: &str = include_str!("job.wat");
 const WIT: &str = include_str!("guest.wit");
 
-/// The component.
+/// The component that answers at once.
 ///
 /// # Errors
 /// The texts beside this file do not fit together.
 pub fn echo() -> Result<Vec<u8>> {
-    let plain = |error: Box<dyn std::error::Error>| anyhow!("{error}");
-    build().map_err(plain)
+    component(ECHO, "echo")
 }
 
-fn build() -> Result<Vec<u8>, Box<dyn std::error::Error>> {
-    let mut module = wat::parse_str(WAT)?;
+/// The component that writes the path into its log first, and takes its time.
+///
+/// # Errors
+/// The texts beside this file do not fit together.
+pub fn job() -> Result<Vec<u8>> {
+    component(JOB, "job")
+}
+
+fn component(text: &str, world: &str) -> Result<Vec<u8>> {
+    let plain = |error: Box<dyn std::error::Error>| anyhow!("{error}");
+    build(text, world).map_err(plain)
+}
+
+fn build(text: &str, world: &str) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+    let mut module = wat::parse_str(text)?;
     let mut resolve = wit_parser::Resolve::default();
     let package = resolve.push_str("guest.wit", WIT)?;
-    let world = resolve.select_world(&[package], Some("echo"))?;
+    let world = resolve.select_world(&[package], Some(world))?;
     let encoding = wit_component::StringEncoding::UTF8;
     wit_component::embed_component_metadata(&mut module, &resolve, world, encoding)?;
     let encoder = wit_component::ComponentEncoder::default();
@@ -28,8 +41,9 @@ fn build() -> Result<Vec<u8>, Box<dyn std::error::Error>> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_guest_is_a_component() {
-        let bytes = super::echo().unwrap();
-        assert!(bytes.starts_with(b"\0asm\x0d\0"));
+    fn the_guests_are_components() {
+        for bytes in [super::echo().unwrap(), super::job().unwrap()] {
+            assert!(bytes.starts_with(b"\0asm\x0d\0"));
+        }
     }
 }

@@ -21,6 +21,7 @@ use super::{
     need::Need,
     network::Network,
     node::{Node, State},
+    tap::Tap,
 };
 
 /// How long a founding may take on a busy machine.
@@ -30,12 +31,17 @@ const LOOK: Duration = Duration::from_secs(2);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// The file with the guest's token.
+const JOIN_TOKEN: &str = "join.token";
+
 /// Nodes, their network and their folders.
 pub struct Cluster {
     nodes: Vec<Arc<Mutex<Node>>>,
     names: Vec<Arc<str>>,
     network: Network,
     cuts: Mutex<Cuts>,
+    /// Nodes that lost their log.
+    lost: Mutex<BTreeSet<usize>>,
     /// Removed last.
     folder: TempDir,
 }
@@ -54,7 +60,8 @@ impl Cluster {
     /// The machine lacks something.
     pub fn prepare(binary: &Binary, count: usize, needs: &BTreeSet<Need>) -> Result<Self> {
         let folder = folder::make()?;
-        let network = Network::new(count)?;
+        // And the guest.
+        let network = Network::new(count + 1)?;
         let token = folder.path().join("founding.token");
         std::fs::write(&token, binary.founding_token()?)?;
         let mounts = needs.contains(&Need::Disk).then(Mounts::new).transpose()?.map(Arc::new);
@@ -63,16 +70,22 @@ impl Cluster {
         let launch = Launch { binary: binary.clone(), token, seeds, by };
         let mut nodes = Vec::new();
         let mut names = Vec::new();
-        for i in 0..count {
+        for i in 0..=count {
             let name = format!("n{}", i + 1);
+            let launch = if i == count {
+                Launch { token: folder.path().join(JOIN_TOKEN), ..launch.clone() }
+            } else {
+                launch.clone()
+            };
             let data = folder.path().join(&name);
-            let disk = mounts.as_ref().map(|mounts| Disk::new(mounts, &data)).transpose()?;
+            let own = mounts.as_ref().filter(|_| i < count);
+            let disk = own.map(|mounts| Disk::new(mounts, &data)).transpose()?;
             let start = launch.of(i, &name, data);
             let log = folder.path().join(format!("{name}.log"));
             nodes.push(Arc::new(Mutex::new(Node::new(name.clone(), log, disk, start))));
             names.push(Arc::from(name));
         }
-        Ok(Self { nodes, names, network, cuts: Mutex::default(), folder })
+        Ok(Self { nodes, names, network, cuts: Mutex::default(), lost: Mutex::default(), folder })
     }
 
     /// A cluster that stands and is ready on every node.
@@ -99,9 +112,63 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// How many nodes.
+    /// How many nodes; the guest is none of them.
     pub fn count(&self) -> usize {
-        self.nodes.len()
+        self.nodes.len() - 1
+    }
+
+    /// One more node, which does not found, and runs only if it is let in by [`Cluster::join`].
+    pub fn guest(&self) -> usize {
+        self.count()
+    }
+
+    /// Starts the guest with a join token, and waits until it is ready.
+    ///
+    /// # Errors
+    /// It cannot be started, or is not ready in time.
+    pub async fn join(&self, token: &str) -> Result<()> {
+        std::fs::write(self.folder.path().join(JOIN_TOKEN), token)?;
+        self.start(self.guest()).await?;
+        let began = Instant::now();
+        while !self.is_ready(self.guest()).await {
+            if began.elapsed() > FOUNDING {
+                bail!("the guest is not let in:\n{}", self.last_lines(self.guest()));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// The gossip that comes to a node in the given time.
+    ///
+    /// # Errors
+    /// Not root.
+    pub async fn overhear(&self, node: usize, lasts: Duration) -> Result<Vec<Vec<u8>>> {
+        let open = self.network.inside(node).handle().spawn(async { Tap::open() });
+        open.await.context("the namespace is gone")??.listen(lasts).await
+    }
+
+    /// Sends a datagram to a node's port for the others, from its own machine: no cut holds it up.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub async fn tell(&self, node: usize, datagram: &[u8]) -> Result<()> {
+        let (to, datagram) = (listen(node), datagram.to_vec());
+        let sent = self.network.inside(node).handle().spawn(async move {
+            let socket = tokio::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)).await?;
+            socket.send_to(&datagram, to).await
+        });
+        sent.await.context("the namespace is gone")??;
+        Ok(())
+    }
+
+    /// Drops all that any other node, and the guest, sends to this one, until [`Cluster::mend`].
+    ///
+    /// # Errors
+    /// What `nft` said.
+    pub fn shut(&self, node: usize) -> Result<u64> {
+        let others = (0..=self.guest()).filter(|other| *other != node);
+        self.cut(others.map(|other| (other, node)).collect(), 0)
     }
 
     /// The name of a node.
@@ -174,6 +241,25 @@ impl Cluster {
         tokio::task::spawn_blocking(cut).await?
     }
 
+    /// kill -9, and its log of the control state is gone for good: it must not take part again under
+    /// its id, and nothing is expected of it any more. Gives it, if it ran.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub async fn lose_log(&self, node: usize) -> Result<Vec<usize>> {
+        let ran = self.kill(node);
+        self.lost.lock().insert(node);
+        let raft = self.data(node).join("raft");
+        tokio::task::spawn_blocking(move || std::fs::remove_dir_all(raft)).await??;
+        Ok(if ran { vec![node] } else { Vec::new() })
+    }
+
+    /// The nodes that did not lose their log.
+    pub fn whole(&self) -> Vec<usize> {
+        let lost = self.lost.lock();
+        (0..self.count()).filter(|node| !lost.contains(node)).collect()
+    }
+
     /// Drops packets until [`Cluster::mend`] is called with what this gives.
     ///
     /// # Errors
@@ -187,14 +273,15 @@ impl Cluster {
         Ok(id)
     }
 
-    /// Ends one cut.
+    /// Ends one cut. Gives whether it had stood until now: the end of a run heals them all.
     ///
     /// # Errors
     /// What `nft` said.
-    pub fn mend(&self, id: u64) -> Result<()> {
+    pub fn mend(&self, id: u64) -> Result<bool> {
         let mut cuts = self.cuts.lock();
-        cuts.active.remove(&id);
-        self.apply(&cuts)
+        let stood = cuts.active.remove(&id).is_some();
+        self.apply(&cuts)?;
+        Ok(stood)
     }
 
     fn apply(&self, cuts: &Cuts) -> Result<()> {
@@ -267,11 +354,23 @@ impl Cluster {
     pub fn keep_logs(&self, folder: &Path) -> Result<()> {
         for node in &self.nodes {
             let log = node.lock().log.clone();
-            if let Some(name) = log.file_name() {
+            // The guest may never have been started.
+            if let Some(name) = log.file_name().filter(|_| log.is_file()) {
                 std::fs::copy(&log, folder.join(name))?;
             }
         }
         Ok(())
+    }
+
+    /// The snapshots that a node has now, by the names of their files; none while it is being
+    /// started, killed or without power.
+    pub fn snapshots(&self, node: usize) -> Vec<String> {
+        if self.nodes[node].is_locked() {
+            return Vec::new();
+        }
+        let files = std::fs::read_dir(self.data(node).join("raft/snapshots"));
+        let names = files.into_iter().flatten().flatten().map(|file| file.file_name());
+        names.filter_map(|name| name.into_string().ok()).filter(|n| n.ends_with(".snap")).collect()
     }
 
     /// The data directory of a node, as the harness sees it.

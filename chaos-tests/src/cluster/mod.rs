@@ -13,11 +13,12 @@ mod namespace;
 mod need;
 mod network;
 mod node;
+mod tap;
 
 pub use binary::Binary;
 pub use disk::{Disk, Mounts};
 pub use gateway::{Gateway, Lost, Port, Reply, Stream};
-pub use guest::echo;
+pub use guest::{echo, job};
 pub use machine::Cluster;
 pub use namespace::Namespace;
 pub use need::{Need, missing_tools};

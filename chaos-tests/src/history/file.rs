@@ -142,13 +142,16 @@ fn fits(action: &Action, answer: &Answer) -> bool {
             | Action::Remove { .. }
             | Action::Deploy { .. }
             | Action::Pause
+            | Action::Started { .. }
+            | Action::Expel
             | Action::Retire { .. },
             Answer::Done { .. },
         )
         | (Action::List, Answer::Elements { .. })
         | (Action::Watch { .. }, Answer::Events { .. })
+        | (Action::Replay { .. }, Answer::Refused { .. })
         | (Action::Fetch { .. }, Answer::Bytes { .. })
-        | (Action::Call { .. }, Answer::Served { .. }) => true,
+        | (Action::Call { .. } | Action::Post { .. }, Answer::Served { .. }) => true,
         (Action::Txn { steps }, Answer::Steps { steps: done }) => {
             steps.len() == done.len()
                 && steps.iter().zip(done).all(|pair| match pair {

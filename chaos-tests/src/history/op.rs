@@ -95,6 +95,23 @@ pub enum Action {
         /// Milliseconds in which there must be an answer.
         deadline_ms: u64,
     },
+    /// Calls a function by a request that may not run twice; sent once.
+    Post {
+        /// Unique in the history; the function writes it down when it starts, and sends it back.
+        job: String,
+    },
+    /// The function was started for such a request, by its own log; taken down when it was read.
+    Started {
+        /// The request.
+        job: String,
+    },
+    /// Sends datagrams to the node that it has seen before.
+    Replay {
+        /// How many.
+        datagrams: u64,
+    },
+    /// Removes the node from the cluster.
+    Expel,
     /// Stopped the node for that time; done by the nemesis. No answer can come from it meanwhile.
     Pause,
     /// Takes a version of the function out of service.
@@ -186,6 +203,13 @@ pub enum Answer {
     Bytes {
         /// SHA-256 in hex, computed by the client.
         digest: String,
+    },
+    /// What a node made of datagrams that were sent again.
+    Refused {
+        /// How many came to it.
+        came: u64,
+        /// How many of them it refused.
+        refused: u64,
     },
     /// A function answered.
     Served {

@@ -32,16 +32,30 @@ pub enum Kind {
     /// Killed and started, and the power is cut before long: what the first life read must be on the
     /// medium before it acts on it.
     Relapse,
+    /// The power of a follower is cut, just when its memory decides what is kept.
+    Amnesia,
+    /// The same, by the loss of its log for good.
+    Wipe,
 }
 
 impl Kind {
     /// What the machine must have for it, beyond what every run needs.
     pub const fn need(self) -> Option<Need> {
         match self {
-            Self::Power | Self::Brownout | Self::Relapse => Some(Need::Disk),
+            Self::Power | Self::Brownout | Self::Relapse | Self::Amnesia => Some(Need::Disk),
             _ => None,
         }
     }
+}
+
+/// How a node loses its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Loss {
+    /// Its power is cut: of what was on the medium it loses nothing.
+    Power,
+    /// Its log is removed: it must never take part again under its id.
+    Log,
 }
 
 /// Whom it strikes.
@@ -131,6 +145,19 @@ pub enum Fault {
         /// Milliseconds from the cut to the next start.
         down_ms: u64,
     },
+    /// Of three nodes one follower is cut off and misses what the two others acknowledge. Then the
+    /// other follower loses its memory, and the leader is cut off instead: if that follower forgot
+    /// anything, the two that are left do not know it, and yet are a majority.
+    Amnesia {
+        /// How it is lost.
+        loss: Loss,
+        /// Whether the follower of the lower number forgets; else the other one.
+        first: bool,
+        /// Milliseconds for which the one misses what is acknowledged.
+        missing_ms: u64,
+        /// Milliseconds for which the leader is cut off.
+        alone_ms: u64,
+    },
 }
 
 impl Fault {
@@ -146,24 +173,33 @@ impl Fault {
             | Self::Flapping { times, each_ms, .. }
             | Self::Brownout { times, each_ms, .. } => times * each_ms,
             Self::Relapse { up_ms, down_ms, .. } => up_ms + down_ms,
+            Self::Amnesia { missing_ms, alone_ms, .. } => missing_ms + alone_ms,
         }
     }
 
     /// How it counts and how it is drawn in the report.
     pub const fn mark(&self) -> Mark {
         match self {
-            Self::Kill { .. } | Self::Storm { .. } => Mark::Kill,
+            Self::Kill { .. } | Self::Storm { .. } | Self::Amnesia { loss: Loss::Log, .. } => {
+                Mark::Kill
+            }
             Self::Pause { .. } => Mark::Pause,
             Self::Partition { .. } | Self::Flapping { .. } => Mark::Cut,
             Self::Loss { .. } => Mark::Loss,
-            Self::Power { .. } | Self::Brownout { .. } | Self::Relapse { .. } => Mark::Power,
+            Self::Power { .. }
+            | Self::Brownout { .. }
+            | Self::Relapse { .. }
+            | Self::Amnesia { loss: Loss::Power, .. } => Mark::Power,
         }
     }
 
     /// What the machine must have for it, beyond what every run needs.
     pub const fn need(&self) -> Option<Need> {
         match self {
-            Self::Power { .. } | Self::Brownout { .. } | Self::Relapse { .. } => Some(Need::Disk),
+            Self::Power { .. }
+            | Self::Brownout { .. }
+            | Self::Relapse { .. }
+            | Self::Amnesia { loss: Loss::Power, .. } => Some(Need::Disk),
             _ => None,
         }
     }
@@ -202,6 +238,18 @@ impl fmt::Display for Fault {
                 f,
                 "kill and start {who}, cut the power {up_ms} ms later, start after {down_ms} ms"
             ),
+            Self::Amnesia { loss, first, missing_ms, alone_ms } => {
+                let which = if *first { "first" } else { "second" };
+                let how = match loss {
+                    Loss::Power => "power",
+                    Loss::Log => "log",
+                };
+                write!(
+                    f,
+                    "{missing_ms} ms without one follower, then the {which} one loses its {how}, \
+                     {alone_ms} ms without the leader"
+                )
+            }
         }
     }
 }
@@ -246,6 +294,18 @@ pub(super) fn draw(random: &mut Seeded, kinds: &[Kind], nodes: usize) -> Fault {
             up_ms: short(random, 50, 2_000),
             down_ms: short(random, 10, 500),
         },
+        Kind::Amnesia => amnesia(random, Loss::Power),
+        Kind::Wipe => amnesia(random, Loss::Log),
+    }
+}
+
+fn amnesia(random: &mut Seeded, loss: Loss) -> Fault {
+    Fault::Amnesia {
+        loss,
+        first: random.chance(50),
+        missing_ms: random.between(1_000, 2_500),
+        // Long enough to elect another leader, and for clients to find it.
+        alone_ms: random.between(4_000, 6_000),
     }
 }
 

@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{
-    fault::{Fault, Who},
+    fault::{Fault, Loss, Who},
     mark::Mark,
     schedule::Schedule,
+    topology::Shape,
 };
 use crate::{
     cluster::Cluster,
@@ -152,7 +153,42 @@ impl Hands {
                 sleep(*up_ms).await;
                 self.cut_power(&nodes, *down_ms, fault).await
             }
+            Fault::Amnesia { loss, first, missing_ms, alone_ms } => {
+                self.make_forget(*loss, *first, (*missing_ms, *alone_ms), fault).await
+            }
         }
+    }
+
+    async fn make_forget(
+        &self,
+        loss: Loss,
+        first: bool,
+        (missing_ms, alone_ms): (u64, u64),
+        fault: &Fault,
+    ) -> Result<()> {
+        let (from_ns, leader, count) = (self.now(), self.leader(), self.cluster.count());
+        let mut followers: Vec<usize> = (0..count).filter(|node| *node != leader).collect();
+        if !first {
+            followers.reverse();
+        }
+        let [forgets, misses] = followers[..] else {
+            anyhow::bail!("three nodes are needed: with more, two of them are no majority");
+        };
+        let without = |node| Shape::Halves(vec![node]).cuts(count, leader);
+        let missing = self.cluster.cut(without(misses), 0)?;
+        sleep(missing_ms).await;
+        let struck = match loss {
+            Loss::Power => self.cluster.cut_power(&[forgets]).await?,
+            Loss::Log => self.cluster.lose_log(forgets).await?,
+        };
+        // First this cut, then the end of the other: what was missed is not made up for.
+        let alone = self.cluster.cut(without(leader), 0)?;
+        self.cluster.mend(missing)?;
+        self.cluster.start(forgets).await?;
+        sleep(alone_ms).await;
+        self.cluster.mend(alone)?;
+        self.tell(fault.mark(), from_ns, struck, fault.to_string());
+        Ok(())
     }
 
     async fn kill(&self, nodes: &[usize], down_ms: u64, what: &str) -> Result<()> {

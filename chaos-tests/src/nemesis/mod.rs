@@ -6,7 +6,7 @@ mod mark;
 mod schedule;
 mod topology;
 
-pub use fault::{Fault, Kind, Who};
+pub use fault::{Fault, Kind, Loss, Who};
 pub use hands::{Done, Hands};
 pub use mark::Mark;
 pub use schedule::{CALM_MS, Schedule, Timed};

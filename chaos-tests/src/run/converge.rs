@@ -46,10 +46,10 @@ pub(super) async fn converge(
     followers: &Followers,
     healed: Instant,
 ) -> Converged {
-    let nodes = context.cluster.count();
+    let nodes = context.cluster.whole();
     let mut client = context.recorder.client();
     let (mut last, mut refused) = (0, Vec::new());
-    for node in 0..nodes {
+    for node in nodes.iter().copied() {
         let mut gateway = context.cluster.gateway(node, Port::Api);
         // Unique, above all that clients write.
         let mut value = 1_000_000_000 * (node as u64 + 1);
@@ -74,12 +74,13 @@ pub(super) async fn converge(
     let (mut apart, mut unequal) = (Vec::new(), Vec::new());
     loop {
         let (mut copies, mut states) = (Vec::new(), Vec::new());
-        for node in 0..nodes {
+        for node in nodes.iter().copied() {
             copies.push(copy(context, node).await);
             let mut gateway = context.cluster.gateway(node, Port::Api);
             states.push(observer.look(&context.cluster, &context.recorder, &mut gateway).await);
         }
-        let behind = followers.behind(last);
+        let mut behind = followers.behind(last);
+        behind.retain(|node| nodes.contains(node));
         unequal.extend(differences(context, &copies));
         let revisions: Vec<Option<u64>> =
             states.iter().map(|state| state.as_ref().map(|state| state.revision)).collect();
@@ -98,7 +99,7 @@ pub(super) async fn converge(
         tokio::time::sleep(LOOK).await;
     }
     let lists = lists_of(&context.recorder.history());
-    for node in 0..nodes {
+    for node in nodes.iter().copied() {
         let mut gateway = context.cluster.gateway(node, Port::Api);
         read(&mut client, &mut gateway, LAST).await;
         members(&mut client, &mut gateway).await;
@@ -115,8 +116,11 @@ pub(super) async fn converge(
     } else {
         Verdict::of(EQUAL, compared, unequal)
     };
-    let verdicts =
-        vec![Verdict::of(WRITES, nodes, refused), Verdict::of(AGREE, nodes, apart), equal];
+    let verdicts = vec![
+        Verdict::of(WRITES, nodes.len(), refused),
+        Verdict::of(AGREE, nodes.len(), apart),
+        equal,
+    ];
     Converged { verdicts, notes }
 }
 

@@ -31,6 +31,9 @@ pub struct Coverage {
     pub struck: BTreeMap<Mark, u64>,
     /// Connections of followers after their first.
     pub reconnects: u64,
+    /// Snapshots that nodes made or were sent.
+    #[serde(default)]
+    pub snapshots: u64,
 }
 
 /// The least that a scenario demands, in every run of it.
@@ -46,6 +49,8 @@ pub struct Needs {
     pub struck: &'static [(Mark, u64)],
     /// Connections of followers after their first.
     pub reconnects: u64,
+    /// Snapshots that nodes made or were sent.
+    pub snapshots: u64,
     /// Faults of any kind.
     pub faults: u64,
 }
@@ -69,6 +74,7 @@ impl Coverage {
             leaders,
             struck,
             reconnects,
+            snapshots: 0,
         }
     }
 
@@ -80,6 +86,7 @@ impl Coverage {
             ("transactions over several functions", self.txns, needs.txns),
             ("changes of the leader", self.leaders, needs.leaders),
             ("reconnects", self.reconnects, needs.reconnects),
+            ("snapshots", self.snapshots, needs.snapshots),
             ("faults", faults, needs.faults),
         ];
         let marks =
@@ -110,8 +117,14 @@ impl fmt::Display for Coverage {
         write!(
             f,
             "{} ok ({} transactions over several functions), {} failed, {} unknown; {} leader \
-             changes, {} reconnects",
-            self.ok, self.txns, self.failed, self.unknown, self.leaders, self.reconnects
+             changes, {} snapshots, {} reconnects",
+            self.ok,
+            self.txns,
+            self.failed,
+            self.unknown,
+            self.leaders,
+            self.snapshots,
+            self.reconnects
         )?;
         self.struck.iter().try_for_each(|(mark, times)| write!(f, ", {times} {}", mark.counted()))
     }

@@ -1,6 +1,10 @@
 //! Looks at every node all the time: who leads, in which term, and the hash of its state.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::Method;
 use parking_lot::Mutex;
@@ -37,6 +41,8 @@ pub struct Leader {
 pub struct Observer {
     leaders: Arc<Mutex<BTreeMap<Term, Leader>>>,
     states: Arc<Mutex<States>>,
+    /// Node and file of each snapshot.
+    snapshots: Arc<Mutex<BTreeSet<(usize, String)>>>,
     now: watch::Sender<Option<usize>>,
 }
 
@@ -61,7 +67,12 @@ pub(super) struct State {
 impl Observer {
     /// Saw nothing yet.
     pub fn new() -> Self {
-        Self { leaders: Arc::default(), states: Arc::default(), now: watch::Sender::new(None) }
+        Self {
+            leaders: Arc::default(),
+            states: Arc::default(),
+            snapshots: Arc::default(),
+            now: watch::Sender::new(None),
+        }
     }
 
     /// The leader of the highest term that was seen.
@@ -77,6 +88,11 @@ impl Observer {
     /// How often another node came to lead, or the same one in a new term.
     pub fn changes(&self) -> u64 {
         (self.leaders.lock().len() as u64).saturating_sub(1)
+    }
+
+    /// How many snapshots were seen.
+    pub fn snapshots(&self) -> u64 {
+        self.snapshots.lock().len() as u64
     }
 
     /// How many looks met a revision that another node had shown, and those of them that found
@@ -139,6 +155,8 @@ impl Observer {
         loop {
             tokio::time::sleep(PERIOD).await;
             self.look(&cluster, &recorder, &mut gateway).await;
+            let files = cluster.snapshots(node).into_iter().map(|file| (node, file));
+            self.snapshots.lock().extend(files);
         }
     }
 }

@@ -18,7 +18,10 @@ use crate::{
     cluster::{Binary, Cluster, Port, echo},
     history::{self, FORMAT, Header, Operation, Recorder},
     nemesis::{Hands, Schedule},
-    workload::{Context, Documents, Followers, PATIENCE, follow, list_client, set_client},
+    workload::{
+        Context, Documents, Followers, PATIENCE, admit, artifact_client, follow, list_client,
+        replay, set_client, trespass,
+    },
 };
 
 /// How long clients may take to end what they began.
@@ -66,13 +69,21 @@ pub async fn run(
     keep: impl FnOnce(&Cluster, &Run) -> Result<()>,
 ) -> Result<Run> {
     let scenario = named(&plan.scenario)?;
-    let cluster = Arc::new(Cluster::found(binary, scenario.nodes, &plan.schedule.needs()).await?);
+    let told = |binary: Binary, (name, value): &(&str, &str)| binary.with(name, value);
+    let binary = scenario.environment.iter().fold(binary.clone(), told);
+    let cluster = Arc::new(Cluster::found(&binary, scenario.nodes, &plan.schedule.needs()).await?);
     let documents = upload(&cluster).await?;
     let recorder = Recorder::new(Instant::now());
     let context = || Context::new(Arc::clone(&cluster), recorder.clone(), documents, plan.seed);
     let clients = context();
     if let Some(traffic) = scenario.traffic {
         traffic.set_up(&clients).await?;
+    }
+    if let Some(jobs) = scenario.jobs {
+        jobs.set_up(&clients).await?;
+    }
+    if scenario.admission {
+        admit(&clients).await?;
     }
     // Followers outlive the other clients: they must see the last write.
     let (watching, followers) = (context(), Followers::new(scenario.nodes));
@@ -82,6 +93,9 @@ pub async fn run(
         let (observer, cluster) = (observer.clone(), Arc::clone(&cluster));
         looking.spawn(observer.look_at(cluster, recorder.clone(), node));
         following.spawn(follow(watching.clone(), followers.clone(), node));
+    }
+    if let Some(jobs) = scenario.jobs {
+        following.spawn(jobs.read(watching.clone()));
     }
     let mut working = start_clients(scenario, &clients);
 
@@ -102,8 +116,9 @@ pub async fn run(
     let history = written_and_read(plan, &history)?;
     let mut verdicts = check::all(&history);
     verdicts.extend(converged.verdicts);
-    let coverage =
+    let mut coverage =
         Coverage::of(&history, &hands.done(), observer.changes(), followers.reconnects());
+    coverage.snapshots = observer.snapshots();
     let mut void = coverage.missing(&scenario.needs);
     void.extend(check::harness_errors(&history).into_iter().map(|e| format!("harness: {e}")));
     let run = Run {
@@ -140,6 +155,20 @@ fn start_clients(scenario: &Scenario, context: &Context) -> JoinSet<()> {
             });
         }
         working.spawn(traffic.renew(context.clone()));
+    }
+    (0..scenario.artifacts).for_each(|number| {
+        working.spawn(artifact_client(context.clone(), number));
+    });
+    if scenario.admission {
+        working.spawn(replay(context.clone()));
+        working.spawn(trespass(context.clone()));
+    }
+    if let Some(jobs) = scenario.jobs {
+        for node in 0..scenario.nodes {
+            (0..jobs.clients).for_each(|number| {
+                working.spawn(jobs.run(context.clone(), node, number));
+            });
+        }
     }
     working
 }

@@ -3,7 +3,7 @@
 use super::coverage::Needs;
 use crate::{
     nemesis::{CALM_MS, Kind, Mark},
-    workload::{Registers, Traffic},
+    workload::{Jobs, Registers, Traffic},
 };
 
 /// One scenario.
@@ -27,6 +27,14 @@ pub struct Scenario {
     pub lists: usize,
     /// Callers of a function.
     pub traffic: Option<Traffic>,
+    /// Callers of a function that may not run twice for one request.
+    pub jobs: Option<Jobs>,
+    /// How many clients of artifacts.
+    pub artifacts: usize,
+    /// Whether somebody sends datagrams again, and a node that was removed goes on.
+    pub admission: bool,
+    /// What the nodes are told by their environment.
+    pub environment: &'static [(&'static str, &'static str)],
     /// The least that it must go through.
     pub needs: Needs,
 }
@@ -44,7 +52,8 @@ const REGISTERS: Registers = Registers { clients: 8, keys: 12, values: None, rep
 /// Three values for two registers: the same is written again and again.
 const FEW: Registers = Registers { clients: 8, keys: 2, values: Some(3), repeated: 0 };
 const LIGHT: Registers = Registers { clients: 3, keys: 4, values: None, repeated: 20 };
-const NEEDS: Needs = Needs { ok: 500, txns: 0, leaders: 1, struck: &[], reconnects: 6, faults: 2 };
+const NEEDS: Needs =
+    Needs { ok: 500, txns: 0, leaders: 1, struck: &[], reconnects: 6, snapshots: 0, faults: 2 };
 
 const BASE: Scenario = Scenario {
     name: "",
@@ -56,6 +65,10 @@ const BASE: Scenario = Scenario {
     set: 0,
     lists: 0,
     traffic: None,
+    jobs: None,
+    artifacts: 0,
+    admission: false,
+    environment: &[],
     needs: NEEDS,
 };
 
@@ -137,10 +150,59 @@ pub const SCENARIOS: &[Scenario] = &[
         ..BASE
     },
     Scenario {
+        name: "register-isolated",
+        about: "a few registers under partitions: who is alone must not answer by what it knows",
+        kinds: &[Kind::Partition],
+        registers: Some(LIGHT),
+        needs: Needs {
+            ok: 50,
+            leaders: 0,
+            struck: &[(Mark::Cut, 1)],
+            reconnects: 3,
+            faults: 1,
+            ..NEEDS
+        },
+        ..BASE
+    },
+    Scenario {
         name: "register-five",
         about: "registers on five nodes: bridges and rings too",
         nodes: 5,
         registers: Some(REGISTERS),
+        ..BASE
+    },
+    Scenario {
+        name: "register-snapshots",
+        about: "registers while nodes are killed and the log is purged below snapshots all the time",
+        kinds: DEATH,
+        registers: Some(REGISTERS),
+        environment: &[("SWARMER_SNAPSHOT_LOG", "64KiB"), ("SWARMER_LOG_KEEP", "50")],
+        needs: Needs { ok: 100, struck: &[(Mark::Kill, 2)], leaders: 0, snapshots: 3, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
+        name: "register-amnesia",
+        about: "registers while a follower's power is cut just when its memory decides what is kept",
+        kinds: &[Kind::Amnesia],
+        registers: Some(LIGHT),
+        needs: Needs { ok: 50, struck: &[(Mark::Power, 1)], reconnects: 3, faults: 1, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
+        name: "register-wipe",
+        about: "registers while a follower loses its log for good, just when that decides what is kept",
+        kinds: &[Kind::Wipe],
+        // One at most, in a run of less than a minute: of three nodes no second one can be spared.
+        calm_ms: (60_000, 60_000),
+        registers: Some(LIGHT),
+        needs: Needs {
+            ok: 50,
+            leaders: 0,
+            struck: &[(Mark::Kill, 1)],
+            reconnects: 3,
+            faults: 1,
+            ..NEEDS
+        },
         ..BASE
     },
     Scenario {
@@ -173,6 +235,42 @@ pub const SCENARIOS: &[Scenario] = &[
         ..BASE
     },
     Scenario {
+        name: "jobs",
+        about: "requests that may not run twice, while the nodes that run them are killed and cut off",
+        kinds: &[Kind::Kill, Kind::Storm, Kind::Partition],
+        jobs: Some(Jobs { clients: 3, replicas: 2 }),
+        // Nothing changes that a follower would be told of.
+        needs: Needs { ok: 50, leaders: 0, reconnects: 0, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
+        name: "artifacts",
+        about: "artifacts handed over and read back where they should be, while nodes die and are cut off",
+        kinds: &[Kind::Kill, Kind::Storm, Kind::Partition],
+        artifacts: 2,
+        // Nothing changes that a follower would be told of.
+        needs: Needs { ok: 10, leaders: 0, reconnects: 0, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
+        name: "artifacts-power",
+        about: "the same while power is cut",
+        kinds: POWER,
+        calm_ms: SOON_MS,
+        artifacts: 2,
+        needs: Needs { ok: 10, leaders: 0, reconnects: 0, struck: &[(Mark::Power, 2)], ..NEEDS },
+        ..BASE
+    },
+    Scenario {
+        name: "admission",
+        about: "datagrams sent again, and a node that is removed and goes on",
+        kinds: &[],
+        registers: Some(LIGHT),
+        admission: true,
+        needs: Needs { ok: 50, leaders: 0, faults: 0, reconnects: 3, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
         name: "mixed",
         about: "every client under every fault",
         registers: Some(REGISTERS),
@@ -201,6 +299,7 @@ mod tests {
             assert!(!scenario.name.is_empty() && !scenario.about.is_empty());
             assert_eq!(SCENARIOS.iter().position(|s| s.name == scenario.name), Some(i));
             let idle = scenario.registers.is_none() && scenario.traffic.is_none();
+            let idle = idle && scenario.jobs.is_none() && scenario.artifacts == 0;
             assert!(!idle || scenario.set + scenario.lists > 0, "{}", scenario.name);
             assert!(scenario.needs.ok > 0, "{}", scenario.name);
         }

@@ -1,8 +1,11 @@
 //! The clients. Each takes down what it does; none of them judges.
 
+mod admission;
+mod artifacts;
 mod classify;
 mod documents;
 mod follower;
+mod jobs;
 mod lists;
 mod register;
 mod set;
@@ -22,9 +25,12 @@ use crate::{
     seed::Seeded,
 };
 
+pub use admission::{admit, replay, trespass};
+pub use artifacts::run as artifact_client;
 pub use classify::{call, change, list};
 pub use documents::{Documents, LISTS, REGISTERS, SET, key_of};
 pub use follower::{Followers, follow};
+pub use jobs::Jobs;
 pub use lists::{lists_of, run as list_client, snapshot};
 pub use register::{Registers, read, write};
 pub use set::{members, run as set_client};

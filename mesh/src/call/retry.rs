@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use http::Method;
+use swarmer_model::planted::{self, Bug};
 
 use super::CallError;
 
@@ -122,7 +123,7 @@ pub fn is_idempotent(method: &Method) -> bool {
 /// [`Retry::Again`].
 pub fn decide(attempt: &Attempt<'_>, budget: &mut RetryBudget, now: Instant) -> Retry {
     let error = attempt.error;
-    let idempotent = is_idempotent(attempt.method);
+    let idempotent = is_idempotent(attempt.method) || planted::is_on(Bug::RetrySentPost);
     if !error.retryable(true, true) {
         Retry::Final
     } else if !error.retryable(idempotent, true) {

@@ -17,7 +17,10 @@ use swarmer_mesh::{
     identity::{Admission, NodeKey, Verdict},
     transport::AddressBook,
 };
-use swarmer_model::NodeId;
+use swarmer_model::{
+    NodeId,
+    planted::{self, Bug},
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -171,6 +174,9 @@ pub(crate) async fn settle(
 impl Admission for PeerBook {
     fn check(&self, node: NodeId, spki: &[u8]) -> Verdict {
         if self.inner.revoked.read().contains(&node) {
+            if planted::is_on(Bug::ServeRemovedNode) {
+                return Verdict::Admitted;
+            }
             return Verdict::Revoked;
         }
         match self.spki(node) {

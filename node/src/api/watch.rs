@@ -14,7 +14,10 @@ use futures::{Stream, stream};
 use http::{HeaderMap, HeaderValue};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use swarmer_model::{Kind, Revision};
+use swarmer_model::{
+    Kind, Revision,
+    planted::{self, Bug},
+};
 use swarmer_raft::{RaftError, Watch, WatchEnd, WatchItem};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
@@ -54,7 +57,10 @@ pub(super) async fn watch(
     let permit = Arc::clone(&api.watchers).try_acquire_owned().map_err(|_| {
         Problem::new(codes::BUSY, "too many watches are open on this node").retry_after(5)
     })?;
-    let from = query.from.or(last_event_id(&headers)?);
+    let mut from = query.from.or(last_event_id(&headers)?);
+    if planted::is_on(Bug::SkipWatchEvent) {
+        from = from.map(|seen| seen + 1);
+    }
     let view = context.control.view();
     let start = match view.watch(from, &query.prefix) {
         Ok(watch) => Source::Open(Box::new(watch)),

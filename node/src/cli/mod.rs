@@ -36,7 +36,7 @@ pub(crate) use output::{Format, Printer, say};
 #[derive(Debug, Parser)]
 #[command(
     name = "swarmer",
-    version,
+    version = crate::planted::VERSION,
     arg_required_else_help = true,
     after_help = "Examples:\n  \
         swarmer dev                                # a whole local cluster, with an example function\n  \

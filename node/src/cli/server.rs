@@ -32,6 +32,7 @@ impl Serve {
         let file = self.config.as_deref().map(NodeOptions::from_file).transpose()?;
         let options = self.options.or(file.unwrap_or_default());
         telemetry::init(options.log_format.unwrap_or(LogFormat::Text));
+        crate::planted::choose()?;
         if let Some(parent) = options.die_with {
             crate::process::die_with_parent(parent)?;
         }

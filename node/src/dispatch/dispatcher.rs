@@ -16,7 +16,10 @@ use swarmer_mesh::{
     stream::StreamKind,
     transport,
 };
-use swarmer_model::{ClusterId, NodeId};
+use swarmer_model::{
+    ClusterId, NodeId,
+    planted::{self, Bug},
+};
 use swarmer_runtime::CallContext;
 
 use crate::{
@@ -143,10 +146,15 @@ impl Dispatcher {
             return Err(Problem::new(codes::TOO_MANY_HOPS, detail));
         }
         let request = rule::take_request(request)?;
-        let Some(version) = pick_version(&entry.weights, rand::random()) else {
+        let Some(mut version) = pick_version(&entry.weights, rand::random()) else {
             let detail = format!("{} has no version with a weight", entry.id);
             return Err(Problem::new(codes::NO_UPSTREAM, detail));
         };
+        if planted::is_on(Bug::RouteToRemovedVersion)
+            && let Some(before) = entry.function.version(version.saturating_sub(1))
+        {
+            version = before.number;
+        }
         let Some(known) = entry.function.version(version) else {
             let detail = format!("{} has no version {version}", entry.id);
             return Err(Problem::new(codes::NO_UPSTREAM, detail));

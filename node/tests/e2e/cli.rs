@@ -216,3 +216,10 @@ fn options_that_mean_nothing_to_a_command_are_refused() {
         assert!(said.contains("--addr"), "{said}");
     }
 }
+
+#[test]
+fn the_binary_has_no_planted_bugs_and_cannot_be_told_to() {
+    let output = command(None, &["--version"]).env("SWARMER_PLANTED", "accept-replay").output();
+    let said = String::from_utf8(output.unwrap().stdout).unwrap();
+    assert_eq!(said, concat!("swarmer ", env!("CARGO_PKG_VERSION"), "\n"));
+}

@@ -15,7 +15,10 @@ use openraft::{
     vote::RaftLeaderId,
 };
 use parking_lot::Mutex;
-use swarmer_model::NodeId;
+use swarmer_model::{
+    NodeId,
+    planted::{self, Bug},
+};
 use tokio::time::Instant;
 
 use super::{
@@ -194,6 +197,9 @@ impl Engine {
 
     /// The read barrier, if this node leads and a quorum confirms it.
     pub(crate) async fn read_index(&self, ttl: Duration) -> ReadReply {
+        if planted::is_on(Bug::ReadWithoutIndex) && self.leader() == Some(self.node.0) {
+            return ReadReply::At(self.shared.read(State::revision));
+        }
         let read = self.core.ensure_linearizable(ReadPolicy::ReadIndex);
         match tokio::time::timeout(ttl.min(MAX_DEADLINE), read).await {
             Ok(Ok(_)) => ReadReply::At(self.shared.read(State::revision)),

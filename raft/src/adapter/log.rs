@@ -17,6 +17,7 @@ use openraft::{
     storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage},
 };
 use parking_lot::Mutex;
+use swarmer_model::planted::{self, Bug};
 use tokio::sync::{Notify, oneshot};
 
 use super::types::{Entry, LogId, Types, Vote, decode, encode};
@@ -204,7 +205,10 @@ impl RaftLogStorage<Types> for LogStore {
         Ok(())
     }
 
-    async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+    async fn purge(&mut self, mut log_id: LogId) -> Result<(), io::Error> {
+        if planted::is_on(Bug::PurgePastSnapshot) {
+            log_id = self.last.lock().unwrap_or(log_id);
+        }
         let bytes = encode(&log_id)?;
         durable(|done| self.wal.purge(log_id.index, bytes, done)).await?;
         let mut last = self.last.lock();

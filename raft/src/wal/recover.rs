@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use swarmer_model::planted::{self, Bug};
+
 use super::config::{MAX_SEGMENT_BYTES, WalConfig};
 use super::error::WalError;
 use super::image::{Image, Index, Location};
@@ -276,6 +278,9 @@ fn settle_tail(found: &Found, bytes: &[u8], end: &End) -> Result<(), WalError> {
         );
         file.write_at(&vec![0; rest.len()], end.offset as u64)
             .map_err(|e| WalError::io("write", path, e))?;
+    }
+    if planted::is_on(Bug::OpenWithoutSync) {
+        return Ok(());
     }
     file.sync_data().map_err(|e| WalError::io("sync", path, e))
 }

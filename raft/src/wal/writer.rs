@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use swarmer_model::planted::{self, Bug};
 
 use super::config::WalConfig;
 use super::error::WalError;
@@ -135,7 +136,7 @@ impl Writer {
         let mut changes = Vec::new();
         let mut sync = false;
         for op in ops {
-            sync = true;
+            sync |= must_be_synced(op);
             self.encode(op, &mut changes)?;
         }
         // Last, so that it never comes back without the entries that it speaks of.
@@ -309,6 +310,15 @@ impl Writer {
         self.flush()?;
         self.sync()?;
         Ok(removed)
+    }
+}
+
+/// Whether an operation is answered only when it is on the disk. All are.
+fn must_be_synced(op: &Op) -> bool {
+    match op {
+        Op::Append { .. } => !planted::is_on(Bug::AckBeforeFsync),
+        Op::Vote(_) => !planted::is_on(Bug::VoteWithoutFsync),
+        _ => true,
     }
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct Package {
     pub(crate) member: bool,
     /// What its manifest names, used on this platform or not.
     pub(crate) dependencies: Vec<Dependency>,
+    /// The features that are on if nobody asks for any.
+    pub(crate) features: Vec<String>,
 }
 
 /// A dependency in a manifest.
@@ -53,8 +55,11 @@ impl Graph {
         let members: BTreeSet<&str> =
             list(&metadata, "workspace_members")?.iter().filter_map(Value::as_str).collect();
         let mut edges: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let mut features: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for node in list(&metadata["resolve"], "nodes")? {
             let to = list(node, "dependencies")?.iter().filter_map(Value::as_str).collect();
+            let on = node["features"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            features.insert(text(node, "id")?, on.map(str::to_owned).collect());
             edges.insert(text(node, "id")?, to);
         }
         let mut built = members.clone();
@@ -70,7 +75,8 @@ impl Graph {
         for package in list(&metadata, "packages")? {
             let id = text(package, "id")?;
             if built.contains(id) {
-                packages.push(read(package, members.contains(id))?);
+                let features = features.remove(id).unwrap_or_default();
+                packages.push(read(package, members.contains(id), features)?);
             }
         }
         packages.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
@@ -86,7 +92,7 @@ impl Graph {
     }
 }
 
-fn read(package: &Value, member: bool) -> Result<Package, String> {
+fn read(package: &Value, member: bool, features: Vec<String>) -> Result<Package, String> {
     let optional = |value: &Value| value.as_str().map(str::to_owned);
     let mut dependencies = Vec::new();
     for dependency in list(package, "dependencies")? {
@@ -103,6 +109,7 @@ fn read(package: &Value, member: bool) -> Result<Package, String> {
         source: optional(&package["source"]),
         member,
         dependencies,
+        features,
     })
 }
 

@@ -16,6 +16,7 @@ pub(crate) fn check(graph: &Graph, rules: &Rules) -> Vec<String> {
         faults.extend(licence(package, rules));
         faults.extend(banned(package, rules));
         faults.extend(source(package));
+        faults.extend(planted(package));
     }
     faults.extend(duplicates(graph, rules));
     faults.extend(rooms(graph, rules));
@@ -55,6 +56,12 @@ fn source(package: &Package) -> Option<String> {
         None if package.member => None,
         None => Some(format!("{package}: a path outside of the workspace")),
     }
+}
+
+/// Known bugs are for a build that asks for them, never for what is built by default.
+fn planted(package: &Package) -> Option<String> {
+    let on = package.member && package.features.iter().any(|feature| feature == "planted");
+    on.then(|| format!("{package}: has its planted bugs built in by default"))
 }
 
 fn duplicates(graph: &Graph, rules: &Rules) -> Vec<String> {
@@ -118,6 +125,7 @@ mod tests {
             source: Some("registry+https://github.com/rust-lang/crates.io-index".into()),
             member: false,
             dependencies: Vec::new(),
+            features: Vec::new(),
         }
     }
 
@@ -169,6 +177,13 @@ mod tests {
             let found = faults(vec![package(name, "1.0.0", "MIT")]);
             assert!(found.len() == 1 && found[0].contains("banned"), "{found:?}");
         }
+    }
+
+    #[test]
+    fn planted_bugs_are_not_built_by_default() {
+        let features = vec!["default".to_owned(), "planted".to_owned()];
+        let found = faults(vec![Package { features, ..member("swarmer-model", &[]) }]);
+        assert_eq!(found, ["swarmer-model 0.1.0: has its planted bugs built in by default"]);
     }
 
     #[test]

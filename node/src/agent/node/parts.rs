@@ -62,6 +62,8 @@ impl Agent {
             book: self.book.clone(),
             grant: grant.clone(),
             authority: authority.clone(),
+            snapshot_log: self.config.snapshot_log,
+            log_keep: self.config.log_keep,
             shutdown: self.shutdown.clone(),
         });
         let control = keeper.open().await?;

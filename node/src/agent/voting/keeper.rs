@@ -17,7 +17,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use swarmer_gossip::RecordUpdate;
 use swarmer_mesh::{stream::StreamKind, transport};
-use swarmer_model::{ClusterId, NodeId};
+use swarmer_model::{
+    ByteSize, ClusterId, NodeId,
+    planted::{self, Bug},
+};
 use swarmer_raft::{
     Client, FeedTrust, Follower, Handle, Raft, RaftError, Role, Status, disk::RealDisk,
 };
@@ -65,6 +68,9 @@ pub(crate) struct KeeperDeps {
     pub(crate) book: PeerBook,
     pub(crate) grant: KeptGrant,
     pub(crate) authority: HeldAuthority,
+    /// When a snapshot is made, and what stays of the log then; none: the defaults.
+    pub(crate) snapshot_log: Option<ByteSize>,
+    pub(crate) log_keep: Option<u32>,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -358,7 +364,10 @@ impl Keeper {
 
     async fn open_log(&self, part: KeptPart) -> Outcome<Handle> {
         let deps = &self.inner.deps;
-        let config = swarmer_raft::Config::new(self.inner.node, self.log_dir());
+        let mut config = swarmer_raft::Config::new(self.inner.node, self.log_dir());
+        config.snapshot_log_bytes =
+            deps.snapshot_log.map_or(config.snapshot_log_bytes, |bytes| bytes.0);
+        config.log_keep_entries = deps.log_keep.map_or(config.log_keep_entries, u64::from);
         let transport = Arc::new(RaftTransport(deps.transport.clone()));
         let opened = deps.io.spawn(Raft::open(config, Arc::new(RealDisk), transport)).await;
         let raft =
@@ -420,7 +429,8 @@ impl Keeper {
     /// knows of.
     fn check_log(&self) -> Outcome<()> {
         let dir = self.log_dir();
-        if self.inner.deps.dir.meta().log.is_none() || has_log(&dir) {
+        let had_none = self.inner.deps.dir.meta().log.is_none();
+        if had_none || has_log(&dir) || planted::is_on(Bug::ReuseNodeId) {
             return Ok(());
         }
         let why = format!(

@@ -1,0 +1,61 @@
+//! Which scenario finds which bug.
+
+use std::time::Duration;
+
+use swarmer_model::planted::Bug;
+
+/// A bug and the shortest way to find it.
+#[derive(Debug, Clone, Copy)]
+pub struct Trap {
+    /// The bug.
+    pub bug: Bug,
+    /// The scenario.
+    pub scenario: &'static str,
+    /// How long its faults strike.
+    pub lasts: Duration,
+}
+
+const fn trap(bug: Bug, scenario: &'static str, secs: u64) -> Trap {
+    Trap { bug, scenario, lasts: Duration::from_secs(secs) }
+}
+
+/// One for each bug that is looked for.
+pub const TRAPS: &[Trap] = &[
+    trap(Bug::AckBeforeFsync, "register-amnesia", 14),
+    trap(Bug::ReuseNodeId, "register-wipe", 14),
+    trap(Bug::ReadWithoutIndex, "register-isolated", 20),
+    trap(Bug::ForgetRequests, "calm", 20),
+    trap(Bug::PurgePastSnapshot, "register-snapshots", 20),
+    trap(Bug::SkipWatchEvent, "calm", 20),
+    trap(Bug::AcceptReplay, "admission", 12),
+    trap(Bug::ServeRemovedNode, "admission", 12),
+    trap(Bug::RouteToRemovedVersion, "calm", 20),
+    trap(Bug::RetrySentPost, "jobs", 20),
+];
+
+impl Trap {
+    /// By the name of the bug.
+    ///
+    /// # Errors
+    /// There is no such bug, or no scenario that looks for it.
+    pub fn named(name: &str) -> Result<&'static Self, String> {
+        let bug: Bug = name.parse()?;
+        let found = TRAPS.iter().find(|trap| trap.bug == bug);
+        found.ok_or_else(|| format!("no scenario looks for {bug}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::Scenario;
+
+    #[test]
+    fn every_trap_is_a_scenario_and_no_bug_has_two() {
+        for (i, trap) in TRAPS.iter().enumerate() {
+            assert!(Scenario::named(trap.scenario).is_some(), "{}", trap.scenario);
+            assert_eq!(TRAPS.iter().position(|other| other.bug == trap.bug), Some(i));
+        }
+        assert!(Trap::named("no-such-bug").is_err());
+    }
+}
