@@ -5,7 +5,13 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use swarmer_model::NodeId;
 
 use crate::{
-    adapter::Engine, disk::Disk, error::RaftError, handle::Handle, transport::Transport, view::View,
+    adapter::Engine,
+    disk::Disk,
+    error::RaftError,
+    handle::Handle,
+    transport::Transport,
+    view::View,
+    wal::{DEFAULT_MAX_RECORD_BYTES, DEFAULT_SEGMENT_BYTES, WalConfig},
 };
 
 /// How fast a lost leader is noticed.
@@ -64,6 +70,10 @@ pub struct Config {
     pub log_keep_entries: u64,
     /// Bytes of changes kept in memory for watches and feeds.
     pub history_bytes: usize,
+    /// Size of the log's files in bytes, see [`WalConfig::segment_bytes`].
+    pub log_segment_bytes: u64,
+    /// The largest entry of the log in bytes, see [`WalConfig::max_record_bytes`].
+    pub log_max_record_bytes: usize,
 }
 
 impl Config {
@@ -78,6 +88,19 @@ impl Config {
             snapshot_log_bytes: 32 << 20,
             log_keep_entries: 1000,
             history_bytes: crate::keyspace::HISTORY_MAX_BYTES,
+            log_segment_bytes: DEFAULT_SEGMENT_BYTES,
+            log_max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
+        }
+    }
+}
+
+impl Config {
+    /// How the log is kept.
+    pub(crate) fn wal(&self) -> WalConfig {
+        WalConfig {
+            segment_bytes: self.log_segment_bytes,
+            max_record_bytes: self.log_max_record_bytes,
+            ..WalConfig::new(self.dir.join("log"))
         }
     }
 }

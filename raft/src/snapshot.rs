@@ -158,6 +158,10 @@ impl SnapshotStore {
         Ok(Arc::new(Self { disk, dir, current: Mutex::new(current), building: Mutex::new(()) }))
     }
 
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
     pub(crate) fn current(&self) -> Option<SnapshotFile> {
         self.current.lock().clone()
     }

@@ -12,7 +12,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _};
 use openraft::{
-    error::{NetworkError, RPCError, Timeout, Unreachable},
+    error::{NetworkError, RPCError, Timeout},
     network::RPCTypes,
     raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult},
 };
@@ -107,8 +107,10 @@ impl Appender {
         if self.link.is_some() {
             return Ok(());
         }
-        if self.not_before.is_some_and(|at| Instant::now() < at) {
-            return Err(Unreachable::from_string("the channel broke just now").into());
+        if let Some(at) = self.not_before {
+            // Waited for here, not refused: the engine's own pause is in the stream of requests,
+            // which nobody asks before the channel is open. It would try again at once, and again.
+            sleep_until(at).await;
         }
         let opening = self.transport.open(NodeId(self.target), ttl);
         let opened = tokio::time::timeout(ttl, opening).await;

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use super::{
     log::{Growth, LogStore},
-    machine::{Kept, Machine, blocking},
+    machine::{Kept, Machine},
     network::Network,
     open::{Opened, engine_config, open_disk},
     receive::Receiving,
@@ -31,6 +31,7 @@ use super::{
     wire::{Envelope, ProposeReply, ReadReply, Reply, Request, decode_versioned, versioned},
 };
 use crate::{
+    disk::{Disk, blocking},
     error::RaftError,
     keyspace::{Shared, State},
     latency::Latencies,
@@ -73,12 +74,12 @@ impl std::fmt::Debug for Engine {
 impl Engine {
     pub(crate) async fn open(
         config: &Config,
-        disk: Arc<dyn crate::disk::Disk>,
+        disk: Arc<dyn Disk>,
         transport: Arc<dyn Transport>,
     ) -> Result<Self, RaftError> {
         let engine_config = engine_config(config)?;
-        let settings = config.clone();
-        let opened = tokio::task::spawn_blocking(move || open_disk(&settings, disk))
+        let (settings, opening) = (config.clone(), disk.clone());
+        let opened = blocking(&disk, move || Ok(open_disk(&settings, opening)))
             .await
             .map_err(|error| RaftError::Storage(error.to_string()))??;
         let Opened { wal, store, state, position, applied, log_bytes } = opened;
@@ -89,7 +90,8 @@ impl Engine {
         let kept = Arc::new(Mutex::new(Kept { position, applied }));
         let machine = Machine::new(shared.clone(), store.clone(), kept.clone());
         let latencies = Arc::new(Latencies::default());
-        let network = Network { node: config.node.0, transport, latencies: latencies.clone() };
+        let network =
+            Network { node: config.node.0, transport, disk, latencies: latencies.clone() };
         let core = Core::new(config.node.0, engine_config, network, log, machine)
             .await
             .map_err(|fatal| fatal_error(&fatal))?;
@@ -454,7 +456,7 @@ impl Engine {
         let applied = self.kept.lock().applied.take();
         let image = self.shared.read(State::image);
         let wal = self.wal.clone();
-        let closed = blocking(move || {
+        let closed = blocking(self.store.disk(), move || {
             wal.close().map_err(io::Error::other)?;
             applied.map_or(Ok(()), |applied| applied.close(&image))
         });

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::types::{LogId, Membership, Position, SnapshotMeta, Types, decode, encode};
 use crate::{
+    disk::blocking,
     keyspace::{Applied, Changes, Response, Shared, State, StateImage},
     snapshot::{SnapshotFile, SnapshotStore},
 };
@@ -134,7 +135,7 @@ impl RaftStateMachine<Types> for Machine {
             return Err(io::Error::other("a snapshot's position is not the one announced"));
         }
         let store = self.store.clone();
-        let state = blocking(move || {
+        let state = blocking(self.store.disk(), move || {
             let state = snapshot.load()?;
             store.adopt(snapshot)?;
             Ok(state)
@@ -144,7 +145,7 @@ impl RaftStateMachine<Types> for Machine {
         let bytes = encode(&position)?;
         self.shared.replace(state);
         let kept = self.kept.clone();
-        blocking(move || {
+        blocking(self.store.disk(), move || {
             let mut kept = kept.lock();
             kept.position = position;
             if let Some(applied) = &mut kept.applied {
@@ -180,7 +181,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
         let index = self.position.last_applied.map_or(0, |log_id| log_id.index);
         let position: Bytes = encode(&self.position)?;
         let (store, image) = (self.store.clone(), self.image.clone());
-        with_meta(blocking(move || store.write(index, position, &image)).await?)
+        with_meta(blocking(self.store.disk(), move || store.write(index, position, &image)).await?)
     }
 }
 
@@ -189,14 +190,4 @@ fn with_meta(
 ) -> io::Result<openraft::type_config::alias::SnapshotOf<Types, SnapshotFile>> {
     let position: Position = decode("a snapshot's position", &file.header.position)?;
     Ok(Snapshot { meta: position.meta(), snapshot: file })
-}
-
-/// Runs what waits for the disk on a thread of its own.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(io::Error::other(error)),
-    }
 }

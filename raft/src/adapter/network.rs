@@ -20,11 +20,11 @@ use swarmer_model::NodeId;
 use super::wire::decode_reply;
 use super::{
     append::Appender,
-    machine::blocking,
     types::{Types, Vote},
     wire::{Reply, Request, SNAPSHOT_CHUNK_BYTES, SnapshotChunk, SnapshotReply, request},
 };
 use crate::{
+    disk::{Disk, blocking},
     latency::Latencies,
     snapshot::SnapshotFile,
     transport::{Transport, TransportError},
@@ -38,6 +38,8 @@ const CHUNK_DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) struct Network {
     pub(crate) node: u64,
     pub(crate) transport: Arc<dyn Transport>,
+    /// Where the snapshots are that are sent.
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) latencies: Arc<Latencies>,
 }
 
@@ -48,7 +50,7 @@ impl RaftNetworkFactory<Types> for Network {
         let transport = self.transport.clone();
         let latency = self.latencies.of(NodeId(target));
         let appender = Appender::new(self.node, target, transport.clone(), latency);
-        Peer { node: self.node, target, transport, appender }
+        Peer { node: self.node, target, transport, disk: self.disk.clone(), appender }
     }
 }
 
@@ -58,6 +60,7 @@ pub(crate) struct Peer {
     node: u64,
     target: u64,
     transport: Arc<dyn Transport>,
+    disk: Arc<dyn Disk>,
     appender: Appender,
 }
 
@@ -163,7 +166,8 @@ impl RaftNetworkV2<Types> for Peer {
             let mut offset = 0;
             loop {
                 let source = file.clone();
-                let bytes = blocking(move || source.read_chunk(offset, SNAPSHOT_CHUNK_BYTES))
+                let read = move || source.read_chunk(offset, SNAPSHOT_CHUNK_BYTES);
+                let bytes = blocking(&self.disk, read)
                     .await
                     .map_err(|error| NetworkError::from_string(error.to_string()))?;
                 let next = offset + bytes.len() as u64;

@@ -12,7 +12,7 @@ use crate::{
     raft::Config,
     snapshot::SnapshotStore,
     view::millis,
-    wal::{Wal, WalConfig},
+    wal::Wal,
 };
 
 /// Entries of one AppendEntries at most; their bytes are bounded by the log's reader.
@@ -40,7 +40,7 @@ pub(super) fn open_disk(config: &Config, disk: Arc<dyn Disk>) -> Result<Opened, 
     let failed = |error: io::Error| RaftError::Storage(error.to_string());
     disk.create_dir(&config.dir).map_err(failed)?;
     let store = SnapshotStore::open(disk.clone(), config.dir.join("snapshots")).map_err(failed)?;
-    let (wal, recovered) = Wal::open(disk, WalConfig::new(config.dir.join("log")))?;
+    let (wal, recovered) = Wal::open(disk, config.wal())?;
     let mut state = State::default();
     let mut position = Position::default();
     let mut applied = None;

@@ -7,10 +7,9 @@ use tokio::time::Instant;
 
 use super::{
     engine::{Engine, fatal_error},
-    machine::blocking,
     wire::{SnapshotChunk, SnapshotReply},
 };
-use crate::{error::RaftError, snapshot::Incoming};
+use crate::{disk::blocking, error::RaftError, snapshot::Incoming};
 
 /// A snapshot that is coming in.
 pub(super) struct Receiving {
@@ -34,7 +33,8 @@ impl Engine {
         let mut receiving = self.receiving.lock().await;
         if offset == 0 {
             let store = self.store.clone();
-            let incoming = blocking(move || store.receive()).await.map_err(failed)?;
+            let incoming =
+                blocking(self.store.disk(), move || store.receive()).await.map_err(failed)?;
             *receiving = Some(Receiving { transfer, incoming });
         }
         let mut current = match receiving.take() {
@@ -46,7 +46,7 @@ impl Engine {
                 return Ok(SnapshotReply::Restart("chunks arrived out of order".to_owned()));
             }
         };
-        let incoming = blocking(move || {
+        let incoming = blocking(self.store.disk(), move || {
             current.incoming.write(&bytes)?;
             Ok(current.incoming)
         })
@@ -57,7 +57,7 @@ impl Engine {
             *receiving = Some(Receiving { transfer, incoming });
             return Ok(SnapshotReply::Continue { received });
         };
-        let file = match blocking(move || incoming.finish()).await {
+        let file = match blocking(self.store.disk(), move || incoming.finish()).await {
             Ok(file) => file,
             // It was damaged on its way, or on either disk: told apart by trying again.
             Err(error) => return Ok(SnapshotReply::Restart(error.to_string())),

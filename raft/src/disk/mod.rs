@@ -7,6 +7,7 @@
 mod medium;
 mod real;
 mod sim;
+mod workers;
 
 use std::fmt;
 use std::io;
@@ -15,6 +16,8 @@ use std::sync::Arc;
 
 pub use real::RealDisk;
 pub use sim::{DiskOp, SECTOR_BYTES, SimDisk, Skip};
+pub(crate) use workers::blocking;
+pub use workers::{Served, Threads, Turns, Workers};
 
 /// A file system as far as durable storage needs one. All calls block.
 ///
@@ -44,6 +47,11 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
 
     /// Makes every name in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Who does the work that waits for this disk.
+    fn workers(&self) -> Arc<dyn Workers> {
+        Arc::new(Threads)
+    }
 }
 
 /// An open file. Cheap to share; every call names its offset, so there is no cursor to race for.

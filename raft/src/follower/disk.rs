@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::feed::Known;
 use crate::{
-    disk::Disk,
+    disk::{Disk, blocking},
     error::RaftError,
     keyspace::{Batch, State, StateImage},
     snapshot::SnapshotStore,
@@ -82,7 +82,7 @@ impl Kept {
     pub(super) async fn start_from(&mut self, state: &State) -> Result<(), RaftError> {
         let (store, image) = (self.store.clone(), state.image());
         let write = move || store.write(image.revision(), Bytes::new(), &image).map(|_| ());
-        tokio::task::spawn_blocking(write).await.map_err(failed)?.map_err(failed)?;
+        blocking(self.store.disk(), write).await.map_err(failed)?;
         self.bytes = 0;
         self.restart_after(state)
     }
@@ -132,7 +132,7 @@ impl Kept {
         let store = self.store.clone();
         let revision = image.revision();
         let write = move || store.write(revision, Bytes::new(), &image).map(|_| ());
-        tokio::task::spawn_blocking(write).await.map_err(io::Error::other)??;
+        blocking(self.store.disk(), write).await?;
         self.bytes = 0;
         self.wal.purge(revision, Bytes::new(), noted);
         self.check().map_err(io::Error::other)
@@ -141,7 +141,7 @@ impl Kept {
     /// Writes out what is queued.
     pub(super) async fn close(&self) -> Result<(), RaftError> {
         let wal = self.wal.clone();
-        let closed = tokio::task::spawn_blocking(move || wal.close()).await;
+        let closed = blocking(self.store.disk(), move || Ok(wal.close())).await;
         Ok(closed.map_err(failed)??)
     }
 }

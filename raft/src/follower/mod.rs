@@ -17,7 +17,7 @@ use swarmer_model::{NodeId, Revision};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    disk::Disk,
+    disk::{Disk, blocking},
     error::{FeedError, RaftError},
     handle::Handle,
     keyspace::{ChainHash, HISTORY_MAX_BYTES, NotShown, Shared, State},
@@ -38,7 +38,8 @@ const LOOK: Duration = Duration::from_millis(100);
 
 async fn read(dir: &Path, disk: Arc<dyn Disk>) -> Result<(disk::Kept, State, Known), RaftError> {
     let dir = dir.to_owned();
-    let opened = tokio::task::spawn_blocking(move || disk::Kept::open(disk, &dir)).await;
+    let opening = disk.clone();
+    let opened = blocking(&disk, move || Ok(disk::Kept::open(opening, &dir))).await;
     opened.map_err(|error| RaftError::Storage(error.to_string()))?
 }
 

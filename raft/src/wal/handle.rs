@@ -3,7 +3,6 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -14,7 +13,8 @@ use super::error::WalError;
 use super::pace::Pace;
 use super::recover::recover;
 use super::shared::{Op, Shared, WalStats};
-use crate::disk::Disk;
+use super::turns::Writing;
+use crate::disk::{Disk, Served};
 
 /// What a log held when it was opened. All of it is durable by then.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct Recovered {
 
 /// A handle of an open log. Clones share it; the last one that goes closes it.
 ///
-/// One thread writes. Calls are queued in the order in which they are made and written in
+/// One thread writes (of the disk's [`Workers`](crate::disk::Workers)). Calls are queued in the order in which they are made and written in
 /// groups with one fsync each. A `done` runs on that thread: it must be quick and must not submit
 /// to the log. Every `done` is called exactly once, in the order of the calls.
 ///
@@ -46,16 +46,16 @@ pub struct Wal {
 
 struct Owner {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    writing: Mutex<Option<Box<dyn Served>>>,
 }
 
 impl Owner {
     fn close(&self) {
         self.shared.begin_close();
-        let Some(thread) = self.thread.lock().take() else { return };
-        // A `done` may hold the last handle; the thread cannot wait for itself.
-        if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
-            tracing::error!(target: "swarmer::raft::wal", "the log's thread panicked");
+        let writing = self.writing.lock().take();
+        // A `done` may hold the last handle: this is then a turn of the writing itself.
+        if let Some(writing) = writing {
+            writing.join();
         }
     }
 }
@@ -100,14 +100,12 @@ impl Wal {
         };
         let dir = config.dir.clone();
         let (shared, writer) = Shared::new(config, recovery);
-        let thread = std::thread::Builder::new()
-            .name("raft-wal".to_owned())
-            .spawn({
-                let shared = Arc::clone(&shared);
-                move || shared.run(writer)
-            })
+        let writing = Box::new(Writing::new(Arc::clone(&shared), writer));
+        let writing = disk
+            .workers()
+            .serve("raft-wal", writing)
             .map_err(|e| WalError::io("start the thread that writes", &dir, e))?;
-        let owner = Owner { shared, thread: Mutex::new(Some(thread)) };
+        let owner = Owner { shared, writing: Mutex::new(Some(writing)) };
         Ok((Self { owner: Arc::new(owner) }, recovered))
     }
 

@@ -37,6 +37,7 @@ mod record;
 mod recover;
 mod segment;
 mod shared;
+mod turns;
 mod writer;
 
 pub use config::{

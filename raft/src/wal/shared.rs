@@ -1,7 +1,6 @@
-//! What the handles and the writing thread share: the queue, the image, the cache, the failure.
+//! What the handles and the one who writes share: the queue, the image, the cache, the failure.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,12 +15,8 @@ use super::image::{Image, Index, MAX_STATE_FIELD_BYTES};
 use super::pace::{Pace, PaceWindow};
 use super::record::{self, ENTRY_PREFIX_BYTES};
 use super::recover::Recovery;
-use super::writer::{Change, Writer, Written};
+use super::writer::{Writer, Written};
 use crate::disk::DiskFile;
-
-/// The most that is written with one fsync. More would not make the disk faster, and would make
-/// the first call of the group wait longer.
-const MAX_GROUP_BYTES: usize = 4 * 1024 * 1024;
 
 pub(super) type Done = Box<dyn FnOnce(Result<(), WalError>) + Send>;
 
@@ -44,11 +39,11 @@ pub(super) enum Op {
     Refused(WalError),
 }
 
-struct Job {
-    call: u64,
-    op: Op,
-    bytes: usize,
-    done: Done,
+pub(super) struct Job {
+    pub(super) call: u64,
+    pub(super) op: Op,
+    pub(super) bytes: usize,
+    pub(super) done: Done,
 }
 
 /// Counters since the log was opened, and sizes.
@@ -73,39 +68,40 @@ pub struct WalStats {
 }
 
 pub(super) struct State {
-    queue: VecDeque<Job>,
+    pub(super) queue: VecDeque<Job>,
     /// With the group that is being written.
-    queued_bytes: usize,
+    pub(super) queued_bytes: usize,
     /// Number of the last call.
     calls: u64,
-    holds: usize,
-    closing: bool,
-    /// The thread is gone: nobody would answer a call.
-    ended: bool,
+    pub(super) holds: usize,
+    pub(super) closing: bool,
+    /// Nobody writes any more: nobody would answer a call.
+    pub(super) ended: bool,
     pub(super) failure: Option<WalError>,
     /// A committed position that is not yet written.
-    committed: Option<Bytes>,
+    pub(super) committed: Option<Bytes>,
     /// As of the last call.
     pub(super) image: Image,
     pub(super) cache: Cache,
     /// As of the last group that was written.
     pub(super) index: Index,
     pub(super) files: BTreeMap<u64, Arc<dyn DiskFile>>,
-    written: Written,
-    batches: u64,
-    segments: usize,
+    pub(super) written: Written,
+    pub(super) batches: u64,
+    pub(super) segments: usize,
 }
 
 pub(super) struct Shared {
     pub(super) config: WalConfig,
     pub(super) state: Mutex<State>,
-    /// For the writing thread: something to do.
+    /// For the one who writes: something to do.
     work: Condvar,
+    work_async: Notify,
     /// For those that block: room in the queue.
     room: Condvar,
     room_async: Notify,
     fatal: watch::Sender<Option<WalError>>,
-    pace: Mutex<PaceWindow>,
+    pub(super) pace: Mutex<PaceWindow>,
 }
 
 impl Shared {
@@ -132,6 +128,7 @@ impl Shared {
             config,
             state: Mutex::new(state),
             work: Condvar::new(),
+            work_async: Notify::new(),
             room: Condvar::new(),
             room_async: Notify::new(),
             fatal: watch::Sender::new(None),
@@ -181,7 +178,7 @@ impl Shared {
         }
         state.queued_bytes += bytes;
         state.queue.push_back(Job { call, op, bytes, done });
-        self.work.notify_one();
+        self.wake();
     }
 
     /// Blocks while the queue is full; gives the disk up at the deadline.
@@ -233,7 +230,7 @@ impl Shared {
         if state.failure.is_none() && !state.closing {
             state.image.committed = Some(committed.clone());
             state.committed = Some(committed);
-            self.work.notify_one();
+            self.wake();
         }
     }
 
@@ -243,7 +240,7 @@ impl Shared {
 
     pub(super) fn release(&self) {
         self.state.lock().holds -= 1;
-        self.work.notify_one();
+        self.wake();
     }
 
     pub(super) async fn ready(&self) {
@@ -278,7 +275,7 @@ impl Shared {
 
     pub(super) fn begin_close(&self) {
         self.state.lock().closing = true;
-        self.work.notify_one();
+        self.wake();
         self.room_async.notify_waiters();
     }
 
@@ -301,7 +298,34 @@ impl Shared {
         self.pace.lock().pace(Instant::now())
     }
 
-    // --- What the thread does.
+    // --- What the one who writes calls.
+
+    fn wake(&self) {
+        self.work.notify_one();
+        self.work_async.notify_one();
+    }
+
+    /// Blocks until the condition holds; looked at when something was queued or ended.
+    pub(super) fn wait_for_work(&self, due: impl Fn(&State) -> bool) {
+        let mut state = self.state.lock();
+        while !due(&state) {
+            self.work.wait(&mut state);
+        }
+    }
+
+    /// As [`Self::wait_for_work`], without blocking.
+    pub(super) async fn work(&self, due: impl Fn(&State) -> bool) {
+        // A notification that came before the look is kept for the wait after it.
+        while !due(&self.state.lock()) {
+            self.work_async.notified().await;
+        }
+    }
+
+    /// There is room in the queue, or nobody need wait for it.
+    pub(super) fn room_freed(&self) {
+        self.room.notify_all();
+        self.room_async.notify_waiters();
+    }
 
     /// Sets the first failure; the log takes nothing from then on.
     pub(super) fn fail(&self, state: &mut State, error: WalError) {
@@ -310,155 +334,9 @@ impl Shared {
             state.failure = Some(error.clone());
             self.fatal.send_replace(Some(error));
         }
-        self.work.notify_one();
-        self.room.notify_all();
-        self.room_async.notify_waiters();
+        self.wake();
+        self.room_freed();
     }
-
-    /// The writing thread, until the log is closed.
-    pub(super) fn run(&self, writer: Writer) {
-        if catch_unwind(AssertUnwindSafe(|| self.serve(writer))).is_err() {
-            self.fail(&mut self.state.lock(), WalError::Closed);
-        }
-        let queue = {
-            let mut state = self.state.lock();
-            state.ended = true;
-            state.queued_bytes = 0;
-            std::mem::take(&mut state.queue)
-        };
-        self.room.notify_all();
-        self.room_async.notify_waiters();
-        let error = self.failure().unwrap_or(WalError::Closed);
-        for job in queue {
-            (job.done)(Err(error.clone()));
-        }
-    }
-
-    fn serve(&self, mut writer: Writer) {
-        let mut background = true;
-        loop {
-            let mut state = self.state.lock();
-            let group = loop {
-                let full = state.queued_bytes >= self.config.queue_bytes / 2;
-                let held = state.holds > 0 && !full && !state.closing && state.failure.is_none();
-                let idle = state.queue.is_empty() && state.committed.is_none();
-                if !held && !idle {
-                    break take_group(&mut state);
-                }
-                if state.closing || (background && state.failure.is_none()) {
-                    break (Vec::new(), None);
-                }
-                self.work.wait(&mut state);
-            };
-            let failure = state.failure.clone();
-            let closing = state.closing;
-            drop(state);
-
-            let (jobs, committed) = group;
-            if let Some(failure) = failure {
-                self.answer(jobs, Err(failure));
-                if closing && self.state.lock().queue.is_empty() {
-                    return;
-                }
-                continue;
-            }
-            if jobs.is_empty() && committed.is_none() && closing {
-                match writer.close() {
-                    Ok(removed) => self.publish(&writer, Vec::new(), &removed),
-                    Err(error) => self.fail(&mut self.state.lock(), error),
-                }
-                return;
-            }
-            if !jobs.is_empty() || committed.is_some() {
-                let start = Instant::now();
-                match writer.commit(jobs.iter().map(|job| &job.op), committed) {
-                    Ok(changes) => {
-                        if !jobs.is_empty() {
-                            self.pace.lock().note(start.elapsed(), Instant::now());
-                        }
-                        let written = jobs.last().map(|job| job.call);
-                        self.finish(&mut writer, changes, written);
-                        self.answer(jobs, Ok(()));
-                    }
-                    Err(error) => {
-                        self.fail(&mut self.state.lock(), error.clone());
-                        self.answer(jobs, Err(error));
-                        continue;
-                    }
-                }
-            }
-            let mut removed = Vec::new();
-            match writer.background(&mut removed) {
-                Ok(more) => {
-                    background = more;
-                    self.publish(&writer, Vec::new(), &removed);
-                }
-                Err(error) => self.fail(&mut self.state.lock(), error),
-            }
-        }
-    }
-
-    /// Makes a written group known to readers, and frees what it no longer needs in memory.
-    fn finish(&self, writer: &mut Writer, changes: Vec<Change>, written: Option<u64>) {
-        self.publish(writer, changes, &[]);
-        let mut state = self.state.lock();
-        state.batches += 1;
-        writer.retire(&state.index);
-        if let Some(written) = written {
-            state.cache.shrink(self.config.cache_bytes, written);
-        }
-    }
-
-    fn publish(&self, writer: &Writer, changes: Vec<Change>, removed: &[u64]) {
-        let mut state = self.state.lock();
-        for change in changes {
-            match change {
-                Change::Append { first, at } => {
-                    for (index, location) in (first..).zip(at) {
-                        state.index.push(index, location);
-                    }
-                }
-                Change::Truncate { next } => state.index.truncate(next),
-                Change::Purge { first } => state.index.drop_below(first),
-                Change::Opened { segment, file } => {
-                    state.files.insert(segment, file);
-                }
-            }
-        }
-        for id in removed {
-            state.files.remove(id);
-        }
-        state.written = writer.written;
-        state.segments = writer.segments();
-    }
-
-    fn answer(&self, jobs: Vec<Job>, result: Result<(), WalError>) {
-        let bytes: usize = jobs.iter().map(|job| job.bytes).sum();
-        self.state.lock().queued_bytes -= bytes;
-        self.room.notify_all();
-        self.room_async.notify_waiters();
-        for job in jobs {
-            (job.done)(match job.op {
-                Op::Refused(error) => Err(error),
-                _ => result.clone(),
-            });
-        }
-    }
-}
-
-/// The next group: at least one call, then as many as fit.
-fn take_group(state: &mut State) -> (Vec<Job>, Option<Bytes>) {
-    let mut jobs = Vec::new();
-    let mut bytes = 0;
-    while let Some(job) = state.queue.front()
-        && (jobs.is_empty() || bytes + job.bytes <= MAX_GROUP_BYTES)
-    {
-        bytes += job.bytes;
-        jobs.extend(state.queue.pop_front());
-    }
-    // It may speak of any entry that was handed in, so it must not overtake one.
-    let committed = if state.queue.is_empty() { state.committed.take() } else { None };
-    (jobs, committed)
 }
 
 /// What a call takes of the queue's bound.

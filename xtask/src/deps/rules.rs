@@ -126,6 +126,11 @@ impl Rules {
                 ),
                 // Black-box: it sees the binary, its API and the model.
                 ("chaos-tests", &["swarmer-model"]),
+                // Cores of several rooms in one simulated world.
+                (
+                    "simulator",
+                    &["swarmer-model", "swarmer-gossip", "swarmer-raft", "swarmer-scheduler"],
+                ),
                 // It runs the binary, and starts functions in process to see what that takes.
                 ("swarmer-bench", &["swarmer-model", "swarmer-runtime"]),
                 ("swarmer-testkit", &[]),
