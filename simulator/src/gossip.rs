@@ -228,7 +228,8 @@ impl Membership {
                     tell(&me, |core, now| core.seed_resolved(now, &seed, addrs));
                 });
             }
-            Output::Member { .. } | Output::Refused { .. } => {}
+            // No data directory is copied here.
+            Output::Member { .. } | Output::Refused { .. } | Output::Twin(_) => {}
         }
     }
 }
