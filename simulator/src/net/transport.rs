@@ -84,9 +84,9 @@ impl Transport for Port {
             return Err(TransportError::Unreachable("nobody is there".to_owned()));
         };
         let ends = Arc::new([self.dead.clone(), node.dead.clone(), CancellationToken::new()]);
-        let (sender, sent) = mpsc::unbounded();
-        let (deliver, messages) = mpsc::unbounded();
-        let (answer, answers) = mpsc::unbounded();
+        let (sender, sent) = queue();
+        let (deliver, messages) = queue();
+        let (answer, answers) = queue();
         let there = raft
             .serve_appends(self.node, messages)
             .map(|answer| answer.map_err(|error| TransportError::Failed(error.to_string())));
@@ -98,6 +98,14 @@ impl Transport for Port {
             receiver: Box::new(Receiver { answers: Mutex::new(answers), _end: hangs_up }),
         })
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the sender of AppendEntries bounds what is in flight on a channel"
+)]
+fn queue<T>() -> (mpsc::UnboundedSender<T>, mpsc::UnboundedReceiver<T>) {
+    mpsc::unbounded()
 }
 
 /// Carries what comes, in order, until one of the ends is gone.
