@@ -16,7 +16,7 @@ const DEADLINE: Duration = Duration::from_secs(3);
 
 /// Each machine runs, and each of their nodes takes a write.
 pub(crate) async fn writes(world: &Arc<World>, until: Instant) {
-    for id in world.ids() {
+    let all = world.ids().into_iter().map(|id| async move {
         let writes = async {
             loop {
                 if let Some(node) = world.net.node(id) {
@@ -32,7 +32,8 @@ pub(crate) async fn writes(world: &Arc<World>, until: Instant) {
             let text = format!("node {} takes no write {LIMIT:?} after healing", id.0);
             world.oracle.lock().violate("liveness", text);
         }
-    }
+    });
+    futures::future::join_all(all).await;
 }
 
 /// All machines run and are at one revision.
