@@ -100,11 +100,14 @@ fn open(hands: &Hands, disk: &SimDisk) -> Wal {
     wal
 }
 
+/// No test tells as much before it listens.
+const MORE_THAN_TOLD: usize = 16;
+
 #[test]
 fn nothing_is_acknowledged_before_a_turn_and_everything_after_it_in_order() {
     let (hands, disk) = (Hands::default(), SimDisk::new());
     let wal = open(&hands, &disk);
-    let (told, said) = mpsc::channel();
+    let (told, said) = mpsc::sync_channel(MORE_THAN_TOLD);
     for index in 1..=3 {
         let told = told.clone();
         wal.append(index, vec![vec![7].into()], move |result| {
@@ -131,11 +134,11 @@ fn nothing_is_acknowledged_before_a_turn_and_everything_after_it_in_order() {
 fn who_gives_a_log_up_answers_what_is_queued() {
     let (hands, disk) = (Hands::default(), SimDisk::new());
     let wal = open(&hands, &disk);
-    let (told, said) = mpsc::channel();
+    let (told, said) = mpsc::sync_channel(MORE_THAN_TOLD);
     wal.append(1, vec![vec![7].into()], move |result| told.send(result).unwrap());
     *hands.0.lock() = None;
     assert!(matches!(said.try_recv(), Ok(Err(WalError::Closed))));
-    let (told, said) = mpsc::channel();
+    let (told, said) = mpsc::sync_channel(MORE_THAN_TOLD);
     wal.append(1, vec![vec![7].into()], move |result| told.send(result).unwrap());
     assert!(matches!(said.try_recv(), Ok(Err(WalError::Closed))));
 }
