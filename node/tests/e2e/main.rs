@@ -25,3 +25,4 @@ mod same_call;
 mod settled;
 mod transactions;
 mod voters;
+mod watchers;
