@@ -106,9 +106,10 @@ async fn a_snapshot_that_broke_off_goes_on_where_it_stopped() {
     let lagging = cluster.nodes.keys().copied().find(|node| *node != leader).unwrap();
     cluster.net.isolate(lagging);
     let mut revision = 0;
-    for i in 0..40 {
-        let mut txn = Txn::new();
-        for key in 0..25 {
+    for i in 0..110 {
+        let mut txn = Txn::new().put(format!("k/{i}"), "x");
+        // Enough bytes, and then enough entries for the log to be purged.
+        for key in 0..if i < 40 { 25 } else { 0 } {
             txn = txn.put(format!("k/{i}/{key}"), vec![i as u8; 8000]);
         }
         let outcome = cluster.handle(leader.0).write(txn, SOON).await.unwrap();
@@ -116,7 +117,7 @@ async fn a_snapshot_that_broke_off_goes_on_where_it_stopped() {
         revision += 1;
     }
     cluster.handle(leader.0).snapshot_now(SOON).await.unwrap();
-    let purged = || cluster.handle(leader.0).purged_index() > Some(30);
+    let purged = || cluster.handle(leader.0).purged_index() > Some(60);
     until("the log is purged", purged).await;
     cluster.net.break_snapshot_after(6 * MIB);
     cluster.net.heal();
