@@ -31,6 +31,8 @@ pub(crate) struct Node {
     pub(crate) http: SocketAddr,
     pub(crate) api: SocketAddr,
     pub(crate) process: Process,
+    /// How it was started: the program and its arguments.
+    pub(crate) command: Vec<String>,
 }
 
 /// The nodes; they are killed when this is dropped.
@@ -65,8 +67,10 @@ impl Cluster {
                 .args(["--bootstrap-expect", &count.to_string()])
                 .arg("--token-file")
                 .arg(&token_file);
+            let words = std::iter::once(command.get_program()).chain(command.get_args());
+            let words = words.map(|word| word.to_string_lossy().into_owned()).collect();
             let process = Process::start(&name, folder, &mut command)?;
-            nodes.push(Node { name, http, api, process });
+            nodes.push(Node { name, http, api, process, command: words });
         }
         let mut cluster = Self { nodes, swarmer: swarmer.to_owned() };
         cluster.until_whole().await?;

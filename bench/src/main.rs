@@ -8,6 +8,7 @@ mod ceiling;
 mod cluster;
 mod component;
 mod connection;
+mod control;
 mod deploy;
 mod histogram;
 mod isolation;
@@ -34,6 +35,7 @@ use tokio::signal::unix::{SignalKind, signal};
     after_help = "Examples:\n  \
         cargo build --release -p swarmer\n  \
         cargo run --release -p swarmer-bench -- serve --wasmtime ~/.local/bin/wasmtime\n  \
+        cargo run --release -p swarmer-bench -- control > control.md\n  \
         cargo run --release -p swarmer-bench -- all > bench.md"
 )]
 struct Cli {
@@ -54,7 +56,9 @@ enum Command {
     Deploy(deploy::Deploy),
     /// What copied artifacts and looping guests do to the round trips of AppendEntries
     Isolation(isolation::Isolation),
-    /// All of them, with their defaults
+    /// The control state beside etcd: puts, gets, watches, failover, memory, disk
+    Control(control::Control),
+    /// All of them but `control`, with their defaults
     All,
     /// The ceiling, in a process of its own
     #[command(name = "__hello", hide = true)]
@@ -110,6 +114,10 @@ async fn measure(cli: &Cli) -> Result<()> {
             machine::print(&swarmer, None).await?;
             isolation.run(&swarmer).await
         }
+        Command::Control(control) => {
+            machine::print(&swarmer, None).await?;
+            control.run(&swarmer).await
+        }
         Command::All => {
             // Their defaults stand where the command line reads them.
             let of = |name: &str| Cli::try_parse_from(["swarmer-bench", name]);
@@ -122,7 +130,7 @@ async fn measure(cli: &Cli) -> Result<()> {
                     Command::Rest(rest) => rest.run(&swarmer).await?,
                     Command::Deploy(deploy) => deploy.run(&swarmer).await?,
                     Command::Isolation(isolation) => isolation.run(&swarmer).await?,
-                    Command::All | Command::Hello { .. } => {}
+                    Command::Control(_) | Command::All | Command::Hello { .. } => {}
                 }
             }
             Ok(())
@@ -152,7 +160,7 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-        for part in ["serve", "rest", "deploy", "isolation", "all"] {
+        for part in ["serve", "rest", "deploy", "isolation", "control", "all"] {
             Cli::try_parse_from(["swarmer-bench", part]).unwrap();
         }
     }

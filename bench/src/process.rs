@@ -71,6 +71,14 @@ impl Process {
         sum
     }
 
+    /// Bytes that it handed to the disk since it started (proc(5), `write_bytes`).
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/io", self.child.id());
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("write_bytes:"));
+        line.and_then(|line| line.trim().parse().ok()).unwrap_or_default()
+    }
+
     /// Waits until it takes connections; fails at once if it ended.
     pub(crate) async fn until_listening(&mut self, address: SocketAddr) -> Result<()> {
         let start = Instant::now();

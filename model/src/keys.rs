@@ -17,6 +17,8 @@ pub enum Kind {
     Placement,
     /// `claims/<host>/<path>`: names the one owner of a route.
     RouteClaim,
+    /// `leases/<namespace>/<name>`
+    Lease,
     /// `cluster/<what>`
     Cluster,
 }
@@ -30,6 +32,7 @@ impl Kind {
             Self::Token => "tokens/",
             Self::Placement => "placements/",
             Self::RouteClaim => "claims/",
+            Self::Lease => "leases/",
             Self::Cluster => "cluster/",
         }
     }
@@ -63,6 +66,11 @@ impl Key {
     /// The key by which a route is claimed: one owner for each host and path.
     pub fn route_claim(host: Option<&str>, path: &str) -> Self {
         Self(format!("{}{}{path}", Kind::RouteClaim.prefix(), host.unwrap_or("*")))
+    }
+
+    /// The key of a lease.
+    pub fn lease(namespace: &str, name: &str) -> Self {
+        Self(format!("{}{namespace}/{name}", Kind::Lease.prefix()))
     }
 
     /// The key of something that the cluster has once.

@@ -11,6 +11,7 @@ mod fields;
 mod function;
 mod ids;
 mod keys;
+mod lease;
 mod metadata;
 mod names;
 mod node;
@@ -31,6 +32,7 @@ pub use function::{
 };
 pub use ids::{ClusterId, NodeId, ParseIdError, Revision};
 pub use keys::{Key, Kind};
+pub use lease::{Lease, LeaseSpec, LeaseStatus, MAX_LEASE_TTL, MIN_LEASE_TTL};
 pub use metadata::{API_VERSION, DEFAULT_NAMESPACE, Metadata, Resource};
 pub use names::{Labels, check_label_key, check_label_value, check_name, nearest};
 pub use node::{Node, NodeSpec};

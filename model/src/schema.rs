@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use crate::{
-    function::Function, metadata::Resource, node::Node, placement::Placement, token::TokenRecord,
+    function::Function, lease::Lease, metadata::Resource, node::Node, placement::Placement,
+    token::TokenRecord,
 };
 
 /// Kind and JSON Schema (draft 2020-12) of everything that users meet.
@@ -11,6 +12,7 @@ pub fn json_schemas() -> Vec<(&'static str, Value)> {
     vec![
         (Function::KIND, schemars::schema_for!(Function).to_value()),
         (Node::KIND, schemars::schema_for!(Node).to_value()),
+        (Lease::KIND, schemars::schema_for!(Lease).to_value()),
         ("Placement", schemars::schema_for!(Placement).to_value()),
         ("Token", schemars::schema_for!(TokenRecord).to_value()),
     ]
@@ -30,6 +32,6 @@ mod tests {
         let schema = json_schema("Function").unwrap();
         assert!(schema["properties"]["spec"].is_object(), "{schema}");
         assert!(json_schema("Banana").is_none());
-        assert_eq!(json_schemas().len(), 4);
+        assert_eq!(json_schemas().len(), 5);
     }
 }

@@ -82,6 +82,12 @@ codes! {
     ROUTE_TAKEN = "SW-API-ROUTE-TAKEN", 409,
         "Another function has this route.",
         "Choose another path or host, or delete the function that holds the route.";
+    LEASE_HELD = "SW-LEASE-HELD", 409,
+        "Somebody holds the lease.",
+        "Wait until it is released or not renewed in time, and try again; `swarmer lease list` shows who holds it.";
+    LEASE_LOST = "SW-LEASE-LOST", 409,
+        "The lease is not held with this token any more.",
+        "Stop what it guards; acquire it anew, which gives another token.";
     METHOD = "SW-API-METHOD", 405,
         "The path is there, but not for this method.",
         "The methods of each path are listed at /v1/openapi.json.";

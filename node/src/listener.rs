@@ -23,6 +23,8 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::patience::{Impatient, Patience};
+
 /// How long a client may take for the TLS handshake.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long clients may take to send their first bytes, or the head of a request.
@@ -48,6 +50,8 @@ pub(crate) struct Config {
     pub(crate) head: Duration,
     /// How long requests may take to end when the node stops.
     pub(crate) drain: Duration,
+    /// How long a client may take nothing of an answer.
+    pub(crate) patience: Patience,
     /// Without it the listener speaks plain HTTP.
     pub(crate) tls: Option<Arc<ServerConfig>>,
 }
@@ -98,6 +102,7 @@ pub(crate) async fn serve<S, B>(
             http: Arc::clone(&http),
             service: service.clone(),
             watcher: graceful.watcher(),
+            patience: config.patience.clone(),
         };
         tokio::spawn(async move {
             match tls {
@@ -145,6 +150,7 @@ struct Client<S> {
     http: Arc<Http>,
     service: S,
     watcher: Watcher,
+    patience: Patience,
 }
 
 impl<S, B> Client<S>
@@ -193,6 +199,7 @@ where
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let stream = Impatient::new(stream, self.patience);
         let (io, service) = (TokioIo::new(stream), self.service);
         // What a client does to its connection is its own business.
         let _ = match protocol {
@@ -249,8 +256,15 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let config =
-            Config { name: "test", connections, h2_streams: 10, head, drain: DRAIN, tls: None };
+        let config = Config {
+            name: "test",
+            connections,
+            h2_streams: 10,
+            head,
+            drain: DRAIN,
+            patience: Patience::endless(),
+            tls: None,
+        };
         let count = Arc::new(AtomicUsize::new(0));
         let service = service_fn(move |_| {
             let so_many = count.fetch_add(1, Ordering::SeqCst) + 1;

@@ -17,6 +17,7 @@ mod functions;
 mod ingress;
 mod listener;
 mod manifest;
+mod patience;
 mod planted;
 mod problem;
 mod process;

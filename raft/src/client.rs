@@ -14,7 +14,9 @@ use crate::{
         Engine, ProposeReply, ReadReply, Reply, decode_reply, propose_request, read_request,
     },
     error::RaftError,
+    gate::Gate,
     keyspace::{MAX_KEYSPACE_BYTES, Response},
+    rounds::Rounds,
     status::Status,
     transport::{Transport, TransportError},
     txn::{MAX_DEADLINE, Outcome, Txn},
@@ -26,6 +28,11 @@ use crate::{
 const ATTEMPT: Duration = Duration::from_millis(1500);
 /// Waits between tries that got no further: doubled up to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
+/// A round of barriers that takes longer than this does not keep the next one waiting: some round
+/// trips on a LAN. So at most a hundred are under way within a deadline of seconds.
+const SLOW_ROUND: Duration = Duration::from_millis(50);
+/// A round gives up when its readers do, and says why: they wait for that.
+const ROUND_GRACE: Duration = Duration::from_millis(100);
 /// Redirects that are followed at once; further ones wait, as two nodes may name each other.
 const MAX_QUICK_REDIRECTS: u32 = 3;
 
@@ -37,6 +44,8 @@ pub struct Client {
     status: watch::Receiver<Status>,
     view: View,
     seeds: Arc<BTreeSet<NodeId>>,
+    rounds: Arc<Rounds>,
+    gate: Arc<Gate>,
     /// Of a voter: asked directly instead of over the transport.
     local: Option<Weak<Engine>>,
 }
@@ -57,7 +66,16 @@ impl Client {
         view: View,
         seeds: BTreeSet<NodeId>,
     ) -> Self {
-        Self { node, transport, status, view, seeds: Arc::new(seeds), local: None }
+        Self {
+            node,
+            transport,
+            status,
+            view,
+            seeds: Arc::new(seeds),
+            rounds: Arc::default(),
+            gate: Arc::default(),
+            local: None,
+        }
     }
 
     /// The client of a voter.
@@ -72,6 +90,8 @@ impl Client {
             status,
             view: View::new(engine.shared().clone()),
             seeds: Arc::default(),
+            rounds: Arc::default(),
+            gate: Arc::default(),
             local: Some(Arc::downgrade(engine)),
         }
     }
@@ -82,6 +102,7 @@ impl Client {
     /// See [`crate::Handle::write`].
     pub async fn write(&self, txn: Txn, deadline: Duration) -> Result<Outcome, RaftError> {
         txn.validate()?;
+        let Some(_inside) = self.gate.enter(&txn) else { return Err(RaftError::Busy) };
         let mut search = Search::new(deadline);
         while let Some(rest) = search.rest() {
             if self.has_stopped() && !search.unknown {
@@ -98,6 +119,8 @@ impl Client {
                 Answer::Propose(ProposeReply::Answer(Response::Full { used_bytes })) => {
                     return Err(RaftError::Full { used_bytes, max_bytes: MAX_KEYSPACE_BYTES });
                 }
+                // To try again at once would not make it less.
+                Answer::Propose(ProposeReply::Busy) => return Err(RaftError::Busy),
                 Answer::Propose(ProposeReply::Invalid(why)) => return Err(RaftError::Invalid(why)),
                 Answer::Propose(ProposeReply::NotLeader { leader }) => {
                     search.redirect(target, leader, self).await;
@@ -123,11 +146,79 @@ impl Client {
         Err(self.give_up(&search, search.unknown))
     }
 
+    /// See [`crate::Handle::write_leading`].
+    pub(crate) async fn write_here(
+        &self,
+        engine: &Engine,
+        txn: Txn,
+        deadline: Duration,
+    ) -> Result<Outcome, RaftError> {
+        txn.validate()?;
+        let start = Instant::now();
+        let waited_ms = || millis(start.elapsed());
+        match engine.propose(txn, deadline).await {
+            ProposeReply::Answer(Response::Done(outcome)) => Ok(outcome),
+            ProposeReply::Answer(Response::Full { used_bytes }) => {
+                Err(RaftError::Full { used_bytes, max_bytes: MAX_KEYSPACE_BYTES })
+            }
+            ProposeReply::Invalid(why) => Err(RaftError::Invalid(why)),
+            ProposeReply::Busy => Err(RaftError::Busy),
+            ProposeReply::NotLeader { leader } => {
+                Err(RaftError::NotLeader { leader: leader.map(NodeId) })
+            }
+            ProposeReply::NoQuorum => {
+                Err(RaftError::NoQuorum("the leader has not heard from a majority".to_owned()))
+            }
+            ProposeReply::Answer(Response::Nothing) | ProposeReply::Unknown { .. } => {
+                Err(RaftError::TimeoutUnknown { waited_ms: waited_ms() })
+            }
+        }
+    }
+
     /// See [`crate::Handle::read_index`]: waits until the view of this node has caught up.
     ///
     /// # Errors
     /// See [`crate::Handle::read_index`].
     pub async fn read_index(&self, deadline: Duration) -> Result<Revision, RaftError> {
+        let start = Instant::now();
+        let deadline = deadline.min(MAX_DEADLINE);
+        let until = start + deadline;
+        let (told, first) = self.rounds.join(until).ok_or(RaftError::Busy)?;
+        if first {
+            tokio::spawn(self.clone().drive_rounds());
+        }
+        let revision = match tokio::time::timeout_at(until + ROUND_GRACE, told).await {
+            Ok(Ok(result)) => result?,
+            Ok(Err(_)) => return Err(RaftError::ShutDown),
+            // It shares its round with others that wait for longer.
+            Err(_) => {
+                let waited_ms = millis(start.elapsed());
+                return Err(RaftError::Timeout { what: "a barrier".to_owned(), waited_ms });
+            }
+        };
+        self.view.wait_for(revision, until.saturating_duration_since(Instant::now())).await?;
+        Ok(revision)
+    }
+
+    /// Makes rounds for as long as readers wait for one.
+    async fn drive_rounds(self) {
+        while let Some(waiting) = self.rounds.next() {
+            let until = waiting.iter().map(|waiting| waiting.until).max();
+            let deadline = until.unwrap_or_else(Instant::now).duration_since(Instant::now());
+            let client = self.clone();
+            let mut round = Box::pin(async move {
+                let result = client.barrier(deadline).await;
+                waiting.into_iter().for_each(|waiting| waiting.tell(result.clone()));
+            });
+            if tokio::time::timeout(SLOW_ROUND, &mut round).await.is_err() {
+                tokio::spawn(round);
+            }
+        }
+    }
+
+    /// One barrier: what was acknowledged anywhere before it began has at most the revision that
+    /// it gives.
+    async fn barrier(&self, deadline: Duration) -> Result<Revision, RaftError> {
         let mut search = Search::new(deadline);
         while let Some(rest) = search.rest() {
             if self.has_stopped() {
@@ -138,11 +229,7 @@ impl Client {
                 continue;
             };
             match self.attempt(target, rest, &mut search, Ask::Read).await {
-                Answer::Read(ReadReply::At(revision)) => {
-                    let rest = search.rest().unwrap_or_default();
-                    self.view.wait_for(revision, rest).await?;
-                    return Ok(revision);
-                }
+                Answer::Read(ReadReply::At(revision)) => return Ok(revision),
                 Answer::Read(ReadReply::NotLeader { leader }) => {
                     search.redirect(target, leader, self).await;
                 }
@@ -158,6 +245,11 @@ impl Client {
     fn has_stopped(&self) -> bool {
         let Some(local) = &self.local else { return false };
         local.upgrade().is_none_or(|engine| engine.has_stopped())
+    }
+
+    /// Writes sent away since the start because too many were under way.
+    pub fn refused_writes(&self) -> u64 {
+        self.gate.refused()
     }
 
     fn engine(&self) -> Option<Arc<Engine>> {

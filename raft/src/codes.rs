@@ -16,6 +16,13 @@ pub const NO_LEADER: Code = Code::new(
     "No leader was elected within the deadline, so the change was not proposed.",
     "Try again; if it lasts for more than a few seconds, `swarmer status` shows which voters disagree.",
 );
+/// Too much is under way.
+pub const BUSY: Code = Code::new(
+    "SW-RAFT-BUSY",
+    503,
+    "More changes are under way than the control state takes at once, so this one was sent away; it did not happen.",
+    "Send it again after a pause that grows; if it lasts, look for what writes so much, or for a slow disk of a voter.",
+);
 /// The outcome is not known.
 pub const TIMEOUT_UNKNOWN: Code = Code::new(
     "SW-RAFT-TIMEOUT-UNKNOWN",

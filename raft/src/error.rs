@@ -18,6 +18,9 @@ pub enum RaftError {
         /// How long was waited, in milliseconds.
         waited_ms: u64,
     },
+    /// Too much is under way; nothing was changed.
+    #[error("too many changes are under way; this one was not made")]
+    Busy,
     /// Sent but not acknowledged: the outcome is not known.
     #[error(
         "no acknowledgement within {waited_ms} ms: the change may or may not have happened; \
@@ -112,6 +115,7 @@ impl Coded for RaftError {
         match self {
             Self::NoQuorum(_) => codes::NO_QUORUM,
             Self::NoLeader { .. } => codes::NO_LEADER,
+            Self::Busy => codes::BUSY,
             Self::TimeoutUnknown { .. } => codes::TIMEOUT_UNKNOWN,
             Self::Timeout { .. } => codes::TIMEOUT,
             Self::Invalid(_) => codes::INVALID,

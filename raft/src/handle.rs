@@ -93,23 +93,47 @@ impl Handle {
         self.engine.pace()
     }
 
+    /// Writes sent away since the start because too many were under way: asked of this node, or
+    /// of it as the leader.
+    pub fn refused_writes(&self) -> u64 {
+        self.client.refused_writes() + self.engine.refused()
+    }
+
     /// Commits a transaction, here or through the leader; retried within the deadline, safely by
     /// its request id.
     ///
     /// # Errors
-    /// [`RaftError::Invalid`], [`RaftError::Full`], [`RaftError::NoQuorum`] and
-    /// [`RaftError::NoLeader`]: it did not happen. [`RaftError::ShutDown`], at once: nor did it,
-    /// because this node has stopped. [`RaftError::TimeoutUnknown`]: it may have.
+    /// [`RaftError::Invalid`], [`RaftError::Full`], [`RaftError::Busy`], [`RaftError::NoQuorum`]
+    /// and [`RaftError::NoLeader`]: it did not happen. [`RaftError::ShutDown`], at once: nor did
+    /// it, because this node has stopped. [`RaftError::TimeoutUnknown`]: it may have.
     pub async fn write(&self, txn: Txn, deadline: Duration) -> Result<Outcome, RaftError> {
         self.client.write(txn, deadline).await
+    }
+
+    /// Commits a transaction if this node leads in `term`; never sent on to another leader. For
+    /// what only the leader decides, by what it alone knows.
+    ///
+    /// # Errors
+    /// [`RaftError::NotLeader`] if it does not; as [`Handle::write`] otherwise, but nothing is
+    /// tried again.
+    pub async fn write_leading(
+        &self,
+        txn: Txn,
+        term: u64,
+        deadline: Duration,
+    ) -> Result<Outcome, RaftError> {
+        if self.engine.term() != term {
+            return Err(RaftError::NotLeader { leader: self.engine.leader().map(NodeId) });
+        }
+        self.client.write_here(&self.engine, txn, deadline).await
     }
 
     /// The linearizable barrier: when it returns, [`Handle::view`] shows every write that was
     /// acknowledged anywhere before the call. Returns the revision reached.
     ///
     /// # Errors
-    /// [`RaftError::NoQuorum`], [`RaftError::NoLeader`], [`RaftError::Timeout`];
-    /// [`RaftError::ShutDown`] at once if this node has stopped.
+    /// [`RaftError::NoQuorum`], [`RaftError::NoLeader`], [`RaftError::Timeout`],
+    /// [`RaftError::Busy`]; [`RaftError::ShutDown`] at once if this node has stopped.
     pub async fn read_index(&self, deadline: Duration) -> Result<Revision, RaftError> {
         self.client.read_index(deadline).await
     }

@@ -68,6 +68,8 @@ pub struct Config {
     /// So many entries stay in the log below a snapshot, so that a follower that is a little
     /// behind needs no snapshot.
     pub log_keep_entries: u64,
+    /// And no more than so many bytes of them, however few these are.
+    pub log_keep_bytes: u64,
     /// Bytes of changes kept in memory for watches and feeds.
     pub history_bytes: usize,
     /// Size of the log's files in bytes, see [`WalConfig::segment_bytes`].
@@ -87,6 +89,7 @@ impl Config {
             timing: Timing::default(),
             snapshot_log_bytes: 32 << 20,
             log_keep_entries: 1000,
+            log_keep_bytes: 16 << 20,
             history_bytes: crate::keyspace::HISTORY_MAX_BYTES,
             log_segment_bytes: DEFAULT_SEGMENT_BYTES,
             log_max_record_bytes: DEFAULT_MAX_RECORD_BYTES,

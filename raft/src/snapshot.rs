@@ -69,6 +69,20 @@ impl SnapshotFile {
         self.bytes
     }
 
+    /// Tells this file of this node from any other: the same state is always written the same way.
+    pub(crate) fn id(&self, node: u64) -> u64 {
+        let Header { index, position, revision, chain } = &self.header;
+        let mut hasher = Sha256::new();
+        for number in [node, *index, *revision, self.bytes] {
+            hasher.update(number.to_le_bytes());
+        }
+        hasher.update(chain.0);
+        hasher.update(position);
+        let hash: [u8; 32] = hasher.finalize().into();
+        let (first, _) = hash.split_first_chunk::<8>().expect("32 is more than 8");
+        u64::from_le_bytes(*first)
+    }
+
     /// Part of the file as it is, to be sent. Blocks.
     pub(crate) fn read_chunk(&self, offset: u64, max_bytes: usize) -> io::Result<Bytes> {
         let rest = usize::try_from(self.bytes.saturating_sub(offset)).unwrap_or(usize::MAX);

@@ -59,6 +59,11 @@ impl View {
         })
     }
 
+    /// How many keys start with `prefix`, counted up to `max`.
+    pub fn count(&self, prefix: &str, max: usize) -> usize {
+        self.shared.read(|state| state.list(prefix).take(max).count())
+    }
+
     /// Several keys at one revision.
     pub fn get_many(&self, keys: &[&str]) -> (Revision, Vec<Option<Entry>>) {
         self.shared.read(|state| {

@@ -16,6 +16,7 @@ pub mod codes;
 mod conflict;
 mod eligibility;
 mod input;
+mod lease;
 mod output;
 mod planner;
 mod reason;
@@ -31,6 +32,7 @@ pub use input::{
     Capacity, CopyState, DEFAULT_DEAD_GRACE_MS, Desired, FunctionKey, FunctionNeed, NodeFacts,
     NodeRef, Observed, Policy, Spread,
 };
+pub use lease::{Expired, LEASE_LOOK_MS, LeaseClock, MAX_LEASE_STEP_MS};
 pub use output::{Command, Decision, Plan, Verdict};
 pub use planner::plan;
 pub use reason::{Reason, Trouble};

@@ -133,6 +133,14 @@ impl Control {
         Ok(outcome)
     }
 
+    /// Writes sent away because too many were under way.
+    pub(crate) fn refused_writes(&self) -> u64 {
+        match &*self.inner.part.borrow() {
+            Part::Voter(handle) => handle.refused_writes(),
+            Part::Follower { client, .. } => client.refused_writes(),
+        }
+    }
+
     /// Waits until the local copy has everything that was acknowledged before.
     pub(crate) async fn barrier(&self, deadline: Duration) -> Outcome<Revision> {
         let mut turns = self.turns(deadline);
@@ -247,4 +255,17 @@ impl TxnExt for TxnOutcome {
 /// What a check expects of an entry that was read: this revision, or still nothing.
 pub(crate) fn unchanged(entry: Option<&swarmer_raft::Entry>) -> Expect {
     entry.map_or(Expect::Absent, |entry| Expect::At(entry.revision))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use swarmer_raft::RaftError;
+
+    #[test]
+    fn who_is_sent_away_is_told_when_to_come_again() {
+        let problem = raft_problem(&RaftError::Busy, "changing the control state");
+        assert_eq!((problem.code.name, problem.code.status), ("SW-RAFT-BUSY", 503));
+        assert_eq!(problem.retry_after_secs, Some(1));
+    }
 }

@@ -17,6 +17,7 @@ mod identity;
 mod images;
 mod io_runtime;
 mod join;
+mod leases;
 mod link;
 mod members;
 mod node;

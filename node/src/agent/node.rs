@@ -33,7 +33,7 @@ use crate::{
         health::Looks,
         identity::{Grant, KeptGrant, identity_problem},
         io_runtime::IoRuntime,
-        members, placement,
+        leases, members, placement,
         readiness::Readiness,
         renew,
         streams::{Slots, Strangers, Streams},
@@ -262,6 +262,7 @@ impl Agent {
             self.shutdown.clone(),
         ));
         tokio::spawn(placement::run(Arc::clone(&context), self.shutdown.clone()));
+        tokio::spawn(leases::run(context.control.clone(), self.shutdown.clone()));
         tokio::spawn(keeper.clone().run(context.gossip.clone()));
         tokio::spawn(voting::run(
             Arc::clone(&context),

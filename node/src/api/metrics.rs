@@ -26,6 +26,7 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Answer {
     process(&mut text);
     // A node that is no member yet has a process to look at all the same.
     text.gauge("swarmer_node_ready", "1 if the node serves.", flag(api.not_ready().is_none()));
+    watches(&mut text, &api);
     if let Ok(context) = api.member() {
         node(&mut text, &context);
         raft(&mut text, &context);
@@ -79,6 +80,16 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
     Some((user + system) / TICKS_PER_SECOND)
 }
 
+#[expect(clippy::cast_precision_loss, reason = "counters below 2^52; the format is a float")]
+fn watches(text: &mut Text, api: &Api) {
+    text.gauge("swarmer_api_watches", "Watches that are open.", api.watching() as f64);
+    let (behind, stalled) = api.cut();
+    let name = "swarmer_api_watches_behind_total";
+    text.counter(name, "Watches told to list again: they fell behind the history.", behind as f64);
+    let name = "swarmer_api_connections_stalled_total";
+    text.counter(name, "Connections broken off: their clients took nothing.", stalled as f64);
+}
+
 fn node(text: &mut Text, context: &Context) {
     let uptime = context.started.elapsed().as_secs_f64();
     text.gauge("swarmer_node_uptime_seconds", "Time since the node started.", uptime);
@@ -102,6 +113,12 @@ fn raft(text: &mut Text, context: &Context) {
     text.gauge("swarmer_raft_quorum", "1 if a quorum was heard of lately.", flag(status.quorum_ok));
     text.gauge("swarmer_raft_lag_entries", "Entries known, not yet applied.", status.lag as f64);
     text.gauge("swarmer_raft_voters", "Voters.", status.voters.len() as f64);
+    let help = "Changes sent away because too many were under way.";
+    text.counter(
+        "swarmer_raft_writes_refused_total",
+        help,
+        context.control.refused_writes() as f64,
+    );
     if let Some(handle) = context.control.raft() {
         let latencies = handle.append_latencies().into_iter();
         appends(

@@ -8,6 +8,7 @@ mod artifacts;
 mod auth;
 mod doctor;
 mod functions;
+mod leases;
 mod members;
 mod metrics;
 mod nodes;
@@ -20,7 +21,10 @@ mod tokens;
 mod watch;
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -76,13 +80,24 @@ pub(crate) struct Api {
     /// Whether no token is needed.
     open: bool,
     watchers: Arc<Semaphore>,
+    /// Watches that were told to list again because they fell behind the history.
+    behind: AtomicU64,
+    /// Connections broken off because their clients took nothing.
+    stalled: Arc<AtomicU64>,
     /// Ends answers that would go on for ever.
     shutdown: CancellationToken,
 }
 
 impl Api {
     pub(crate) fn new(context: Arc<OnceContext>, open: bool, shutdown: CancellationToken) -> Self {
-        Self { context, open, watchers: Arc::new(Semaphore::new(MAX_WATCHERS)), shutdown }
+        Self {
+            context,
+            open,
+            watchers: Arc::new(Semaphore::new(MAX_WATCHERS)),
+            behind: AtomicU64::new(0),
+            stalled: Arc::default(),
+            shutdown,
+        }
     }
 
     /// The member, or what the node waits for.
@@ -92,6 +107,17 @@ impl Api {
             let stage = if stage.is_empty() { "the node is starting".to_owned() } else { stage };
             Problem::new(codes::NOT_READY, stage).retry_after(1)
         })
+    }
+
+    /// How many watches are open.
+    fn watching(&self) -> usize {
+        MAX_WATCHERS - self.watchers.available_permits()
+    }
+
+    /// How many were told to list again, and how many connections were broken off because nobody
+    /// read them.
+    fn cut(&self) -> (u64, u64) {
+        (self.behind.load(Ordering::Relaxed), self.stalled.load(Ordering::Relaxed))
     }
 
     /// Why the node is not ready; none if it is.

@@ -195,6 +195,32 @@ fn components() -> Value {
             },
         }),
     );
+    let notes = json!({ "type": "object", "additionalProperties": { "type": "string" } });
+    let token = json!({ "type": "integer", "minimum": 1 });
+    all.insert(
+        "AcquireLease".into(),
+        json!({
+            "type": "object",
+            "required": ["holder", "ttl"],
+            "properties": { "holder": text(), "ttl": text(), "annotations": notes },
+        }),
+    );
+    all.insert(
+        "RenewLease".into(),
+        json!({
+            "type": "object",
+            "required": ["token"],
+            "properties": { "token": token, "ttl": text(), "annotations": notes },
+        }),
+    );
+    all.insert(
+        "ReleaseLease".into(),
+        json!({
+            "type": "object",
+            "required": ["token"],
+            "properties": { "token": token },
+        }),
+    );
     let named = json!({
         "type": "object",
         "required": ["name"],

@@ -21,7 +21,8 @@ pub(super) const REVISION: HeaderName = HeaderName::from_static("x-swarmer-revis
 #[derive(Debug, Clone)]
 pub(super) struct Failure(pub(super) Problem);
 
-/// Marks the answer to a write that was only tried: nothing changed.
+/// Marks the answer to a write that was only tried, or by which a lease stays with its holder:
+/// nothing changed that the audit would tell of.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Unchanged;
 

@@ -16,7 +16,7 @@ use crate::{
     api::{
         Api, artifacts,
         auth::{self, Access, Grant, SharedGrant},
-        doctor, functions, members, metrics, nodes, openapi,
+        doctor, functions, leases, members, metrics, nodes, openapi,
         reply::{Answer, Failure, Unchanged, finish},
         tokens, watch,
     },
@@ -140,6 +140,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     const FUNCTION: &str = "/v1/namespaces/{namespace}/functions/{name}";
     const PLACEMENTS: &str = "/v1/namespaces/{namespace}/placements";
     const PLACEMENT: &str = "/v1/namespaces/{namespace}/placements/{name}";
+    const LEASES: &str = "/v1/namespaces/{namespace}/leases";
+    const LEASE: &str = "/v1/namespaces/{namespace}/leases/{name}";
     vec![
         Endpoint::get("/livez", Public, "Whether the process answers", members::livez),
         Endpoint::get(
@@ -267,6 +269,35 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Endpoint::get(PLACEMENTS, LookIn, "Which nodes serve what, and why", functions::placements),
         Endpoint::get(PLACEMENT, LookIn, "Which nodes serve it, and why", functions::placement)
             .answers("Placement"),
+        Endpoint::get(LEASES, LookIn, "All leases of a namespace that are held", leases::list),
+        Endpoint::get(LEASE, LookIn, "One lease: who holds it, with which token", leases::get)
+            .answers("Lease"),
+        Endpoint::new(
+            Method::POST,
+            "/v1/namespaces/{namespace}/leases/{name}/acquire",
+            ChangeIn,
+            "Hold a lease that nobody holds",
+            leases::acquire,
+        )
+        .body("AcquireLease")
+        .answers("Lease"),
+        Endpoint::new(
+            Method::POST,
+            "/v1/namespaces/{namespace}/leases/{name}/renew",
+            ChangeIn,
+            "Go on holding a lease: its whole time from now on",
+            leases::renew,
+        )
+        .body("RenewLease")
+        .answers("Lease"),
+        Endpoint::new(
+            Method::POST,
+            "/v1/namespaces/{namespace}/leases/{name}/release",
+            ChangeIn,
+            "Give a lease back",
+            leases::release,
+        )
+        .body("ReleaseLease"),
         Endpoint::get(
             "/v1/watch",
             LookAcross,

@@ -10,12 +10,16 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::{Api, OnceContext, router::router},
     listener,
+    patience::Patience,
 };
 
 /// Connections at once: operators, scrapers and watches, each with a descriptor and a task.
 const MAX_CONNECTIONS: usize = 1_024;
 /// Requests at once on one h2 connection.
 const MAX_H2_STREAMS: u32 = 128;
+/// How long a client may take nothing of an answer: a watcher that does not read holds one of the
+/// places for watchers.
+const STALLED: Duration = Duration::from_secs(30);
 /// How long requests may take to end when the node stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -35,6 +39,7 @@ pub(crate) async fn serve(
         h2_streams: MAX_H2_STREAMS,
         head: listener::HEAD_DEADLINE,
         drain: DRAIN,
+        patience: Patience { limit: Some(STALLED), stalled: Arc::clone(&api.stalled) },
         tls,
     };
     let service = TowerToHyperService::new(router(api));

@@ -1,6 +1,10 @@
 //! `/v1/watch`: changes of the desired state as server-sent events (WHATWG HTML, section 9.2).
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use axum::{
     Extension,
@@ -36,9 +40,10 @@ use crate::{
 /// How often a silent watch shows that it lives; below the idle time of common proxies.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// What is shown. Tokens never are, nor is what the cluster keeps for itself.
-const SHOWN: [Kind; 4] = [Kind::Function, Kind::Node, Kind::Placement, Kind::RouteClaim];
+const SHOWN: [Kind; 5] =
+    [Kind::Function, Kind::Node, Kind::Placement, Kind::RouteClaim, Kind::Lease];
 /// What is shown to a token of one namespace, within it.
-const SHOWN_IN_NAMESPACE: [Kind; 2] = [Kind::Function, Kind::Placement];
+const SHOWN_IN_NAMESPACE: [Kind; 3] = [Kind::Function, Kind::Placement, Kind::Lease];
 
 #[derive(Deserialize)]
 pub(super) struct Query {
@@ -68,7 +73,8 @@ pub(super) async fn watch(
         Err(error) => return Err(Problem::of(&error, "watching").into()),
     };
     let revision = view.revision();
-    let watcher = Watcher { source: start, grant, stop: api.shutdown.clone(), _permit: permit };
+    let stop = api.shutdown.clone();
+    let watcher = Watcher { source: start, api, grant, stop, _permit: permit };
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     let mut response = Sse::new(watcher.events()).keep_alive(keep_alive).into_response();
     response.headers_mut().insert(REVISION, HeaderValue::from(revision));
@@ -92,6 +98,7 @@ enum Source {
 
 struct Watcher {
     source: Source,
+    api: Arc<Api>,
     grant: SharedGrant,
     stop: CancellationToken,
     _permit: OwnedSemaphorePermit,
@@ -111,6 +118,7 @@ impl Watcher {
                 Source::Open(watch) => watch,
                 Source::Compacted(oldest) => {
                     let event = compacted(*oldest);
+                    self.api.behind.fetch_add(1, Ordering::Relaxed);
                     self.source = Source::Ended;
                     return Some(event);
                 }
@@ -184,7 +192,7 @@ mod tests {
         for key in ["tokens/ab", "cluster/ca", "cluster/names/a", "anything"] {
             assert!(!visible(key, &of(None)), "{key}");
         }
-        for key in ["functions/a/f", "nodes/1", "placements/a/f", "claims/*/f"] {
+        for key in ["functions/a/f", "nodes/1", "placements/a/f", "claims/*/f", "leases/a/l"] {
             assert!(visible(key, &of(None)), "{key}");
         }
     }
@@ -194,7 +202,10 @@ mod tests {
         let shop = of(Some("shop"));
         assert!(visible("functions/shop/f", &shop));
         assert!(visible("placements/shop/f", &shop));
-        for key in ["functions/shop2/f", "functions/bank/shop", "nodes/1", "claims/*/f"] {
+        assert!(visible("leases/shop/l", &shop));
+        for key in
+            ["functions/shop2/f", "functions/bank/shop", "leases/bank/l", "nodes/1", "claims/*/f"]
+        {
             assert!(!visible(key, &shop), "{key}");
         }
     }

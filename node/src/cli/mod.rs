@@ -11,6 +11,7 @@ mod document;
 mod explain;
 mod functions;
 mod janitor;
+mod lease;
 mod logs;
 mod options;
 mod output;
@@ -83,6 +84,8 @@ enum Command {
     Logs(Asking<logs::Logs>),
     /// Look at and steer versions
     Rollout(functions::Rollout),
+    /// Hold a name alone, for a bounded time, with a token that fences off earlier holders
+    Lease(lease::Lease),
     /// Empty a node: no new work, what runs is finished
     Drain(Asking<cluster::Drain>),
     /// Write all functions with their components to one file, from a cluster that goes on serving
@@ -160,6 +163,12 @@ fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Rollout(rollout) => match rollout.command {
             functions::RolloutCommand::Status(status) => ask(options, status)?,
             functions::RolloutCommand::Undo(undo) => ask(options, undo)?,
+        },
+        Command::Lease(lease) => match lease.command {
+            lease::LeaseCommand::Acquire(acquire) => ask(options, acquire)?,
+            lease::LeaseCommand::Renew(renew) => ask(options, renew)?,
+            lease::LeaseCommand::Release(release) => ask(options, release)?,
+            lease::LeaseCommand::List(list) => ask(options, list)?,
         },
         Command::Drain(drain) => ask(options, drain)?,
         Command::Backup(backup) => ask(options, backup)?,

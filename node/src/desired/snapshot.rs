@@ -128,6 +128,12 @@ impl Desired {
         self.function(&target.namespace, &target.name)
     }
 
+    /// Whether a change of this key changes more than the revision.
+    pub(crate) fn types(key: &str) -> bool {
+        let typed = [Kind::Function, Kind::Placement, Kind::Node];
+        typed.iter().any(|kind| key.starts_with(kind.prefix()))
+    }
+
     /// The state at `revision`, after these changes.
     #[must_use]
     pub(crate) fn apply<'a>(
@@ -323,6 +329,16 @@ mod tests {
         assert_eq!(placed(7, 1, Some("no node")), (vec![(1, 1)], vec![]), "nowhere");
         assert_eq!(placed(7, 2, None), (vec![(2, 1)], vec![]), "serves");
         assert_eq!(placed(7, 9, None), (vec![(2, 1)], vec![]), "a version that is forgotten");
+    }
+
+    #[test]
+    fn leases_and_the_like_change_the_revision_alone() {
+        for key in ["functions/a/f", "placements/a/f", "nodes/1"] {
+            assert!(Desired::types(key), "{key}");
+        }
+        for key in ["leases/a/l", "tokens/x", "cluster/ca", "claims/*/f"] {
+            assert!(!Desired::types(key), "{key}");
+        }
     }
 
     #[test]

@@ -17,6 +17,9 @@ fn whole((key, entry): &(String, Entry)) -> Change<'_> {
 #[derive(Debug, Clone)]
 pub(crate) struct DesiredStore {
     current: watch::Receiver<Arc<Desired>>,
+    /// As `current` at the last change of something typed. Whoever acts on it is not woken for
+    /// the rest: leases are renewed thousands of times a second.
+    typed: watch::Receiver<Arc<Desired>>,
 }
 
 impl DesiredStore {
@@ -26,7 +29,9 @@ impl DesiredStore {
         let (revision, entries) = view.list("");
         let mut first = Desired::default().apply(revision, entries.iter().map(whole));
         first.stand(&Desired::default(), Instant::now());
-        let (sender, current) = watch::channel(Arc::new(first));
+        let first = Arc::new(first);
+        let (sender, current) = watch::channel(Arc::clone(&first));
+        let (typed_sender, typed) = watch::channel(first);
         let mut updates = view.list_and_watch("");
         tokio::spawn(async move {
             loop {
@@ -39,6 +44,13 @@ impl DesiredStore {
                     Some(Update::Snapshot { revision, entries }) => {
                         Desired::default().apply(revision, entries.iter().map(whole))
                     }
+                    Some(Update::Changes(item))
+                        if !item.events.iter().any(|event| Desired::types(&event.key)) =>
+                    {
+                        // In place, unless somebody looks at it just now.
+                        sender.send_modify(|state| Arc::make_mut(state).revision = item.revision);
+                        continue;
+                    }
                     Some(Update::Changes(item)) => {
                         let (events, at) = (item.events.iter(), item.revision);
                         let changes = events.map(|e| (e.key.as_str(), at, e.value.as_deref()));
@@ -46,10 +58,12 @@ impl DesiredStore {
                     }
                 };
                 next.stand(&sender.borrow(), Instant::now());
-                sender.send_replace(Arc::new(next));
+                let next = Arc::new(next);
+                sender.send_replace(Arc::clone(&next));
+                typed_sender.send_replace(next);
             }
         });
-        Self { current }
+        Self { current, typed }
     }
 
     /// The state now.
@@ -57,9 +71,10 @@ impl DesiredStore {
         Arc::clone(&self.current.borrow())
     }
 
-    /// The state now and every later one (the newest, not each).
+    /// The state at its last change of a function, placement or node, and every later one (the
+    /// newest, not each). Its revision is that of this change.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Desired>> {
-        self.current.clone()
+        self.typed.clone()
     }
 
     /// Waits until `ready` holds for the state; the caller puts a deadline around it. `None`

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     dispatch::{Call, Dispatcher, from_hyper, new_traceparent, valid_traceparent},
     listener,
+    patience::Patience,
     problem::Problem,
 };
 
@@ -44,6 +45,8 @@ impl Ingress {
             h2_streams: MAX_H2_STREAMS,
             head: listener::HEAD_DEADLINE,
             drain: DRAIN,
+            // A client that pauses a download is no trouble: it holds its own connection alone.
+            patience: Patience::endless(),
             tls: None,
         };
         let service = service_fn(move |request| {

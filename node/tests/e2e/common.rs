@@ -56,12 +56,23 @@ pub(crate) async fn request(
     url: &str,
     body: impl Into<Bytes>,
 ) -> Result<Answer, String> {
-    let request = http::Request::builder()
-        .method(method)
-        .uri(url)
-        .header("content-type", "application/json")
-        .body(Full::new(body.into()))
-        .map_err(|error| error.to_string())?;
+    request_with(http, method, url, &[], body).await
+}
+
+/// The same with further headers.
+pub(crate) async fn request_with(
+    http: &Http,
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Result<Answer, String> {
+    let mut request =
+        http::Request::builder().method(method).uri(url).header("content-type", "application/json");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(body.into())).map_err(|error| error.to_string())?;
     let answer = async {
         let response = http.request(request).await.map_err(|error| format!("{error:?}"))?;
         let (head, body) = response.into_parts();

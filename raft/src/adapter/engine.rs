@@ -27,12 +27,13 @@ use super::{
     network::Network,
     open::{Opened, engine_config, open_disk},
     receive::Receiving,
-    types::{Command, Types, Vote},
+    types::{Command, Types, Vote, encode},
     wire::{Envelope, ProposeReply, ReadReply, Reply, Request, decode_versioned, versioned},
 };
 use crate::{
     disk::{Disk, blocking},
     error::RaftError,
+    gate::Gate,
     keyspace::{Shared, State},
     latency::Latencies,
     members::{Members, Peer},
@@ -48,6 +49,9 @@ use crate::{
 /// by then the others may have elected another leader.
 const QUORUM_AGE_TIMEOUTS: u32 = 3;
 
+/// Within this a snapshot is made, on a disk that works: a quarter of a gigabyte.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(60);
+
 type Core = openraft::Raft<Types, Machine>;
 
 /// A voter's or learner's engine. Cheap to share behind an `Arc`.
@@ -62,6 +66,8 @@ pub(crate) struct Engine {
     pub(super) receiving: tokio::sync::Mutex<Option<Receiving>>,
     pub(super) leader_heard: Arc<Mutex<Option<Instant>>>,
     latencies: Arc<Latencies>,
+    gate: Arc<Gate>,
+    log_keep_bytes: u64,
     quorum_age: Duration,
 }
 
@@ -106,6 +112,8 @@ impl Engine {
             receiving: tokio::sync::Mutex::new(None),
             leader_heard: Arc::default(),
             latencies,
+            gate: Arc::default(),
+            log_keep_bytes: config.log_keep_bytes,
             quorum_age: config.timing.election_max * QUORUM_AGE_TIMEOUTS,
         })
     }
@@ -118,11 +126,21 @@ impl Engine {
         self.node
     }
 
-    /// Makes a snapshot whenever the log has grown enough. Ends with the engine.
+    /// Makes a snapshot whenever the log has grown enough, and drops what is below it but for the
+    /// last entries, by number and by bytes. Ends with the engine.
     pub(crate) async fn snapshot_when_due(&self) {
         loop {
             self.growth.due().await;
-            if self.core.trigger().snapshot().await.is_err() {
+            match self.snapshot_now(SNAPSHOT_PATIENCE).await {
+                // One that takes longer is still made; the next look drops what is below it.
+                Ok(()) | Err(RaftError::Timeout { .. }) => {}
+                Err(_) => return,
+            }
+            // Never what no snapshot has: the engine sees to that.
+            let keep = self.wal.first_within(self.log_keep_bytes);
+            if let Some(upto) = keep.checked_sub(1)
+                && self.core.trigger().purge_log(upto).await.is_err()
+            {
                 return;
             }
         }
@@ -184,6 +202,7 @@ impl Engine {
         if !self.quorum_ok() {
             return ProposeReply::NoQuorum;
         }
+        let Some(_inside) = self.gate.enter(&txn) else { return ProposeReply::Busy };
         let write = self.core.client_write(Command(txn));
         match tokio::time::timeout(ttl.min(MAX_DEADLINE), write).await {
             Ok(Ok(response)) => ProposeReply::Answer(response.data),
@@ -224,6 +243,10 @@ impl Engine {
         let metrics = self.core.metrics();
         let metrics = metrics.borrow_watched();
         metrics.running_state.is_err() || metrics.state == ServerState::Shutdown
+    }
+
+    pub(crate) fn term(&self) -> u64 {
+        self.core.metrics().borrow_watched().current_term
     }
 
     fn quorum_ok(&self) -> bool {
@@ -290,6 +313,11 @@ impl Engine {
     /// How fast this node's disk was lately.
     pub(crate) fn pace(&self) -> Pace {
         self.wal.pace()
+    }
+
+    /// How many proposals were sent away because too many were under way.
+    pub(crate) fn refused(&self) -> u64 {
+        self.gate.refused()
     }
 
     /// How long the others took to answer this node's AppendEntries.
@@ -453,12 +481,16 @@ impl Engine {
     /// Stops the engine, then closes keyspace and log.
     pub(crate) async fn stop(&self) -> Result<(), RaftError> {
         let joined = self.core.shutdown().await;
-        let applied = self.kept.lock().applied.take();
+        let (applied, position) = {
+            let mut kept = self.kept.lock();
+            (kept.applied.take(), kept.position.clone())
+        };
         let image = self.shared.read(State::image);
         let wal = self.wal.clone();
         let closed = blocking(self.store.disk(), move || {
             wal.close().map_err(io::Error::other)?;
-            applied.map_or(Ok(()), |applied| applied.close(&image))
+            let Some(applied) = applied else { return Ok(()) };
+            applied.close(&image, encode(&position)?)
         });
         closed.await.map_err(|error| RaftError::Storage(error.to_string()))?;
         joined.map_err(|error| RaftError::Storage(error.to_string()))

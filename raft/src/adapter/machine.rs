@@ -14,11 +14,11 @@ use parking_lot::Mutex;
 use super::types::{LogId, Membership, Position, SnapshotMeta, Types, decode, encode};
 use crate::{
     disk::blocking,
-    keyspace::{Applied, Changes, Response, Shared, State, StateImage},
+    keyspace::{Applied, Batch, Response, Shared, State, StateImage},
     snapshot::{SnapshotFile, SnapshotStore},
 };
 
-/// Entries whose changes are handed to sled in one batch.
+/// Entries that are applied before those who wait for them are woken.
 const APPLY_BATCH: usize = 256;
 
 /// What is applied, and where it is kept. Shared with the owner, who closes it.
@@ -45,27 +45,16 @@ impl Machine {
         Self { shared, store, kept }
     }
 
-    /// Moves the position and hands what changed to sled, together.
-    fn keep(
-        &self,
-        changes: &[Changes],
-        last_applied: LogId,
-        membership: Option<Membership>,
-    ) -> io::Result<()> {
+    /// Moves the position and notes what changed.
+    fn keep(&self, batches: &[Arc<Batch>], last_applied: LogId, membership: Option<Membership>) {
         let mut kept = self.kept.lock();
         kept.position.last_applied = Some(last_applied);
         if let Some(membership) = membership {
             kept.position.membership = membership;
         }
-        let Kept { position, applied } = &mut *kept;
-        if let Some(applied) = applied {
-            self.shared.read(|state| {
-                let at = (state.revision(), state.chain());
-                applied.write(changes, &encode(position)?, at, |key| state.get(key).cloned());
-                Ok::<_, io::Error>(())
-            })?;
+        if let Some(applied) = &mut kept.applied {
+            self.shared.read(|state| applied.note(batches, |key| state.get(key).cloned()));
         }
-        Ok(())
     }
 }
 
@@ -84,7 +73,7 @@ impl RaftStateMachine<Types> for Machine {
     {
         let mut chunks = entries.ready_chunks(APPLY_BATCH);
         while let Some(chunk) = chunks.next().await {
-            let mut changes = Vec::new();
+            let mut batches = Vec::new();
             let mut answers = Vec::new();
             let mut last = None;
             let mut membership = None;
@@ -94,8 +83,8 @@ impl RaftStateMachine<Types> for Machine {
                 let response = match entry.payload {
                     EntryPayload::Blank => Response::Nothing,
                     EntryPayload::Normal(command) => {
-                        let (response, changed) = self.shared.apply(&command.0);
-                        changes.push(changed);
+                        let (response, batch) = self.shared.apply(&command.0);
+                        batches.extend(batch);
                         response
                     }
                     EntryPayload::Membership(new) => {
@@ -109,8 +98,9 @@ impl RaftStateMachine<Types> for Machine {
                 }
             }
             if let Some(last) = last {
-                self.keep(&changes, last, membership)?;
+                self.keep(&batches, last, membership);
             }
+            self.shared.announce();
             for (responder, response) in answers {
                 responder.send(response);
             }

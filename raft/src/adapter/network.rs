@@ -2,6 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use openraft::{
     OptionalSend,
@@ -161,9 +162,23 @@ impl RaftNetworkV2<Types> for Peer {
         _: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let send = async {
-            let transfer = rand::random();
             let file = snapshot.snapshot;
-            let mut offset = 0;
+            // The same for the same file: what an earlier sending of it brought over stays there.
+            let transfer = file.id(self.node);
+            let ask =
+                SnapshotChunk { vote, transfer, offset: 0, bytes: Bytes::new(), finish: None };
+            let asked = self
+                .call(RPCTypes::InstallSnapshot, Request::Snapshot(ask), CHUNK_DEADLINE)
+                .await?;
+            let mut offset = match asked {
+                Reply::Snapshot(SnapshotReply::Done(response)) => return Ok(response),
+                Reply::Snapshot(SnapshotReply::Continue { received })
+                    if received <= file.bytes() =>
+                {
+                    received
+                }
+                _ => return Err(odd().into()),
+            };
             loop {
                 let source = file.clone();
                 let read = move || source.read_chunk(offset, SNAPSHOT_CHUNK_BYTES);

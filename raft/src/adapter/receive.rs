@@ -31,6 +31,11 @@ impl Engine {
         }
         *self.leader_heard.lock() = Some(Instant::now());
         let mut receiving = self.receiving.lock().await;
+        // Where a sending broke off, the next one of the same file goes on.
+        let asks = offset == 0 && bytes.is_empty() && finish.is_none();
+        if asks && let Some(there) = receiving.as_ref().filter(|there| there.transfer == transfer) {
+            return Ok(SnapshotReply::Continue { received: there.incoming.bytes() });
+        }
         if offset == 0 {
             let store = self.store.clone();
             let incoming =

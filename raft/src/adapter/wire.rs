@@ -54,9 +54,10 @@ pub(crate) enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SnapshotChunk {
     pub(crate) vote: Vote,
-    /// Random: tells one sending from another.
+    /// Which file of which node: the same however often it is sent.
     pub(crate) transfer: u64,
     pub(crate) offset: u64,
+    /// Nothing at the beginning asks how much of it is there already.
     pub(crate) bytes: Bytes,
     /// With the last chunk.
     pub(crate) finish: Option<SnapshotMeta>,
@@ -96,6 +97,8 @@ pub(crate) enum ProposeReply {
         leader: Option<u64>,
     },
     Invalid(String),
+    /// Not proposed: too many are under way.
+    Busy,
 }
 
 /// What a voter answers to a read barrier.

@@ -1,12 +1,14 @@
 //! Keeps the applied keyspace in sled between clean stops.
 //!
 //! Nothing here is synced while the node runs: snapshot and log can rebuild all of it. A clean
-//! stop flushes and syncs everything and leaves a marker with a digest. Without the marker, or
-//! when anything about the store is odd, it is wiped and filled again. Every write is one sled
-//! batch that moves keys and position together.
+//! stop writes what is still missing, flushes and syncs everything and leaves a marker with a
+//! digest. Without the marker, or when anything about the store is odd, it is wiped and filled
+//! again. So what changes is only noted at first: a key that changes often is written once.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
@@ -16,12 +18,17 @@ use serde::{Deserialize, Serialize};
 use swarmer_model::Revision;
 
 use super::{
-    batch::ChainHash,
-    state::{Changes, Record, State, StateBuilder, StateImage},
+    batch::{Batch, ChainHash},
+    state::{Record, State, StateBuilder, StateImage},
 };
 
 /// Goes up when the layout changes; another one is wiped and rebuilt.
 const FORMAT: u32 = 1;
+/// Keys noted before any is written: what a clean stop has to write at most, beside the answered
+/// requests, in a second or two.
+const MAX_NOTED: usize = 16_384;
+/// Keys written at a time once so many are noted: a millisecond, as entries are applied meanwhile.
+const WRITE_STEP: usize = 64;
 /// sled's page cache: the keyspace is mirrored in memory, so sled is read only when it opens.
 const CACHE_BYTES: u64 = 4 << 20;
 /// Records a batch while it is filled anew: keeps each step short.
@@ -54,11 +61,16 @@ pub(crate) struct Loaded {
     pub(crate) position: Bytes,
 }
 
-/// The store, with writes that were not handed to sled yet.
+/// The store, with what is not yet in it.
 #[derive(Debug)]
 pub(crate) struct Applied {
     dir: PathBuf,
     db: Option<sled::Db>,
+    /// Keys that changed and are not written.
+    noted: BTreeSet<String>,
+    /// The answered requests that are in the store; they are written by a clean stop alone, as
+    /// most of them are forgotten before it.
+    requests: Range<u64>,
 }
 
 impl Applied {
@@ -76,14 +88,20 @@ impl Applied {
         if let Some(marker) = marker {
             match load(&dir.join(STORE), &marker) {
                 Ok((db, loaded)) => {
-                    return Ok((Self { dir: dir.to_owned(), db: Some(db) }, Some(loaded)));
+                    let requests = loaded.state.image().request_range();
+                    let applied = Self { db: Some(db), requests, ..Self::empty(dir) };
+                    return Ok((applied, Some(loaded)));
                 }
                 Err(why) => {
                     tracing::warn!(target: "swarmer::raft", %why, "applied keyspace is rebuilt");
                 }
             }
         }
-        Ok((Self { dir: dir.to_owned(), db: None }, None))
+        Ok((Self::empty(dir), None))
+    }
+
+    fn empty(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), db: None, noted: BTreeSet::new(), requests: 0..0 }
     }
 
     /// Replaces all content. Blocks; on failure the store is given up, as it is not needed to go
@@ -95,6 +113,8 @@ impl Applied {
 
     fn try_refill(&mut self, image: &StateImage, position: &Bytes) -> Result<(), String> {
         self.db = None;
+        self.noted.clear();
+        self.requests = image.request_range();
         let store = self.dir.join(STORE);
         if let Err(error) = fs::remove_dir_all(&store)
             && error.kind() != io::ErrorKind::NotFound
@@ -117,55 +137,72 @@ impl Applied {
         Ok(())
     }
 
-    /// Writes what some entries changed, and the position after them, in one step.
-    pub(crate) fn write(
+    /// Notes what some entries changed. Writes a few keys once there are many; `read` gives their
+    /// values as they are now.
+    pub(crate) fn note(
         &mut self,
-        changes: &[Changes],
-        position: &Bytes,
-        state: (Revision, ChainHash),
+        batches: &[std::sync::Arc<Batch>],
         read: impl Fn(&str) -> Option<crate::Entry>,
     ) {
-        let Some(db) = &self.db else { return };
-        let result = (|| {
-            let mut batch = sled::Batch::default();
-            for change in changes {
-                if let Some(events) = &change.batch {
-                    for event in &events.events {
-                        // The newest value, which a later entry of these may have written.
-                        match read(&event.key) {
-                            None => batch.remove(entry_key(&event.key)),
-                            Some(entry) => insert(
-                                &mut batch,
-                                Record::Entry {
-                                    key: event.key.clone(),
-                                    value: entry.value,
-                                    revision: entry.revision,
-                                    created: entry.created,
-                                },
-                            )?,
-                        }
-                    }
-                }
-                if let Some((sequence, id, response)) = change.dedup.added.clone() {
-                    insert(&mut batch, Record::Request { sequence, id, response })?;
-                }
-                for sequence in change.dedup.removed.clone() {
-                    batch.remove(request_key(sequence));
-                }
+        if self.db.is_none() {
+            return;
+        }
+        for event in batches.iter().flat_map(|batch| &batch.events) {
+            if !self.noted.contains(event.key.as_str()) {
+                self.noted.insert(event.key.clone());
             }
-            let (revision, chain) = state;
-            let head = Head { position: position.clone(), revision, chain };
-            batch.insert(HEAD_KEY, postcard::to_allocvec(&head).map_err(text)?);
-            db.apply_batch(batch).map_err(text)
-        })();
-        self.keep(result);
+        }
+        while self.noted.len() > MAX_NOTED {
+            let result = self.write_some(&read);
+            self.keep(result);
+        }
     }
 
-    /// Flushes and syncs everything and leaves the marker. Blocks.
+    /// Writes a step of what is noted.
+    fn write_some(&mut self, read: impl Fn(&str) -> Option<crate::Entry>) -> Result<(), String> {
+        let mut batch = sled::Batch::default();
+        for _ in 0..WRITE_STEP {
+            let Some(key) = self.noted.pop_first() else { break };
+            match read(&key) {
+                None => batch.remove(entry_key(&key)),
+                Some(entry) => insert(&mut batch, Record::entry(&key, &entry))?,
+            }
+        }
+        self.db.as_ref().map_or(Ok(()), |db| db.apply_batch(batch).map_err(text))
+    }
+
+    /// Writes all that is missing, with the position that belongs to it.
+    fn write_rest(&mut self, image: &StateImage, position: Bytes) -> Result<(), String> {
+        while !self.noted.is_empty() {
+            self.write_some(|key| image.get(key).cloned())?;
+        }
+        let Some(db) = &self.db else { return Ok(()) };
+        let now = image.request_range();
+        let mut batch = sled::Batch::default();
+        let mut filled = 0;
+        let gone = self.requests.start..now.start.min(self.requests.end);
+        let changes = gone.map(Err).chain(image.requests_from(self.requests.end).map(Ok));
+        for change in changes {
+            match change {
+                Err(gone) => batch.remove(request_key(gone)),
+                Ok(record) => insert(&mut batch, record)?,
+            }
+            filled += 1;
+            if filled % FILL_RECORDS == 0 {
+                db.apply_batch(std::mem::take(&mut batch)).map_err(text)?;
+            }
+        }
+        let head = Head { position, revision: image.revision(), chain: image.chain() };
+        batch.insert(HEAD_KEY, postcard::to_allocvec(&head).map_err(text)?);
+        db.apply_batch(batch).map_err(text)
+    }
+
+    /// Writes what is missing, flushes and syncs everything and leaves the marker. Blocks.
     ///
     /// # Errors
     /// If that failed: the next start rebuilds.
-    pub(crate) fn close(self, image: &StateImage) -> io::Result<()> {
+    pub(crate) fn close(mut self, image: &StateImage, position: Bytes) -> io::Result<()> {
+        self.write_rest(image, position).map_err(io::Error::other)?;
         let Some(db) = self.db else { return Ok(()) };
         db.flush().map_err(io::Error::other)?;
         drop(db);
@@ -187,6 +224,7 @@ impl Applied {
                 "applied keyspace is no longer kept on disk; the next start rebuilds it",
             );
             self.db = None;
+            self.noted.clear();
         }
     }
 }

@@ -23,27 +23,18 @@ pub(crate) struct Dedup {
     first: u64,
 }
 
-/// What an insertion changed, for the store behind it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct DedupChange {
-    pub(crate) added: Option<(u64, u128, Response)>,
-    pub(crate) removed: std::ops::Range<u64>,
-}
-
 impl Dedup {
     pub(crate) fn get(&self, id: u128) -> Option<&Response> {
         self.answers.get(&id)
     }
 
-    pub(crate) fn insert(&mut self, id: u128, response: Response) -> DedupChange {
+    pub(crate) fn insert(&mut self, id: u128, response: Response) {
         if planted::is_on(Bug::ForgetRequests) {
-            return DedupChange::default();
+            return;
         }
-        let sequence = self.first + self.order.len() as u64;
         self.bytes += weight(&response);
         self.order.push_back(id);
-        self.answers.insert(id, response.clone());
-        let from = self.first;
+        self.answers.insert(id, response);
         while self.order.len() > MAX_REQUESTS || self.bytes > MAX_REQUEST_BYTES {
             let Some(oldest) = self.order.pop_front() else { break };
             if let Some(gone) = self.answers.remove(&oldest) {
@@ -51,7 +42,11 @@ impl Dedup {
             }
             self.first += 1;
         }
-        DedupChange { added: Some((sequence, id, response)), removed: from..self.first }
+    }
+
+    /// The sequence numbers of those that are remembered.
+    pub(crate) fn range(&self) -> std::ops::Range<u64> {
+        self.first..self.first + self.order.len() as u64
     }
 
     /// In order, with their sequence numbers.
@@ -93,11 +88,11 @@ mod tests {
         let mut dedup = Dedup::default();
         let answer = |revision| Response::Done(Outcome::Committed { revision });
         for i in 0..MAX_REQUESTS as u64 {
-            assert!(dedup.insert(u128::from(i), answer(i)).removed.is_empty());
+            dedup.insert(u128::from(i), answer(i));
         }
-        let change = dedup.insert(u128::MAX, answer(7));
-        assert_eq!(change.removed, 0..1);
-        assert_eq!(change.added.expect("added").0, MAX_REQUESTS as u64);
+        assert_eq!(dedup.range(), 0..MAX_REQUESTS as u64);
+        dedup.insert(u128::MAX, answer(7));
+        assert_eq!(dedup.range(), 1..1 + MAX_REQUESTS as u64);
         assert_eq!(dedup.get(0), None);
         assert_eq!(dedup.get(1), Some(&answer(1)));
         let mut copy = Dedup::default();

@@ -13,5 +13,5 @@ pub(crate) use batch::Batch;
 pub use batch::ChainHash;
 pub(crate) use shared::{Catchup, HISTORY_MAX_BYTES, NotShown, Progress, Shared, Tail};
 pub(crate) use state::{
-    BatchRefused, Changes, MAX_KEYSPACE_BYTES, Record, Response, State, StateBuilder, StateImage,
+    BatchRefused, MAX_KEYSPACE_BYTES, Record, Response, State, StateBuilder, StateImage,
 };

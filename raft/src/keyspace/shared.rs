@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::{
     batch::{Batch, ChainHash},
-    state::{BatchRefused, Changes, Response, State, StateImage},
+    state::{BatchRefused, Response, State, StateImage},
 };
 use crate::txn::Txn;
 
@@ -150,17 +150,15 @@ impl Shared {
         look(&self.reading().state)
     }
 
-    pub(crate) fn apply(&self, txn: &Txn) -> (Response, Changes) {
+    /// Applies a transaction. Readers see it at once; who waits for it is woken by
+    /// [`Shared::announce`], once for all that were applied together: every watcher wakes for it.
+    pub(crate) fn apply(&self, txn: &Txn) -> (Response, Option<Arc<Batch>>) {
         let mut inner = self.writing();
-        let (response, changes) = inner.state.apply(txn);
-        if let Some(batch) = &changes.batch {
+        let (response, batch) = inner.state.apply(txn);
+        if let Some(batch) = &batch {
             inner.remember(batch.clone());
         }
-        drop(inner);
-        if changes.batch.is_some() {
-            self.announce();
-        }
-        (response, changes)
+        (response, batch)
     }
 
     pub(crate) fn apply_batch(&self, batch: Arc<Batch>) -> Result<(), BatchRefused> {
@@ -215,10 +213,15 @@ impl Shared {
         Catchup::Image(inner.state.image())
     }
 
-    fn announce(&self) {
+    /// Wakes who waits for a revision, if there is a new one.
+    pub(crate) fn announce(&self) {
         let revision = self.reading().state.revision();
         let progress = self.front.get().map_or(&self.progress, |front| &front.progress);
-        progress.send_modify(|progress| progress.revision = revision);
+        progress.send_if_modified(|progress| {
+            let new = progress.revision != revision;
+            progress.revision = revision;
+            new
+        });
     }
 }
 

@@ -9,7 +9,7 @@ use swarmer_model::Revision;
 
 use super::{
     batch::{Batch, ChainHash},
-    dedup::{Dedup, DedupChange},
+    dedup::Dedup,
 };
 use crate::{
     txn::{Expect, Op, Outcome, Txn},
@@ -29,14 +29,6 @@ pub(crate) enum Response {
     Full { used_bytes: u64 },
     /// The entry was no transaction.
     Nothing,
-}
-
-/// What a transaction changed.
-#[derive(Debug, Default)]
-pub(crate) struct Changes {
-    /// Set if there is a new revision.
-    pub(crate) batch: Option<Arc<Batch>>,
-    pub(crate) dedup: DedupChange,
 }
 
 /// The state after some prefix of the log.
@@ -72,14 +64,15 @@ impl State {
             .take_while(move |(key, _)| key.starts_with(prefix))
     }
 
-    /// Applies a transaction. Depends on nothing but the state and the transaction.
-    pub(crate) fn apply(&mut self, txn: &Txn) -> (Response, Changes) {
+    /// Applies a transaction; there is a batch if there is a new revision. Depends on nothing but
+    /// the state and the transaction.
+    pub(crate) fn apply(&mut self, txn: &Txn) -> (Response, Option<Arc<Batch>>) {
         if let Some(answer) = self.dedup.get(txn.request_id) {
-            return (answer.clone(), Changes::default());
+            return (answer.clone(), None);
         }
         let (response, batch) = self.judge(txn);
-        let dedup = self.dedup.insert(txn.request_id, response.clone());
-        (response, Changes { batch, dedup })
+        self.dedup.insert(txn.request_id, response.clone());
+        (response, batch)
     }
 
     fn judge(&mut self, txn: &Txn) -> (Response, Option<Arc<Batch>>) {
@@ -195,6 +188,16 @@ pub(crate) enum Record {
 }
 
 impl Record {
+    /// The record of an entry.
+    pub(crate) fn entry(key: &str, entry: &Entry) -> Self {
+        Self::Entry {
+            key: key.to_owned(),
+            value: entry.value.clone(),
+            revision: entry.revision,
+            created: entry.created,
+        }
+    }
+
     /// The key of an entry.
     pub(crate) fn key(&self) -> &str {
         match self {
@@ -221,18 +224,28 @@ impl StateImage {
 
     /// All records: entries in the order of keys, then answered requests in their order.
     pub(crate) fn records(&self) -> impl Iterator<Item = Record> {
-        let entries = self.state.entries.iter().map(|(key, entry)| Record::Entry {
-            key: key.to_string(),
-            value: entry.value.clone(),
-            revision: entry.revision,
-            created: entry.created,
-        });
-        let requests = self.state.dedup.iter().map(|(sequence, id, response)| Record::Request {
+        let entries = self.state.entries.iter().map(|(key, entry)| Record::entry(key, entry));
+        entries.chain(self.requests_from(0))
+    }
+
+    /// The entry of a key.
+    pub(crate) fn get(&self, key: &str) -> Option<&Entry> {
+        self.state.get(key)
+    }
+
+    /// The answered requests in their order, from this sequence number on.
+    pub(crate) fn requests_from(&self, first: u64) -> impl Iterator<Item = Record> {
+        let requests = self.state.dedup.iter().filter(move |(sequence, _, _)| *sequence >= first);
+        requests.map(|(sequence, id, response)| Record::Request {
             sequence,
             id,
             response: response.clone(),
-        });
-        entries.chain(requests)
+        })
+    }
+
+    /// The sequence numbers of the answered requests.
+    pub(crate) fn request_range(&self) -> std::ops::Range<u64> {
+        self.state.dedup.range()
     }
 
     /// Entries after a key, about `max_bytes` of them; none after the last.
@@ -245,12 +258,7 @@ impl StateImage {
             if bytes > max_bytes && !records.is_empty() {
                 break;
             }
-            records.push(Record::Entry {
-                key: key.to_string(),
-                value: entry.value.clone(),
-                revision: entry.revision,
-                created: entry.created,
-            });
+            records.push(Record::entry(key, entry));
         }
         records
     }

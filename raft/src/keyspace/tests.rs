@@ -55,8 +55,8 @@ proptest! {
         let mut followed = State::default();
         for txn in &list {
             let before = whole.revision();
-            let (answer, changes) = whole.apply(txn);
-            if let Some(batch) = &changes.batch {
+            let (answer, batch) = whole.apply(txn);
+            if let Some(batch) = &batch {
                 prop_assert_eq!(batch.revision, before + 1);
                 followed.apply_batch(batch).expect("next");
                 prop_assert!(followed.apply_batch(batch).is_err());
@@ -67,7 +67,7 @@ proptest! {
             }
             let (again, nothing) = whole.apply(txn);
             prop_assert_eq!(again, answer);
-            prop_assert!(nothing.batch.is_none());
+            prop_assert!(nothing.is_none());
         }
         let cut = cut.min(list.len());
         let mut part = State::default();
@@ -107,22 +107,23 @@ fn sled_keeps_it_after_a_clean_stop_only() {
     let position = bytes::Bytes::from_static(b"here");
     let (mut applied, loaded) = Applied::open(&path).expect("open");
     assert!(loaded.is_none());
-    applied.refill(&State::default().image(), &position);
-    for i in 0..50 {
-        let mut txn = Txn::new().put(format!("k/{}", i % 7), vec![i; 100]);
-        txn = if i % 3 == 0 { txn.delete(format!("k/{}", (i + 1) % 7)) } else { txn };
-        let (_, changes) = shared.apply(&txn);
-        shared.read(|state| {
-            let at = (state.revision(), state.chain());
-            applied.write(&[changes], &position, at, |key| state.get(key).cloned());
-        });
+    applied.refill(&State::default().image(), &bytes::Bytes::new());
+    // The second time over what the first left, and with more keys than are only noted.
+    for keys in [7, 17_000] {
+        for i in 0..keys + 50 {
+            let mut txn = Txn::new().put(format!("k/{}", i % keys), vec![i as u8; 10]);
+            txn = if i % 3 == 0 { txn.delete(format!("k/{}", (i + 1) % keys)) } else { txn };
+            let batch = shared.apply(&txn).1.expect("a change");
+            shared.read(|state| applied.note(&[batch], |key| state.get(key).cloned()));
+        }
+        let state = shared.read(State::clone);
+        applied.close(&state.image(), position.clone()).expect("close");
+        let (again, loaded) = Applied::open(&path).expect("open");
+        let loaded = loaded.expect("clean");
+        assert_eq!(loaded.state, state);
+        assert_eq!(loaded.position, position);
+        applied = again;
     }
-    let state = shared.read(State::clone);
-    applied.close(&state.image()).expect("close");
-    let (applied, loaded) = Applied::open(&path).expect("open");
-    let loaded = loaded.expect("clean");
-    assert_eq!(loaded.state, state);
-    assert_eq!(loaded.position, position);
     drop(applied);
     // It was not closed cleanly this time.
     assert!(Applied::open(&path).expect("open").1.is_none());
@@ -136,7 +137,7 @@ fn damage_in_sled_is_found() {
     state.apply(&Txn::new().put("a", vec![7; 4000]));
     let (mut applied, _) = Applied::open(&path).expect("open");
     applied.refill(&state.image(), &bytes::Bytes::new());
-    applied.close(&state.image()).expect("close");
+    applied.close(&state.image(), bytes::Bytes::new()).expect("close");
     let file = path.join("sled/db");
     let mut bytes = std::fs::read(&file).expect("read");
     let at = bytes.windows(64).position(|w| w.iter().all(|b| *b == 7)).expect("the value");
@@ -156,6 +157,7 @@ async fn a_slow_watcher_is_told_and_lists_again() {
     for i in 0..100 {
         shared.apply(&Txn::new().put(format!("k/{}", i % 3), vec![i; 10]));
     }
+    shared.announce();
     let Err(WatchEnd::Compacted { oldest }) = slow.next().await else { panic!("not told") };
     assert!((1..100).contains(&oldest));
     assert!(view.watch(Some(oldest - 1), "").is_err());
@@ -168,6 +170,7 @@ async fn a_slow_watcher_is_told_and_lists_again() {
     };
     assert_eq!(entries.len(), 3);
     shared.apply(&Txn::new().put("k/0", "new"));
+    shared.announce();
     assert!(matches!(listing.next().await, Some(Update::Changes(item)) if item.revision == 101));
     let error = view.wait_for(102, Duration::from_millis(20)).await.expect_err("not there");
     assert!(error.to_string().contains("revision 102"), "{error}");

@@ -177,6 +177,11 @@ impl Wal {
         self.shared().with_image(|i| i.first)
     }
 
+    /// The lowest index from which on the entries on the disk are at most so many bytes.
+    pub fn first_within(&self, bytes: u64) -> u64 {
+        self.shared().state.lock().index.first_within(bytes)
+    }
+
     /// The highest index that can be read.
     pub fn last_index(&self) -> Option<u64> {
         self.shared().with_image(|i| (i.first < i.next).then(|| i.next - 1))

@@ -112,6 +112,18 @@ impl Index {
         self.at.get(slot).copied()
     }
 
+    /// The lowest index from which on the entries are at most so many bytes.
+    pub(super) fn first_within(&self, bytes: u64) -> u64 {
+        let mut room = bytes;
+        let fits = self.at.iter().rev().take_while(|location| {
+            let after = room.checked_sub(u64::from(location.len));
+            room = after.unwrap_or_default();
+            after.is_some()
+        });
+        let fits = fits.count() as u64;
+        self.next() - fits
+    }
+
     /// The index after the last one.
     pub(super) fn next(&self) -> u64 {
         self.first + self.at.len() as u64
@@ -164,6 +176,18 @@ mod tests {
         for len in 0..cut.len() {
             assert_eq!(Image::decode(&cut[..len]), None, "cut at {len}");
         }
+    }
+
+    #[test]
+    fn the_last_entries_are_found_by_their_bytes() {
+        let mut index = Index::default();
+        for (at, len) in [(5, 100), (6, 50), (7, 30), (8, 20)] {
+            index.push(at, Location { segment: 1, offset: 0, len });
+        }
+        for (bytes, first) in [(0, 9), (19, 9), (20, 8), (49, 8), (50, 7), (199, 6), (200, 5)] {
+            assert_eq!(index.first_within(bytes), first, "{bytes} bytes");
+        }
+        assert_eq!(Index::default().first_within(9), 0);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -31,6 +31,12 @@ struct Links {
     cut: BTreeSet<(NodeId, NodeId)>,
     /// Answers of proposals that are still to be lost.
     lose_answers: usize,
+    /// Barriers asked of the leader by others.
+    barriers: usize,
+    /// Bytes of snapshots that were handed over.
+    snapshot_bytes: usize,
+    /// After so many more of them one message is lost.
+    break_snapshot_after: Option<usize>,
     /// All channels that were opened: from, to, and whether the opener still has it.
     channels: Vec<(NodeId, NodeId, Weak<()>)>,
 }
@@ -77,6 +83,27 @@ impl Net {
         self.0.lock().cut.clear();
     }
 
+    /// Barriers that were asked of the leader by others so far.
+    pub(crate) fn barriers(&self) -> usize {
+        self.0.lock().barriers
+    }
+
+    /// Bytes of messages with parts of snapshots that were handed over so far.
+    pub(crate) fn snapshot_bytes(&self) -> usize {
+        self.0.lock().snapshot_bytes
+    }
+
+    /// Breaks the sending of a snapshot off once, when so many bytes of it are over.
+    pub(crate) fn break_snapshot_after(&self, bytes: usize) {
+        let mut links = self.0.lock();
+        links.break_snapshot_after = Some(links.snapshot_bytes + bytes);
+    }
+
+    /// Whether it has happened.
+    pub(crate) fn snapshot_broke(&self) -> bool {
+        self.0.lock().break_snapshot_after.is_none()
+    }
+
     pub(crate) fn lose_answers(&self, count: usize) {
         self.0.lock().lose_answers = count;
     }
@@ -91,14 +118,25 @@ impl Transport for Port {
         deadline: Duration,
     ) -> Result<Bytes, TransportError> {
         let handle = self.reach(target)?;
-        // The fifth variant after version and the intended node: a proposal.
-        let proposal = {
+        // The variant after version and the intended node: the third is a part of a snapshot, the
+        // fifth a proposal, the sixth a barrier.
+        let variant = {
             let mut rest = &body[1..];
             while rest[0] & 0x80 != 0 {
                 rest = &rest[1..];
             }
-            rest[1] == 4
+            rest[1]
         };
+        let proposal = variant == 4;
+        self.net.0.lock().barriers += usize::from(variant == 5);
+        if variant == 2 {
+            let mut links = self.net.0.lock();
+            if links.break_snapshot_after.is_some_and(|at| links.snapshot_bytes >= at) {
+                links.break_snapshot_after = None;
+                return Err(TransportError::Failed("it broke".to_owned()));
+            }
+            links.snapshot_bytes += body.len();
+        }
         let answer = tokio::time::timeout(deadline, handle.handle_message(self.node, body));
         let answer = match answer.await {
             Err(_) => return Err(TransportError::Timeout),
@@ -203,6 +241,18 @@ pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
         }
     };
     assert!(tokio::time::timeout(SOON, holds).await.is_ok(), "never came true: {what}");
+}
+
+/// What the files below a directory take.
+pub(crate) fn bytes_below(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).unwrap();
+    // Whatever is removed meanwhile takes nothing.
+    let bytes = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entry = entry.ok()?;
+        let meta = entry.metadata().ok()?;
+        Some(if meta.is_dir() { bytes_below(&entry.path()) } else { meta.len() })
+    };
+    entries.filter_map(bytes).sum()
 }
 
 pub(crate) struct Cluster {
