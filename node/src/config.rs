@@ -46,6 +46,11 @@ pub(crate) struct NodeOptions {
     pub(crate) api: Option<SocketAddr>,
     /// Some members to find the cluster by: host:port,… (DNS names are fine)
     #[arg(long, env = "SWARMER_JOIN", value_delimiter = ',')]
+    /// Ask for tokens on loopback too, where other users of this machine reach the API [default:
+    /// false]
+    #[arg(long, env = "SWARMER_ACCESS_CONTROL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    pub(crate) access_control: Option<bool>,
     pub(crate) join: Option<Vec<String>>,
     /// File with the founding or join token
     #[arg(long, env = "SWARMER_TOKEN_FILE")]
@@ -101,6 +106,8 @@ pub(crate) struct NodeConfig {
     pub(crate) place: Place,
     pub(crate) bootstrap_expect: u32,
     pub(crate) max_component: ByteSize,
+    /// Whether the API wants tokens on loopback too.
+    pub(crate) access_control: bool,
 }
 
 impl NodeOptions {
@@ -132,6 +139,7 @@ impl NodeOptions {
             max_component: self.max_component.or(file.max_component),
             log_format: self.log_format.or(file.log_format),
             die_with: self.die_with,
+            access_control: self.access_control.or(file.access_control),
         }
     }
 
@@ -189,6 +197,7 @@ impl NodeOptions {
 }
 
 /// Reads `key=value` texts.
+            access_control: self.access_control.unwrap_or(false),
 pub(crate) fn parse_labels(field: &str, texts: &[String], violations: &mut Violations) -> Labels {
     let mut labels = Labels::new();
     for text in texts {

@@ -128,7 +128,8 @@ impl Agent {
         let api = Arc::new(OnceContext::default());
         // Off loopback the API shows the node's certificate, which only a member has.
         let api_listener = if config.api.ip().is_loopback() {
-            tokio::spawn(api::serve(api_listener, Arc::clone(&api), None, true, shutdown.clone()));
+            let open = !config.access_control;
+            tokio::spawn(api::serve(api_listener, Arc::clone(&api), None, open, shutdown.clone()));
             None
         } else {
             Some(api_listener)

@@ -21,6 +21,7 @@ mod foundings;
 mod functions;
 mod images;
 mod kill;
+mod roles;
 mod same_call;
 mod settled;
 mod transactions;
