@@ -7,7 +7,7 @@ use swarmer_raft::{Client, Expect, Follower, Outcome as TxnOutcome, Status, Txn,
 use tokio::sync::watch;
 
 use crate::{
-    codes,
+    audit, codes,
     problem::{Outcome, Problem, chain},
 };
 
@@ -49,10 +49,17 @@ impl Control {
     /// Commits a transaction and waits until the local copy has it, so that whoever wrote reads
     /// what it wrote.
     pub(crate) async fn write(&self, txn: Txn) -> Outcome<TxnOutcome> {
+        audit::ready()?;
+        let noted = audit::Noted::of(&txn);
         let written = match self {
             Self::Voter(handle) => handle.write(txn, WRITE_DEADLINE).await,
             Self::Follower { client, .. } => client.write(txn, WRITE_DEADLINE).await,
         };
+        match &written {
+            Ok(TxnOutcome::Committed { revision }) => noted.committed(*revision),
+            Ok(TxnOutcome::Conflict { .. }) => noted.nothing(),
+            Err(error) => noted.unknown(error.code()),
+        }
         let outcome =
             written.map_err(|error| raft_problem(&error, "changing the control state"))?;
         if let TxnOutcome::Committed { revision } = &outcome {

@@ -26,6 +26,7 @@ use crate::{
         Context, TxnExt as _, authority::Subject, context::now_ms, control::unchanged,
         identity::Grant,
     },
+    audit::{self, Who},
     codes,
     problem::{Outcome, Problem},
 };
@@ -196,7 +197,9 @@ pub(crate) async fn admit(
     may_forward: bool,
 ) -> JoinReply {
     let outcome = match (&context.authority, may_forward) {
-        (Some(_), _) => admit_here(context, request).await,
+        (Some(_), _) => {
+            audit::WHO.scope(Who::Joiner(request.node), admit_here(context, request)).await
+        }
         (None, true) => return forward(context, request).await,
         (None, false) => {
             Err(Problem::new(codes::JOIN_REFUSED, "this node is no voter").retry_after(1))

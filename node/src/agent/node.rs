@@ -41,7 +41,7 @@ use crate::{
     },
     api::{self, OnceContext},
     artifacts::ArtifactStore,
-    codes,
+    audit, codes,
     config::NodeConfig,
     desired::DesiredStore,
     dispatch::{Catalog, Dispatcher, MeshEgress},
@@ -94,6 +94,7 @@ impl Agent {
             dir.update(|meta| meta.cluster = Some(cluster))?;
         }
         let node = dir.meta().node;
+        audit::init(dir.path(), &config.name, dir.meta().boot)?;
         let http = Some(bind(config.http, "--http").await?.into_std().map_err(internal)?);
         let api_listener = bind(config.api, "--api").await?;
         let io = IoRuntime::new()?;
@@ -124,6 +125,8 @@ impl Agent {
         let shutdown = CancellationToken::new();
         let streams = Arc::new(Streams { slots: Arc::clone(&slots), book: book.clone() });
         let strangers = Arc::new(Strangers { slots: Arc::clone(&slots), book: book.clone() });
+        tokio::spawn(audit::follow_refusals(handle.clone(), shutdown.clone()));
+        tokio::spawn(audit::keep(shutdown.clone()));
         let transport_over = io.spawn(transport.run(streams, strangers, shutdown.clone()));
         let api = Arc::new(OnceContext::default());
         // Off loopback the API shows the node's certificate, which only a member has.

@@ -1,5 +1,6 @@
 //! The command line: what is asked, checked and handed to the command that does it.
 
+mod audit;
 mod backup;
 mod client;
 mod cluster;
@@ -84,6 +85,8 @@ enum Command {
     Rollout(functions::Rollout),
     /// Empty a node: no new work, what runs is finished
     Drain(Asking<cluster::Drain>),
+    /// Show what was changed by way of a node and what it refused, or check that record
+    Audit(Asking<audit::Audit>),
     /// Write all functions with their components to one file, from a cluster that goes on serving
     Backup(Asking<backup::Backup>),
     /// Put the functions of a backup into a cluster that has none of them
@@ -159,6 +162,7 @@ fn run(cli: Cli) -> Outcome<ExitCode> {
             functions::RolloutCommand::Undo(undo) => ask(options, undo)?,
         },
         Command::Drain(drain) => ask(options, drain)?,
+        Command::Audit(audit) => ask(options, audit)?,
         Command::Backup(backup) => ask(options, backup)?,
         Command::Restore(restore) => ask(options, restore)?,
         Command::Explain(explain) => {

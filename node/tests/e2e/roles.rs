@@ -76,6 +76,7 @@ const EXPECTED: &[(&str, &str, Need)] = &[
     ("get", "/v1/namespaces/{namespace}/placements", Within(Viewer)),
     ("get", "/v1/namespaces/{namespace}/placements/{name}", Within(Viewer)),
     ("get", "/v1/watch", Token),
+    ("get", "/v1/audit", Whole),
     ("get", "/v1/backup", Whole),
     ("post", "/v1/restore", Whole),
     ("get", "/v1/openapi.json", Token),
