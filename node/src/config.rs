@@ -3,12 +3,14 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _, UdpSocket},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::Args;
 use serde::Deserialize;
+use swarmer_mesh::identity::CERTIFICATE_VALIDITY;
 use swarmer_model::{
-    ByteSize, Labels, Place, Violations, check_label_key, check_label_value, check_name,
+    ByteSize, Labels, Millis, Place, Violations, check_label_key, check_label_value, check_name,
 };
 
 use crate::{
@@ -44,13 +46,13 @@ pub(crate) struct NodeOptions {
     /// API, metrics, health; off loopback it wants TLS and tokens [default: 127.0.0.1:7401]
     #[arg(long, env = "SWARMER_API")]
     pub(crate) api: Option<SocketAddr>,
-    /// Some members to find the cluster by: host:port,… (DNS names are fine)
-    #[arg(long, env = "SWARMER_JOIN", value_delimiter = ',')]
     /// Ask for tokens on loopback too, where other users of this machine reach the API [default:
     /// false]
     #[arg(long, env = "SWARMER_ACCESS_CONTROL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true")]
     pub(crate) access_control: Option<bool>,
+    /// Some members to find the cluster by: host:port,… (DNS names are fine)
+    #[arg(long, env = "SWARMER_JOIN", value_delimiter = ',')]
     pub(crate) join: Option<Vec<String>>,
     /// File with the founding or join token
     #[arg(long, env = "SWARMER_TOKEN_FILE")]
@@ -75,6 +77,11 @@ pub(crate) struct NodeOptions {
     /// Log lines as text or json [default: text]
     #[arg(long, env = "SWARMER_LOG_FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
+    /// How long the certificates live that this node issues as a voter, for tests of renewal
+    /// [default: 24h]
+    #[arg(long, hide = true)]
+    #[serde(skip)]
+    pub(crate) certificate_ttl: Option<Millis>,
     /// End when the process with this id ends (for supervisors such as `swarmer dev`)
     #[arg(long, hide = true)]
     #[serde(skip)]
@@ -99,6 +106,8 @@ pub(crate) struct NodeConfig {
     pub(crate) advertise: Option<SocketAddr>,
     pub(crate) http: SocketAddr,
     pub(crate) api: SocketAddr,
+    /// Whether the API wants tokens on loopback too.
+    pub(crate) access_control: bool,
     pub(crate) join: Vec<String>,
     pub(crate) token_file: Option<PathBuf>,
     /// Where the node is told that it stands. A founder stands there; one that joins stands where
@@ -106,8 +115,8 @@ pub(crate) struct NodeConfig {
     pub(crate) place: Place,
     pub(crate) bootstrap_expect: u32,
     pub(crate) max_component: ByteSize,
-    /// Whether the API wants tokens on loopback too.
-    pub(crate) access_control: bool,
+    /// How long the certificates live that this node issues.
+    pub(crate) certificate_ttl: Duration,
 }
 
 impl NodeOptions {
@@ -130,6 +139,7 @@ impl NodeOptions {
             advertise: self.advertise.or(file.advertise),
             http: self.http.or(file.http),
             api: self.api.or(file.api),
+            access_control: self.access_control.or(file.access_control),
             join: self.join.or(file.join),
             token_file: self.token_file.or(file.token_file),
             region: self.region.or(file.region),
@@ -138,8 +148,8 @@ impl NodeOptions {
             bootstrap_expect: self.bootstrap_expect.or(file.bootstrap_expect),
             max_component: self.max_component.or(file.max_component),
             log_format: self.log_format.or(file.log_format),
+            certificate_ttl: self.certificate_ttl,
             die_with: self.die_with,
-            access_control: self.access_control.or(file.access_control),
         }
     }
 
@@ -187,17 +197,20 @@ impl NodeOptions {
             advertise: self.advertise,
             http: self.http.unwrap_or(SocketAddr::new(any, 8080)),
             api: self.api.unwrap_or(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 7401)),
+            access_control: self.access_control.unwrap_or(false),
             join,
             token_file: self.token_file,
             place,
             bootstrap_expect: expect,
             max_component: self.max_component.unwrap_or(DEFAULT_MAX_COMPONENT),
+            certificate_ttl: self
+                .certificate_ttl
+                .map_or(CERTIFICATE_VALIDITY, |ttl| Duration::from_millis(ttl.0)),
         })
     }
 }
 
 /// Reads `key=value` texts.
-            access_control: self.access_control.unwrap_or(false),
 pub(crate) fn parse_labels(field: &str, texts: &[String], violations: &mut Violations) -> Labels {
     let mut labels = Labels::new();
     for text in texts {

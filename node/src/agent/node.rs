@@ -249,7 +249,8 @@ impl Agent {
             images,
             logs,
             ca_fingerprint: parts::fingerprint(&grant)?,
-            authority: NodeAuthority::from_grant(&grant)?.map(Arc::new),
+            authority: NodeAuthority::from_grant(&grant, self.config.certificate_ttl)?
+                .map(Arc::new),
             started: Instant::now(),
             readiness: Readiness::default(),
         });
@@ -273,6 +274,11 @@ impl Agent {
             self.book.clone(),
             control.clone(),
             desired.clone(),
+            self.shutdown.clone(),
+        ));
+        tokio::spawn(members::notice_removal(
+            self.transport.clone(),
+            Arc::clone(&self.api),
             self.shutdown.clone(),
         ));
         tokio::spawn(members::run(Arc::clone(&context), self.book.clone(), self.shutdown.clone()));

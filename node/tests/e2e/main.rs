@@ -21,6 +21,7 @@ mod founding_tokens;
 mod foundings;
 mod functions;
 mod images;
+mod keys;
 mod kill;
 mod roles;
 mod same_call;
