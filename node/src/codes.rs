@@ -52,6 +52,12 @@ codes! {
     NAME_TAKEN = "SW-NODE-NAME-TAKEN", 409,
         "Another member has this name.",
         "Give another --name, or remove the old member with `swarmer delete node NAME`.";
+    AUDIT_UNWRITABLE = "SW-AUDIT-UNWRITABLE", 507,
+        "The node cannot write its audit log, so it takes no changes.",
+        "Make room on its disk, or send the change to another node.";
+    AUDIT_DAMAGED = "SW-AUDIT-DAMAGED", 500,
+        "The audit log is not as it was written.",
+        "Keep the files of that node's data directory for an inquiry; records before the place that is named are good.";
     UNAUTHORIZED = "SW-API-UNAUTHORIZED", 401,
         "The API wants a token here.",
         "Give one by --token or SWARMER_TOKEN; `swarmer token create --api` makes one.";

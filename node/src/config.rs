@@ -3,12 +3,14 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _, UdpSocket},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::Args;
 use serde::Deserialize;
+use swarmer_mesh::identity::CERTIFICATE_VALIDITY;
 use swarmer_model::{
-    ByteSize, Labels, Place, Violations, check_label_key, check_label_value, check_name,
+    ByteSize, Labels, Millis, Place, Violations, check_label_key, check_label_value, check_name,
 };
 use swarmer_scheduler::DEFAULT_VOTER_GRACE_MS;
 
@@ -48,6 +50,11 @@ pub(crate) struct NodeOptions {
     /// API, metrics, health; off loopback it wants TLS and tokens [default: 127.0.0.1:7401]
     #[arg(long, env = "SWARMER_API")]
     pub(crate) api: Option<SocketAddr>,
+    /// Ask for tokens on loopback too, where other users of this machine reach the API [default:
+    /// false]
+    #[arg(long, env = "SWARMER_ACCESS_CONTROL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    pub(crate) access_control: Option<bool>,
     /// Some members to find the cluster by: host:port,… (DNS names are fine)
     #[arg(long, env = "SWARMER_JOIN", value_delimiter = ',')]
     pub(crate) join: Option<Vec<String>>,
@@ -81,6 +88,11 @@ pub(crate) struct NodeOptions {
     /// Log lines as text or json [default: text]
     #[arg(long, env = "SWARMER_LOG_FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
+    /// How long the certificates live that this node issues as a voter, for tests of renewal
+    /// [default: 24h]
+    #[arg(long, hide = true)]
+    #[serde(skip)]
+    pub(crate) certificate_ttl: Option<Millis>,
     /// End when the process with this id ends (for supervisors such as `swarmer dev`)
     #[arg(long, hide = true)]
     #[serde(skip)]
@@ -109,6 +121,8 @@ pub(crate) struct NodeConfig {
     pub(crate) advertise: Option<SocketAddr>,
     pub(crate) http: SocketAddr,
     pub(crate) api: SocketAddr,
+    /// Whether the API wants tokens on loopback too.
+    pub(crate) access_control: bool,
     pub(crate) join: Vec<String>,
     pub(crate) token_file: Option<PathBuf>,
     /// Where the node is told that it stands. A founder stands there; one that joins stands where
@@ -121,6 +135,8 @@ pub(crate) struct NodeConfig {
     pub(crate) snapshot_log: Option<ByteSize>,
     /// None: the default of the control state.
     pub(crate) log_keep: Option<u32>,
+    /// How long the certificates live that this node issues.
+    pub(crate) certificate_ttl: Duration,
 }
 
 impl NodeOptions {
@@ -143,6 +159,7 @@ impl NodeOptions {
             advertise: self.advertise.or(file.advertise),
             http: self.http.or(file.http),
             api: self.api.or(file.api),
+            access_control: self.access_control.or(file.access_control),
             join: self.join.or(file.join),
             token_file: self.token_file.or(file.token_file),
             region: self.region.or(file.region),
@@ -153,6 +170,7 @@ impl NodeOptions {
             snapshot_log: self.snapshot_log.or(file.snapshot_log),
             log_keep: self.log_keep.or(file.log_keep),
             log_format: self.log_format.or(file.log_format),
+            certificate_ttl: self.certificate_ttl,
             die_with: self.die_with,
             voter_grace_ms: self.voter_grace_ms,
         }
@@ -207,6 +225,7 @@ impl NodeOptions {
             advertise: self.advertise,
             http: self.http.unwrap_or(SocketAddr::new(any, 8080)),
             api: self.api.unwrap_or(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 7401)),
+            access_control: self.access_control.unwrap_or(false),
             join,
             token_file: self.token_file,
             place,
@@ -215,6 +234,9 @@ impl NodeOptions {
             voter_grace_ms: self.voter_grace_ms.unwrap_or(DEFAULT_VOTER_GRACE_MS),
             snapshot_log: self.snapshot_log,
             log_keep: self.log_keep,
+            certificate_ttl: self
+                .certificate_ttl
+                .map_or(CERTIFICATE_VALIDITY, |ttl| Duration::from_millis(ttl.0)),
         })
     }
 }

@@ -7,6 +7,7 @@
 mod agent;
 mod api;
 mod artifacts;
+mod audit;
 mod backup;
 mod cli;
 mod codes;

@@ -22,7 +22,8 @@ use super::{
 pub const AUTHORITY_VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// How long a node's certificate is valid.
 pub const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(24 * 3600);
-/// Certificates begin this much in the past, for nodes whose clocks are behind.
+/// Certificates begin this much in the past, for nodes whose clocks are behind; shorter ones a
+/// twenty-fourth of their life, so that half of their life is still to come when they are made.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 
 /// The certificate authority of one cluster: a key and its self-signed certificate.
@@ -157,7 +158,8 @@ fn parameters(
     let uri = id.to_string().try_into().map_err(cannot_make)?;
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![SanType::URI(uri)];
-    params.not_before = now.checked_sub(CLOCK_SKEW).unwrap_or(SystemTime::UNIX_EPOCH).into();
+    let skew = CLOCK_SKEW.min(validity / 24);
+    params.not_before = now.checked_sub(skew).unwrap_or(SystemTime::UNIX_EPOCH).into();
     params.not_after = (now + validity).into();
     let mut serial: [u8; 16] = rand::rng().random();
     // Positive, and 16 bytes long whatever was drawn (RFC 5280, section 4.1.2.2).
@@ -226,6 +228,19 @@ mod tests {
         let key = NodeKey::generate().unwrap();
         let leaf = authority.issue(NodeId(1), &key.spki(), now, CERTIFICATE_VALIDITY).unwrap();
         assert!(Authority::from_parts(&key.to_pem(), leaf.der()).is_err());
+    }
+
+    #[test]
+    fn half_of_a_short_life_is_still_to_come() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let authority = Authority::create(ClusterId(5), now).unwrap();
+        let key = NodeKey::generate().unwrap();
+        for validity in [4, 60, 300].map(Duration::from_secs) {
+            let certificate = authority.issue(NodeId(9), &key.spki(), now, validity).unwrap();
+            assert!(!certificate.expired(now));
+            assert!(certificate.half_life() > now + validity / 4, "{validity:?}");
+            assert!(certificate.half_life() <= now + validity / 2, "{validity:?}");
+        }
     }
 
     #[test]

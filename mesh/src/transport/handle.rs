@@ -5,13 +5,17 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use quinn::{RecvStream, SendStream};
 use swarmer_model::{Code, NodeId};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::broadcast,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     accept::open_when_expired,
     close::{CloseCode, Loss, loss},
     config::MAX_REQUEST,
     error::{DialError, OpenError, RefusedBy, RequestError},
+    refusals::Refused,
     registry::{ConnectionInfo, Live},
     shared::{Shared, TransportStats, count},
     stranger::{self, FoundStream, JoinStream},
@@ -297,6 +301,11 @@ impl Handle {
     ) {
         count(&self.shared.counters.refused);
         self.shared.refusals.refused(RefusedBy::Us, code, peer, protocol, reason);
+    }
+
+    /// What either side refuses from now on, as rarely as it is logged.
+    pub fn refusals(&self) -> broadcast::Receiver<Refused> {
+        self.shared.refusals.listen()
     }
 
     /// Counts for metrics.

@@ -39,6 +39,7 @@ pub use endpoint::{Dependencies, Transport};
 pub use error::{DialError, OpenError, RefusedBy, RequestError, TransportError};
 pub use gossip::{GossipSender, GossipSocket, GossipStats};
 pub use handle::Handle;
+pub use refusals::Refused;
 pub use registry::{ConnectionInfo, Direction};
 pub use shared::TransportStats;
 pub use stranger::{FoundStream, JoinStream};

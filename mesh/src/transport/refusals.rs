@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt, net::SocketAddr, time::Duration};
 
 use parking_lot::Mutex;
 use swarmer_model::Code;
-use tokio::time::Instant;
+use tokio::{sync::broadcast, time::Instant};
 
 use super::error::RefusedBy;
 use crate::codes;
@@ -14,10 +14,35 @@ const BURST: u32 = 8;
 /// After that, one line per code in this time; the others are counted in its `suppressed`.
 const REFILL: Duration = Duration::from_secs(1);
 
+/// Refusals that wait for whoever listens; more in a burst than the buckets let through.
+const LISTENERS_QUEUE: usize = 256;
+
+/// A connection or stream that was refused, as rare as the log's lines.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// Which side refused it.
+    pub by: RefusedBy,
+    /// Why, as a stable code.
+    pub code: Code,
+    /// The address of the other side.
+    pub peer: SocketAddr,
+    /// What it wanted: a protocol or a kind of stream.
+    pub protocol: String,
+    /// Why, in words.
+    pub reason: String,
+}
+
 /// One bucket per code: bounded by the number of codes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Refusals {
     buckets: Mutex<HashMap<(&'static str, bool), Bucket>>,
+    told: broadcast::Sender<Refused>,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self { buckets: Mutex::default(), told: broadcast::Sender::new(LISTENERS_QUEUE) }
+    }
 }
 
 #[derive(Debug)]
@@ -49,6 +74,11 @@ impl Refusals {
         Some(std::mem::take(&mut bucket.suppressed))
     }
 
+    /// Those that are to come.
+    pub(crate) fn listen(&self) -> broadcast::Receiver<Refused> {
+        self.told.subscribe()
+    }
+
     /// A connection or stream that one side did not want.
     pub(crate) fn refused(
         &self,
@@ -61,6 +91,10 @@ impl Refusals {
         let Some(suppressed) = self.admit(code, by, Instant::now()) else {
             return;
         };
+        let told =
+            Refused { by, code, peer, protocol: protocol.to_owned(), reason: reason.to_string() };
+        // Whether anybody listens does not matter.
+        let _ = self.told.send(told);
         let by = match by {
             RefusedBy::Us => "us",
             RefusedBy::Peer => "peer",

@@ -1,9 +1,13 @@
 //! The cluster's authority on a voter: certificates for admitted keys, and nothing else.
 
-use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use parking_lot::RwLock;
-use swarmer_mesh::identity::{Authority, CERTIFICATE_VALIDITY};
+use swarmer_mesh::identity::Authority;
 use swarmer_model::NodeId;
 
 use crate::{
@@ -28,22 +32,29 @@ pub(crate) fn api_names(name: &str, address: SocketAddr) -> Vec<String> {
 pub(crate) struct NodeAuthority {
     authority: Authority,
     grant: Grant,
+    /// How long its certificates live.
+    ttl: Duration,
 }
 
 impl NodeAuthority {
     /// The authority that a grant holds, on a voter.
-    pub(crate) fn from_grant(grant: &Grant) -> Outcome<Option<Self>> {
+    pub(crate) fn from_grant(grant: &Grant, ttl: Duration) -> Outcome<Option<Self>> {
         let Some(pem) = &grant.ca_key_pem else { return Ok(None) };
         let authority = Authority::from_parts(pem, grant.ca.clone())
             .map_err(|error| identity_problem(&error))?;
-        Ok(Some(Self { authority, grant: grant.clone() }))
+        Ok(Some(Self { authority, grant: grant.clone(), ttl }))
+    }
+
+    /// How long its certificates live.
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
     }
 
     /// A certificate over the key of an admitted node.
     pub(crate) fn issue(&self, subject: &Subject<'_>, now: SystemTime) -> Outcome<Vec<u8>> {
         let names = api_names(subject.name, subject.address);
         let Subject { node, spki, .. } = subject;
-        let issued = self.authority.issue_named(*node, spki, &names, now, CERTIFICATE_VALIDITY);
+        let issued = self.authority.issue_named(*node, spki, &names, now, self.ttl);
         let certificate = issued.map_err(|error| identity_problem(&error))?;
         Ok(certificate.der().to_vec())
     }
@@ -68,18 +79,27 @@ impl NodeAuthority {
 }
 
 /// The authority while this node holds it: it comes with a vote and goes with it. Cheap to clone.
-#[derive(Clone, Default)]
-pub(crate) struct HeldAuthority(Arc<RwLock<Option<Arc<NodeAuthority>>>>);
+#[derive(Clone)]
+pub(crate) struct HeldAuthority {
+    held: Arc<RwLock<Option<Arc<NodeAuthority>>>>,
+    /// How long the certificates live that it issues.
+    ttl: Duration,
+}
 
 impl HeldAuthority {
+    /// Not held yet.
+    pub(crate) fn new(ttl: Duration) -> Self {
+        Self { held: Arc::default(), ttl }
+    }
+
     /// Takes it from a grant that has it, or gives it up with one that has not.
     pub(crate) fn follow(&self, grant: &Grant) -> Outcome<()> {
-        let held = NodeAuthority::from_grant(grant)?.map(Arc::new);
-        *self.0.write() = held;
+        let held = NodeAuthority::from_grant(grant, self.ttl)?.map(Arc::new);
+        *self.held.write() = held;
         Ok(())
     }
 
     pub(crate) fn get(&self) -> Option<Arc<NodeAuthority>> {
-        self.0.read().clone()
+        self.held.read().clone()
     }
 }

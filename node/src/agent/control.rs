@@ -12,7 +12,7 @@ use swarmer_raft::{
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    codes,
+    audit, codes,
     problem::{Outcome, Problem, chain},
 };
 
@@ -114,6 +114,8 @@ impl Control {
     /// Commits a transaction and waits until the local copy has it, so that whoever wrote reads
     /// what it wrote.
     pub(crate) async fn write(&self, txn: Txn) -> Outcome<TxnOutcome> {
+        audit::ready()?;
+        let noted = audit::Noted::of(&txn);
         let mut turns = self.turns(WRITE_DEADLINE);
         let written = loop {
             let written = match turns.part() {
@@ -124,6 +126,11 @@ impl Control {
                 break written;
             }
         };
+        match &written {
+            Ok(TxnOutcome::Committed { revision }) => noted.committed(*revision),
+            Ok(TxnOutcome::Conflict { .. }) => noted.nothing(),
+            Err(error) => noted.unknown(error.code()),
+        }
         let outcome =
             written.map_err(|error| raft_problem(&error, "changing the control state"))?;
         if let TxnOutcome::Committed { revision } = &outcome {

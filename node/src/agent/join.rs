@@ -29,6 +29,7 @@ use crate::{
         control::unchanged,
         identity::{Grant, PeerInfo},
     },
+    audit::{self, Who},
     codes,
     problem::{Outcome, Problem},
 };
@@ -199,7 +200,9 @@ pub(crate) async fn admit(
     may_forward: bool,
 ) -> JoinReply {
     let outcome = match (context.authority.get(), may_forward) {
-        (Some(_), _) => admit_here(context, request).await,
+        (Some(_), _) => {
+            audit::WHO.scope(Who::Joiner(request.node), admit_here(context, request)).await
+        }
         (None, true) => return forward(context, request).await,
         (None, false) => {
             Err(Problem::new(codes::JOIN_REFUSED, "this node is no voter").retry_after(1))

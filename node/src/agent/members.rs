@@ -2,12 +2,18 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use swarmer_mesh::{
+    codes::REVOKED,
+    transport::{self, Refused, RefusedBy},
+};
 use swarmer_model::{Key, Node, NodeId, NodeSpec, Place};
 use swarmer_raft::Txn;
+use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::{Context, TxnExt as _, admission::PeerBook, control::unchanged},
+    api::OnceContext,
     codes,
     problem::{Outcome, Problem},
 };
@@ -15,6 +21,12 @@ use crate::{
 /// Who was removed is cut off, and this node's own entry is corrected when it moved. Runs until
 /// `shutdown`.
 pub(crate) async fn run(context: Arc<Context>, book: PeerBook, shutdown: CancellationToken) {
+    // Beside each other: a write that waits for a quorum holds up no revocation.
+    tokio::join!(cut_off(&context, &book, &shutdown), keep_address(&context, &shutdown));
+}
+
+/// Cuts off whoever is no longer in the committed state.
+async fn cut_off(context: &Context, book: &PeerBook, shutdown: &CancellationToken) {
     let mut states = context.desired.subscribe();
     let mut known: BTreeSet<NodeId> = BTreeSet::new();
     let mut told = false;
@@ -33,12 +45,49 @@ pub(crate) async fn run(context: Arc<Context>, book: PeerBook, shutdown: Cancell
             told = true;
             tell_foreign_claim(&context.claim, &node.spec);
         }
-        if let Err(problem) = correct_address(&context).await {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            changed = states.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+async fn keep_address(context: &Context, shutdown: &CancellationToken) {
+    let mut states = context.desired.subscribe();
+    loop {
+        states.borrow_and_update();
+        if let Err(problem) = correct_address(context).await {
             tracing::debug!(target: "swarmer::node", detail = %problem.detail, "address not corrected");
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
             changed = states.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Says it once when the others say that this node was removed, and gives up its readiness: what it
+/// knows of the cluster grows old, and nobody takes anything from it any more.
+pub(crate) async fn notice_removal(
+    transport: transport::Handle,
+    api: Arc<OnceContext>,
+    shutdown: CancellationToken,
+) {
+    let mut refusals = transport.refusals();
+    loop {
+        let told = tokio::select! {
+            () = shutdown.cancelled() => return,
+            told = refusals.recv() => told,
+        };
+        match told {
+            Ok(Refused { by: RefusedBy::Peer, code, peer, reason, .. }) if code == REVOKED => {
+                tracing::error!(target: "swarmer::node", code = code.name, %peer, reason,
+                    remedy = code.remedy, "this node was removed from the cluster");
+                let stage = format!("{}: {peer} says that this node was removed", code.name);
+                return api.set_stage(stage);
+            }
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
         }
     }
 }

@@ -41,7 +41,7 @@ use crate::{
     },
     api::{self, OnceContext},
     artifacts::ArtifactStore,
-    codes,
+    audit, codes,
     config::NodeConfig,
     desired::DesiredStore,
     dispatch::{Catalog, Dispatcher, MeshEgress},
@@ -94,6 +94,7 @@ impl Agent {
             dir.update(|meta| meta.cluster = Some(cluster))?;
         }
         let node = dir.meta().node;
+        audit::init(dir.path(), &config.name, dir.meta().boot)?;
         let http = Some(bind(config.http, "--http").await?.into_std().map_err(internal)?);
         let api_listener = bind(config.api, "--api").await?;
         let io = IoRuntime::new()?;
@@ -124,11 +125,14 @@ impl Agent {
         let shutdown = CancellationToken::new();
         let streams = Arc::new(Streams { slots: Arc::clone(&slots), book: book.clone() });
         let strangers = Arc::new(Strangers { slots: Arc::clone(&slots), book: book.clone() });
+        tokio::spawn(audit::follow_refusals(handle.clone(), shutdown.clone()));
+        tokio::spawn(audit::keep(shutdown.clone()));
         let transport_over = io.spawn(transport.run(streams, strangers, shutdown.clone()));
         let api = Arc::new(OnceContext::default());
         // Off loopback the API shows the node's certificate, which only a member has.
         let api_listener = if config.api.ip().is_loopback() {
-            tokio::spawn(api::serve(api_listener, Arc::clone(&api), None, true, shutdown.clone()));
+            let open = !config.access_control;
+            tokio::spawn(api::serve(api_listener, Arc::clone(&api), None, open, shutdown.clone()));
             None
         } else {
             Some(api_listener)
@@ -182,7 +186,7 @@ impl Agent {
         write_bytes(&self.dir.path().join("ca.pem"), grant.ca_pem().as_bytes())?;
         let node = self.dir.meta().node;
         let kept = KeptGrant::new(self.dir.path(), grant.clone());
-        let authority = HeldAuthority::default();
+        let authority = HeldAuthority::new(self.config.certificate_ttl);
         let (control, keeper) = self.open_control(&kept, &authority).await?;
         let desired = DesiredStore::follow(&control.view(), self.shutdown.clone());
         self.book.set_desired(desired.clone(), control.clone());
@@ -276,6 +280,11 @@ impl Agent {
             self.book.clone(),
             control.clone(),
             desired.clone(),
+            self.shutdown.clone(),
+        ));
+        tokio::spawn(members::notice_removal(
+            self.transport.clone(),
+            Arc::clone(&self.api),
             self.shutdown.clone(),
         ));
         tokio::spawn(members::run(Arc::clone(&context), self.book.clone(), self.shutdown.clone()));

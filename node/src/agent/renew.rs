@@ -26,8 +26,10 @@ use crate::{
     problem::{Outcome, Problem, chain},
 };
 
-/// How often the certificate is looked at.
+/// How often the certificate is looked at, at least: the wall clock may jump.
 const LOOK: Duration = Duration::from_secs(30);
+/// Pause after a renewal, whatever the new certificate says; the seconds that X.509 rounds to.
+const SOON: Duration = Duration::from_secs(1);
 /// Pause after a failed renewal.
 const RETRY: Duration = Duration::from_secs(2);
 /// How long a voter may take.
@@ -42,15 +44,13 @@ pub(crate) async fn run(
     shutdown: CancellationToken,
 ) {
     loop {
-        let due = NodeCertificate::from_der(kept.get().certificate).is_ok_and(|certificate| {
-            let now = SystemTime::now();
-            certificate.expired(now) || now >= certificate.half_life()
-        });
-        let pause = if due {
+        let ttl = context.authority.get().map(|authority| authority.ttl());
+        let pause = until_due(&kept.get(), ttl, SystemTime::now());
+        let pause = if pause.is_zero() {
             match renew(&context, &kept, &key, api.as_ref()).await {
                 Ok(()) => {
                     tracing::info!(target: "swarmer::identity", "the certificate was renewed");
-                    LOOK
+                    until_due(&kept.get(), None, SystemTime::now()).max(SOON)
                 }
                 Err(problem) => {
                     tracing::warn!(target: "swarmer::identity", code = problem.code.name,
@@ -59,13 +59,24 @@ pub(crate) async fn run(
                 }
             }
         } else {
-            LOOK
+            pause
         };
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+/// How long the certificate need not be renewed yet, at most [`LOOK`]. One that lives longer than
+/// `ttl`, by which this node issues, is replaced at once: a shorter life takes hold with a restart.
+fn until_due(grant: &Grant, ttl: Option<Duration>, now: SystemTime) -> Duration {
+    let Ok(certificate) = NodeCertificate::from_der(grant.certificate.clone()) else { return LOOK };
+    let long = ttl.is_some_and(|ttl| certificate.not_after() > now + ttl + SOON);
+    if certificate.expired(now) || long {
+        return Duration::ZERO;
+    }
+    certificate.half_life().duration_since(now).unwrap_or_default().min(LOOK)
 }
 
 async fn renew(

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
+    Extension,
     body::{Body, Bytes},
     extract::State,
     response::Response,
@@ -17,9 +18,11 @@ use crate::{
     agent::Context,
     api::{
         Api,
+        auth::SharedGrant,
         reply::{self, Answer},
         request::At,
     },
+    backup::components,
     codes,
     functions::FetchArtifact as _,
     problem::{Outcome, Problem},
@@ -188,9 +191,20 @@ async fn settle(
     context.replicator.replicate(digest).await
 }
 
-pub(super) async fn get(State(api): State<Arc<Api>>, At(digest): At<String>) -> Answer {
+pub(super) async fn get(
+    State(api): State<Arc<Api>>,
+    Extension(grant): Extension<SharedGrant>,
+    At(digest): At<String>,
+) -> Answer {
     let context = api.member()?;
     let digest = parse(&digest)?;
+    if let Some(namespace) = &grant.namespace
+        && !names(&context, namespace, digest)
+    {
+        // The same whether it is there or not.
+        let detail = format!("no function of the namespace {namespace:?} names {digest}");
+        return Err(Problem::new(codes::NOT_FOUND, detail).into());
+    }
     if !context.artifacts.has(&digest).await
         && let Err(problem) = context.replicator.fetch(digest).await
     {
@@ -210,6 +224,14 @@ pub(super) async fn get(State(api): State<Arc<Api>>, At(digest): At<String>) -> 
         headers.insert(header::ETAG, tag);
     }
     Ok(response)
+}
+
+/// Whether a function of the namespace has a version of this component.
+fn names(context: &Context, namespace: &str, digest: Digest) -> bool {
+    let desired = context.desired.current();
+    desired.functions.values().map(|entry| &entry.function).any(|function| {
+        function.metadata.namespace == namespace && components(function).any(|one| one == digest)
+    })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, header};
 use sha2::{Digest as _, Sha256};
 use swarmer_model::{Key, Role, TokenKind, TokenRecord};
+use swarmer_raft::View;
 
 use crate::{
     agent::Context,
@@ -53,6 +54,8 @@ impl Access {
 pub(super) struct Grant {
     /// The token's id; none where no token is needed.
     pub(super) token: Option<String>,
+    /// Where the token's record stands in the desired state.
+    pub(super) record: Option<Key>,
     pub(super) role: Role,
     /// The only namespace; all of them if none.
     pub(super) namespace: Option<String>,
@@ -61,7 +64,21 @@ pub(super) struct Grant {
 impl Grant {
     /// Everything.
     pub(super) fn everything() -> Self {
-        Self { token: None, role: Role::Admin, namespace: None }
+        Self { token: None, record: None, role: Role::Admin, namespace: None }
+    }
+
+    /// Whether it holds still: its token was neither revoked nor has it expired. For answers that
+    /// go on for long.
+    pub(super) fn stands(&self, view: &View, now_ms: u64) -> bool {
+        let Some(key) = &self.record else { return true };
+        let Some(entry) = view.get(key.as_str()) else { return false };
+        serde_json::from_slice::<TokenRecord>(&entry.value)
+            .is_ok_and(|record| !record.expired(now_ms))
+    }
+
+    /// Whether it reaches into a namespace.
+    pub(super) fn covers(&self, namespace: &str) -> bool {
+        self.namespace.as_deref().is_none_or(|own| own == namespace)
     }
 
     /// Decides about one request; `namespace` is the one that its path names.
@@ -127,9 +144,10 @@ fn token_hash(headers: &HeaderMap) -> Outcome<String> {
 pub(super) fn grant(context: &Context, headers: &HeaderMap) -> Outcome<Grant> {
     let hash = token_hash(headers)?;
     let unknown = || Problem::new(codes::UNAUTHORIZED, "the token is not known; was it revoked?");
-    let entry = context.control.view().get(Key::token(&hash).as_str()).ok_or_else(unknown)?;
+    let key = Key::token(&hash);
+    let entry = context.control.view().get(key.as_str()).ok_or_else(unknown)?;
     let record: TokenRecord = serde_json::from_slice(&entry.value).map_err(|_| unknown())?;
-    of_record(record, now_ms())
+    Ok(Grant { record: Some(key), ..of_record(record, now_ms())? })
 }
 
 fn of_record(record: TokenRecord, now_ms: u64) -> Outcome<Grant> {
@@ -138,7 +156,9 @@ fn of_record(record: TokenRecord, now_ms: u64) -> Outcome<Grant> {
         return Err(Problem::new(codes::UNAUTHORIZED, why));
     }
     match record.kind {
-        TokenKind::Api { role, namespace } => Ok(Grant { token: Some(record.id), role, namespace }),
+        TokenKind::Api { role, namespace } => {
+            Ok(Grant { token: Some(record.id), record: None, role, namespace })
+        }
         TokenKind::Join { .. } => {
             Err(Problem::new(codes::UNAUTHORIZED, "this is a join token; it opens no API"))
         }
@@ -190,7 +210,8 @@ mod tests {
     use swarmer_model::Place;
 
     fn of(role: Role, namespace: Option<&str>) -> Grant {
-        Grant { token: Some("t".into()), role, namespace: namespace.map(str::to_owned) }
+        let namespace = namespace.map(str::to_owned);
+        Grant { token: Some("t".into()), record: None, role, namespace }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
-use axum::extract::State;
+use axum::{Extension, extract::State};
 use swarmer_gossip::{MemberState, Refusal};
 use swarmer_raft::{APPEND_BOUNDS_MS, AppendLatency, Role};
 
@@ -10,6 +10,7 @@ use crate::{
     agent::Context,
     api::{
         Api,
+        auth::{Grant, SharedGrant},
         reply::{self, Answer},
     },
 };
@@ -20,7 +21,10 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// Nanoseconds in a second.
 const NANOS: f64 = 1e9;
 
-pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Answer {
+pub(super) async fn metrics(
+    State(api): State<Arc<Api>>,
+    Extension(grant): Extension<SharedGrant>,
+) -> Answer {
     let mut text = Text::default();
     build(&mut text);
     process(&mut text);
@@ -31,7 +35,7 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Answer {
         node(&mut text, &context);
         raft(&mut text, &context);
         members(&mut text, &context);
-        functions(&mut text, &context);
+        functions(&mut text, &context, &grant);
         artifacts(&mut text, &context);
         dispatch(&mut text, &context);
         transport(&mut text, &context);
@@ -164,7 +168,7 @@ fn members(text: &mut Text, context: &Context) {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counters below 2^52; the format is a float")]
-fn functions(text: &mut Text, context: &Context) {
+fn functions(text: &mut Text, context: &Context, grant: &Grant) {
     let pool = context.runtime.pool();
     text.gauge("swarmer_runtime_pool_slots", "Instances that fit.", pool.slots as f64);
     text.gauge("swarmer_runtime_pool_taken", "Instances that exist.", pool.taken as f64);
@@ -175,7 +179,11 @@ fn functions(text: &mut Text, context: &Context) {
     text.counter("swarmer_runtime_compilations_total", help, images.compiled as f64);
     let help = "Compiled images taken from other nodes.";
     text.counter("swarmer_runtime_images_fetched_total", help, images.fetched as f64);
-    let all = context.functions.status();
+    // Names are of those only who may list them.
+    let mut all = context.functions.status();
+    all.retain(|status| {
+        status.function.split_once('/').is_some_and(|(namespace, _)| grant.covers(namespace))
+    });
     type Read = fn(&swarmer_runtime::Usage) -> f64;
     let columns: [(&str, &str, &str, Read); 12] = [
         ("requests_total", "counter", "Calls that were started.", |u| u.requests as f64),

@@ -5,6 +5,7 @@
 //! long it may take; router, access control and the OpenAPI document are made from it.
 
 mod artifacts;
+mod audit_log;
 mod auth;
 mod doctor;
 mod functions;

@@ -14,12 +14,13 @@ use http::Method;
 
 use crate::{
     api::{
-        Api, artifacts,
+        Api, artifacts, audit_log,
         auth::{self, Access, Grant, SharedGrant},
         doctor, functions, leases, members, metrics, nodes, openapi,
         reply::{Answer, Failure, Unchanged, finish},
         tokens, watch,
     },
+    audit::{self, Refusal, Who},
     codes,
     problem::{Outcome, Problem},
 };
@@ -310,6 +311,16 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             ("prefix", "only keys that start with it, such as functions/default/"),
         ]),
         Endpoint::get(
+            "/v1/audit",
+            Govern,
+            "What was changed by way of this node, and what it refused",
+            audit_log::audit,
+        )
+        .query(&[
+            ("tail", "how many of the newest records, at most 10000; 100 by default"),
+            ("verify", "true: instead, whether all records are there as they were written"),
+        ]),
+        Endpoint::get(
             "/v1/backup",
             Govern,
             "All functions with their versions at one revision, one JSON document a line",
@@ -373,15 +384,21 @@ struct Rule {
 /// Admits a request, and bounds the time of its answer's head.
 async fn guard(State(rule): State<Rule>, request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let grant = match rule.admit(&request) {
+    let mut who = Who::Nobody;
+    let grant = match rule.admit(&request, &mut who) {
         Ok(grant) => grant,
         Err(problem) => {
             tracing::debug!(target: "swarmer::api", %method, path, code = problem.code.name,
                 "a request is refused");
+            if matches!(problem.code.status, 401 | 403) {
+                let (what, reason) = (format!("{method} {path}"), problem.detail.as_str());
+                let code = problem.code;
+                audit::refused(Refusal { who, what: &what, from: None, code, reason });
+            }
             return Failure(problem).into_response();
         }
     };
-    let answer = rule.answer(request, next, &grant);
+    let answer = audit::WHO.scope(who, rule.answer(request, next, &grant));
     let response = match rule.deadline {
         None => answer.await,
         Some(deadline) => match tokio::time::timeout(deadline, answer).await {
@@ -403,7 +420,8 @@ async fn guard(State(rule): State<Rule>, request: Request, next: Next) -> Respon
 }
 
 impl Rule {
-    fn admit(&self, request: &Request) -> Outcome<SharedGrant> {
+    /// What the request may do; `who` becomes the one who sent it, as far as that is known.
+    fn admit(&self, request: &Request, who: &mut Who) -> Outcome<SharedGrant> {
         let headers = request.headers();
         if self.access == Access::Public {
             return Ok(Arc::new(Grant::everything()));
@@ -411,9 +429,13 @@ impl Rule {
         if self.api.open {
             let authority = request.uri().authority().map(|authority| authority.as_str());
             auth::check_browser(headers, authority)?;
+            *who = Who::Open;
             return Ok(Arc::new(Grant::everything()));
         }
         let grant = auth::grant(&*self.api.member()?, headers)?;
+        if let Some(token) = &grant.token {
+            *who = Who::Token(token.clone());
+        }
         grant.check(self.access, auth::namespace_of(request.uri().path()))?;
         Ok(Arc::new(grant))
     }

@@ -22,14 +22,15 @@ use swarmer_model::{
     Kind, Revision,
     planted::{self, Bug},
 };
-use swarmer_raft::{RaftError, Watch, WatchEnd, WatchItem};
-use tokio::sync::OwnedSemaphorePermit;
+use swarmer_raft::{RaftError, View, Watch, WatchEnd, WatchItem};
+use tokio::{sync::OwnedSemaphorePermit, time::Interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{
         Api,
         auth::{Grant, SharedGrant},
+        now_ms,
         reply::{Answer, REVISION},
         request::Params,
     },
@@ -39,6 +40,8 @@ use crate::{
 
 /// How often a silent watch shows that it lives; below the idle time of common proxies.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How often a watch looks whether its token still holds: a revoked one sees nothing for longer.
+const LOOK_AT_TOKEN: Duration = Duration::from_secs(1);
 /// What is shown. Tokens never are, nor is what the cluster keeps for itself.
 const SHOWN: [Kind; 5] =
     [Kind::Function, Kind::Node, Kind::Placement, Kind::RouteClaim, Kind::Lease];
@@ -73,8 +76,9 @@ pub(super) async fn watch(
         Err(error) => return Err(Problem::of(&error, "watching").into()),
     };
     let revision = view.revision();
+    let look = tokio::time::interval(LOOK_AT_TOKEN);
     let stop = api.shutdown.clone();
-    let watcher = Watcher { source: start, api, grant, stop, _permit: permit };
+    let watcher = Watcher { source: start, view, api, grant, look, stop, _permit: permit };
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     let mut response = Sse::new(watcher.events()).keep_alive(keep_alive).into_response();
     response.headers_mut().insert(REVISION, HeaderValue::from(revision));
@@ -99,7 +103,9 @@ enum Source {
 struct Watcher {
     source: Source,
     api: Arc<Api>,
+    view: View,
     grant: SharedGrant,
+    look: Interval,
     stop: CancellationToken,
     _permit: OwnedSemaphorePermit,
 }
@@ -126,6 +132,13 @@ impl Watcher {
             };
             let item = tokio::select! {
                 () = self.stop.cancelled() => return None,
+                _ = self.look.tick() => {
+                    if self.grant.stands(&self.view, now_ms()) {
+                        continue;
+                    }
+                    self.source = Source::Ended;
+                    return Some(over());
+                }
                 item = watch.next() => item,
             };
             match item {
@@ -147,6 +160,13 @@ impl Watcher {
 /// The history does not reach back far enough: the client lists and starts anew.
 fn compacted(oldest: Revision) -> Event {
     Event::default().event("compacted").data(json!({ "oldest": oldest }).to_string())
+}
+
+/// The token was revoked or has expired: asked anew, the answer would be a refusal.
+fn over() -> Event {
+    let code = codes::UNAUTHORIZED;
+    let why = json!({ "code": code.name, "detail": "the token was revoked or has expired" });
+    Event::default().event("unauthorized").data(why.to_string())
 }
 
 /// What a change shows to this client; none if nothing.
@@ -184,7 +204,8 @@ mod tests {
     use swarmer_model::Role;
 
     fn of(namespace: Option<&str>) -> Grant {
-        Grant { token: None, role: Role::Viewer, namespace: namespace.map(str::to_owned) }
+        let namespace = namespace.map(str::to_owned);
+        Grant { token: None, record: None, role: Role::Viewer, namespace }
     }
 
     #[test]

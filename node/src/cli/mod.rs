@@ -1,5 +1,6 @@
 //! The command line: what is asked, checked and handed to the command that does it.
 
+mod audit;
 mod backup;
 mod client;
 mod cluster;
@@ -88,6 +89,8 @@ enum Command {
     Lease(lease::Lease),
     /// Empty a node: no new work, what runs is finished
     Drain(Asking<cluster::Drain>),
+    /// Show what was changed by way of a node and what it refused, or check that record
+    Audit(Asking<audit::Audit>),
     /// Write all functions with their components to one file, from a cluster that goes on serving
     Backup(Asking<backup::Backup>),
     /// Put the functions of a backup into a cluster that has none of them
@@ -171,6 +174,7 @@ fn run(cli: Cli) -> Outcome<ExitCode> {
             lease::LeaseCommand::List(list) => ask(options, list)?,
         },
         Command::Drain(drain) => ask(options, drain)?,
+        Command::Audit(audit) => ask(options, audit)?,
         Command::Backup(backup) => ask(options, backup)?,
         Command::Restore(restore) => ask(options, restore)?,
         Command::Recover(recover) => options.none().and_then(|()| recover.run())?,

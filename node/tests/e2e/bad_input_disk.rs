@@ -248,3 +248,56 @@ async fn a_full_log_loses_nothing_that_was_acknowledged() {
     let answer = change(&cluster, &cluster.nodes[0], attempted).await.unwrap();
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_could_not_be_audited_is_refused_and_none_goes_by_unseen() {
+    if !require(Capability::Tmpfs) {
+        return;
+    }
+    let mut cluster = Cluster::found(1).await;
+    with_hello(&cluster).await;
+    assert!(cluster.nodes[0].stop().unwrap().success());
+    // Its audit log, and nothing else, moves to a small disk.
+    let dir = cluster.nodes[0].dir.join("audit");
+    let old = cluster.nodes[0].dir.join("audit.old");
+    fs::rename(&dir, &old).unwrap();
+    let disk = SmallDisk::over(&dir, 1);
+    let copied = Command::new("cp").arg("-a").arg(old.join(".")).arg(disk.path()).status().unwrap();
+    assert!(copied.success());
+    cluster.nodes[0].wrap = disk.enter();
+    cluster.start(0);
+    cluster.all_ready().await;
+    disk.fill();
+    let mut acknowledged = 0;
+    let refusal = loop {
+        let answer = change(&cluster, &cluster.nodes[0], acknowledged + 1).await.unwrap();
+        if answer.status != 200 {
+            break answer;
+        }
+        acknowledged += 1;
+        // The last page of the file has room for some.
+        assert!(acknowledged < 100, "changes go on without a record");
+    };
+    assert_eq!(refusal.status, 507, "{}", refusal.text());
+    assert_eq!(refusal.header("x-swarmer-error"), "SW-AUDIT-UNWRITABLE");
+    assert!(refusal.text().contains("No space left on device"), "{}", refusal.text());
+    assert_eq!(known(&cluster, &cluster.nodes[0]).await, Some(acknowledged), "reads go on");
+    cluster.serves(&[0], "/hello").await;
+    told(&cluster.nodes[0].log_text(), "SW-AUDIT-UNWRITABLE", &["No space left on device"]);
+
+    disk.free();
+    acknowledged += 1;
+    let answer = change(&cluster, &cluster.nodes[0], acknowledged).await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    cluster.nodes[0].cli_ok(&["audit", "--verify"]);
+    let text = cluster.nodes[0].cli_ok(&["-o", "json", "audit", "--tail", "10000"]);
+    let value: Value = serde_json::from_str(&text).unwrap();
+    let ours = value["items"].as_array().unwrap().iter().filter(|record| {
+        let changes = record["changes"].as_array().map(Vec::as_slice).unwrap_or_default();
+        record["who"] == "open"
+            && changes
+                .iter()
+                .any(|change| change["verb"] == "update" && change["kind"] == "Function")
+    });
+    assert_eq!(ours.count() as u32, acknowledged, "{text}");
+}

@@ -25,14 +25,14 @@ fn seconds() -> (u64, u64) {
 }
 
 #[derive(Default)]
-struct Seen {
-    good: AtomicU64,
-    bad: parking_lot::Mutex<Vec<String>>,
+pub(crate) struct Seen {
+    pub(crate) good: AtomicU64,
+    pub(crate) bad: parking_lot::Mutex<Vec<String>>,
     worst_ms: AtomicU64,
 }
 
 /// Sends at a fixed rate, whatever the answers do, until told to stop.
-async fn load(http: Http, url: String, seen: Arc<Seen>, stop: Arc<AtomicBool>) {
+pub(crate) async fn load(http: Http, url: String, seen: Arc<Seen>, stop: Arc<AtomicBool>) {
     let mut ticks = tokio::time::interval(Duration::from_millis(1000 / RATE));
     let mut open = tokio::task::JoinSet::new();
     let start = Instant::now();

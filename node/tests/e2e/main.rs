@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a harness that cannot go on must stop the test")]
 
+mod audit;
 mod backup;
 mod bad_input;
 mod bad_input_disk;
@@ -20,8 +21,10 @@ mod founding_tokens;
 mod foundings;
 mod functions;
 mod images;
+mod keys;
 mod kill;
 mod leases;
+mod roles;
 mod same_call;
 mod settled;
 mod transactions;

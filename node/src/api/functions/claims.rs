@@ -74,7 +74,7 @@ pub(super) fn plan(moves: &[Move], look: impl Fn(&str) -> Option<Claim>) -> Outc
     for Move { owner, after, .. } in moves {
         for key in after {
             if let Some(other) = taken.insert(key, owner) {
-                return Err(is_taken(key, other));
+                return Err(is_taken(key, other, owner));
             }
             match look(key) {
                 None => {
@@ -89,7 +89,7 @@ pub(super) fn plan(moves: &[Move], look: impl Fn(&str) -> Option<Claim>) -> Outc
                         plan.checks.push((key.clone(), Expect::At(revision)));
                         plan.puts.push((key.clone(), owner.clone()));
                     }
-                    None => return Err(is_taken(key, &holder)),
+                    None => return Err(is_taken(key, &holder, owner)),
                 },
             }
         }
@@ -101,7 +101,14 @@ pub(super) fn plan(moves: &[Move], look: impl Fn(&str) -> Option<Claim>) -> Outc
     Ok(plan)
 }
 
-fn is_taken(key: &str, holder: &str) -> Problem {
+/// Who holds it is told within a namespace only: functions of others are none of its business.
+fn is_taken(key: &str, holder: &str, wanted_by: &str) -> Problem {
+    let namespace = |id: &str| id.split_once('/').map(|(namespace, _)| namespace.to_owned());
+    let holder = if namespace(holder) == namespace(wanted_by) {
+        holder
+    } else {
+        "a function of another namespace"
+    };
     let route = key.split_once('/').map_or(key, |(_, route)| route);
     let (host, path) = route.split_at(route.find('/').unwrap_or(route.len()));
     let host = if host == "*" { "every host".to_owned() } else { format!("host {host}") };
@@ -179,6 +186,12 @@ mod tests {
         let problem = plan(&[moved("default/f", set(&[]), after)], look).unwrap_err();
         assert_eq!(problem.code, codes::ROUTE_TAKEN);
         assert_eq!(problem.detail, "/shop on every host belongs to default/shop");
+        let after = set(&["claims/*/shop"]);
+        let problem = plan(&[moved("bank/f", set(&[]), after)], look).unwrap_err();
+        assert_eq!(
+            problem.detail,
+            "/shop on every host belongs to a function of another namespace"
+        );
     }
 
     #[test]

@@ -1,0 +1,197 @@
+//! Trust over time, on real nodes and under load: who is removed is cut off at once, and
+//! certificates are renewed without a failed request.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use swarmer_runtime::fixtures;
+
+use crate::{
+    common::{Cluster, get, http, request, until},
+    kill::{Seen, load},
+};
+
+/// How long after its commit a removal may take to reach every member.
+const CUT_WITHIN: Duration = Duration::from_secs(2);
+
+/// Load on a function through some nodes, until it is stopped.
+struct Load {
+    seen: Arc<Seen>,
+    stop: Arc<AtomicBool>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Load {
+    fn on(cluster: &Cluster, nodes: &[usize]) -> Self {
+        let (seen, stop) = (Arc::new(Seen::default()), Arc::new(AtomicBool::new(false)));
+        let task = |i: &usize| {
+            let url = cluster.nodes[*i].url("/hello");
+            tokio::spawn(load(http(), url, Arc::clone(&seen), Arc::clone(&stop)))
+        };
+        Self { tasks: nodes.iter().map(task).collect(), seen, stop }
+    }
+
+    fn good(&self) -> u64 {
+        self.seen.good.load(Ordering::Relaxed)
+    }
+
+    /// Ends it; not one request may have failed.
+    async fn none_failed(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+        let bad = self.seen.bad.lock();
+        assert!(bad.is_empty(), "{} failed: {:#?}", bad.len(), &bad[..bad.len().min(10)]);
+        assert!(self.seen.good.load(Ordering::Relaxed) > 50, "there was a load");
+    }
+}
+
+async fn with_hello_on_all(cluster: &Cluster, replicas: &str) {
+    let hello = cluster.component("hello", &fixtures::hello_p2());
+    cluster.nodes[0].cli_ok(&["deploy", &hello, "--name", "hello", "--replicas", replicas]);
+    let all: Vec<usize> = (0..cluster.nodes.len()).collect();
+    cluster.serves(&all, "/hello").await;
+}
+
+/// Connections of a node that stand, by its own count.
+async fn connections(cluster: &Cluster, i: usize) -> u64 {
+    let of = |direction| format!("swarmer_transport_connections{{direction=\"{direction}\"}}");
+    cluster.metric(i, &of("inbound")).await + cluster.metric(i, &of("outbound")).await
+}
+
+/// When a log line was written.
+fn time_of(line: &str) -> SystemTime {
+    humantime::parse_rfc3339(line.split_whitespace().next().unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_node_is_cut_off_by_every_member_within_two_seconds_and_says_why() {
+    let mut cluster = Cluster::found(3).await;
+    let removed = cluster.join("n4").await;
+    let other = cluster.join("n5").await;
+    with_hello_on_all(&cluster, "5").await;
+    let members = [0, 1, 2, other];
+    let load = Load::on(&cluster, &members);
+    // The one that goes has load too, and so live connections of both kinds to the others.
+    let lost = Load::on(&cluster, &[removed]);
+    until("there is load everywhere", || async {
+        (load.good() > 100 && lost.good() > 20).then_some(())
+    })
+    .await;
+    assert!(connections(&cluster, removed).await > 0);
+    let id = {
+        let url = cluster.nodes[0].api_url("/v1/nodes/n4");
+        let node = get(&cluster.http, &url).await.unwrap().json();
+        node["spec"]["id"].as_str().unwrap().to_owned()
+    };
+
+    let url = cluster.nodes[0].api_url("/v1/nodes/n4");
+    let answer = request(&cluster.http, "DELETE", &url, "").await.unwrap();
+    let (committed, clock) = (Instant::now(), SystemTime::now());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    // Gone are all connections of all kinds, by its own count.
+    let mut cut = None;
+    while committed.elapsed() < CUT_WITHIN {
+        if connections(&cluster, removed).await == 0 {
+            cut = Some(committed.elapsed());
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let cut = cut.unwrap_or_else(|| panic!("it has connections after {CUT_WITHIN:?}"));
+    println!("its last connection was gone {cut:?} after the answer to the removal");
+    // And each member has cut it by itself, in that time.
+    for i in members {
+        let line = until("a member tells that it cut the removed one off", || async {
+            let log = cluster.nodes[i].log_text();
+            log.lines()
+                .find(|line| line.contains("a member was removed") && line.contains(&id))
+                .map(str::to_owned)
+        })
+        .await;
+        let late = time_of(&line).duration_since(clock).unwrap_or_default();
+        assert!(late < CUT_WITHIN, "{}: {late:?}: {line}", cluster.nodes[i].name);
+    }
+    // It knows why, and calls itself ready no more.
+    until("the removed one says why", || async {
+        let log = cluster.nodes[removed].log_text();
+        log.lines()
+            .any(|line| line.contains("SW-MESH-REVOKED") && line.contains("this node was removed"))
+            .then_some(())
+    })
+    .await;
+    let url = cluster.nodes[removed].api_url("/readyz");
+    let answer = get(&cluster.http, &url).await.unwrap();
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().contains("SW-MESH-REVOKED"), "{}", answer.text());
+
+    // What it goes on sending changes nothing: its datagrams are refused, its writes reach nobody,
+    // its connections are turned away, and no member counts it.
+    until("a member refuses what it sends", || async {
+        let refused = "swarmer_gossip_refused_total{reason=\"not-admitted\"}";
+        (cluster.metric(0, refused).await > 3).then_some(())
+    })
+    .await;
+    let before = cluster.status(0).await;
+    let hello = cluster.component("again", &fixtures::hello_p2());
+    let output = cluster.nodes[removed].cli(&["deploy", &hello, "--name", "evil", "--no-wait"]);
+    assert!(!output.status.success(), "{output:?}");
+    let url = cluster.nodes[0].api_url("/v1/namespaces/default/functions/evil");
+    assert_eq!(get(&cluster.http, &url).await.unwrap().status, 404);
+    assert_eq!(cluster.status(0).await["stateHash"], before["stateHash"]);
+    for i in members {
+        let url = cluster.nodes[i].api_url("/v1/members");
+        let text = get(&cluster.http, &url).await.unwrap().text();
+        assert!(!text.contains(&id), "{}: {text}", cluster.nodes[i].name);
+    }
+    assert_eq!(connections(&cluster, removed).await, 0);
+    lost.stop.store(true, Ordering::Relaxed);
+    load.none_failed().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_of_seconds_are_renewed_under_load_without_a_failed_request() {
+    let mut cluster = Cluster::prepare(3);
+    for node in &mut cluster.nodes {
+        node.extra = ["--certificate-ttl", "10s"].map(str::to_owned).to_vec();
+    }
+    for i in 0..3 {
+        cluster.start(i);
+    }
+    cluster.all_ready().await;
+    let follower = cluster.join("n4").await;
+    with_hello_on_all(&cluster, "2").await;
+    let all = [0, 1, 2, follower];
+    let load = Load::on(&cluster, &all);
+    let renewals =
+        |i: usize| cluster.nodes[i].log_text().matches("certificate was renewed").count();
+    let started: Vec<usize> = all.map(renewals).to_vec();
+    // Three lives and more: each of these certificates would be out of its time by now.
+    let begin = Instant::now();
+    until("every node has renewed its certificate four times", || async {
+        let far = all.iter().all(|i| renewals(*i) >= started[*i] + 4);
+        // Changes and reads of all kinds go on meanwhile, from all nodes.
+        for i in all {
+            let url = cluster.nodes[i].api_url("/v1/status?consistency=linearizable");
+            let answer = get(&cluster.http, &url).await.unwrap();
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+        far.then_some(())
+    })
+    .await;
+    assert!(begin.elapsed() > Duration::from_secs(10), "they live for ten seconds");
+    let name = "again";
+    let hello = cluster.component(name, &fixtures::hello_p2());
+    cluster.nodes[follower].cli_ok(&["deploy", &hello, "--name", name]);
+    for i in all {
+        let log = cluster.nodes[i].log_text();
+        assert!(!log.contains("SW-MESH-EXPIRED"), "{log}");
+    }
+    load.none_failed().await;
+}
