@@ -59,7 +59,7 @@ fn label_text(text: &str) -> bool {
 }
 
 /// The known word nearest to a mistyped one, if one is near enough to be meant: at most a third of
-/// its letters differ (Levenshtein distance).
+/// its letters differ (Levenshtein distance, with swapped neighbours as one difference).
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()
@@ -69,17 +69,24 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, candidate)| candidate)
 }
 
+/// Letters that were added, left out or replaced, and neighbours that were swapped, each counted
+/// once.
 fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    // Row `i` has the distances of the first `i` letters of `a` to the beginnings of `b`.
+    let mut before: Vec<usize> = Vec::new();
     let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+    for i in 1..=a.len() {
+        let mut next = vec![i];
+        for j in 1..=b.len() {
+            let replaced = row[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut least = replaced.min(row[j] + 1).min(next[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(before[j - 2] + 1);
+            }
+            next.push(least);
         }
+        before = std::mem::replace(&mut row, next);
     }
     row[b.len()]
 }
@@ -110,5 +117,7 @@ mod tests {
         assert_eq!(nearest("timout", known), Some("timeout"));
         assert_eq!(nearest("concurency", known), Some("concurrency"));
         assert_eq!(nearest("banana", known), None);
+        assert_eq!(nearest("nmae", ["name", "namespace"]), Some("name"), "swapped letters");
+        assert_eq!(nearest("", known), None);
     }
 }

@@ -87,8 +87,10 @@ impl Manifest {
     }
 
     fn parse(path: &Path, text: &str) -> Outcome<Self> {
-        let manifest: Self = toml::from_str(text)
-            .map_err(|error| Problem::new(codes::MANIFEST, toml_error(path, text, &error)))?;
+        let manifest: Self = toml::from_str(text).map_err(|error| {
+            let why = toml_error(path, text, &error);
+            Problem::new(codes::MANIFEST, why + &misplaced(error.message()))
+        })?;
         let fail = |at: Option<Range<usize>>, why: String| {
             let place = at.map_or_else(String::new, |span| place(text, span.start));
             let why = format!("{}{place}: {why}", path.display());
@@ -160,6 +162,21 @@ pub(crate) fn toml_error(path: &Path, text: &str, error: &toml::de::Error) -> St
     format!("{}{place}: {}", path.display(), with_nearest(error.message()))
 }
 
+/// Where a field belongs that is one of a function's, and stands above all functions.
+fn misplaced(message: &str) -> String {
+    if !message.starts_with("unknown field") || with_nearest(message) != message {
+        return String::new();
+    }
+    let unknown = message.split('`').nth(1).unwrap_or_default();
+    // The names as serde knows them.
+    let known = toml::from_str::<FunctionEntry>("\"\" = 0").err();
+    let known = known.as_ref().map_or("", |error| error.message());
+    match nearest(unknown, known.split('`').skip(3).step_by(2)) {
+        Some(meant) => format!("; `{meant}` belongs into a [[function]]"),
+        None => String::new(),
+    }
+}
+
 /// Line and column of a byte, as editors take them behind a file's name.
 fn place(text: &str, at: usize) -> String {
     let before = &text[..at.min(text.len())];
@@ -210,6 +227,18 @@ mod tests {
         let detail = problem.unwrap_err().detail;
         assert!(detail.contains("swarmer.toml:4:1"), "{detail}");
         assert!(detail.contains("did you mean `component`"), "{detail}");
+        // Above the functions too: a slip, a longer word, one that belongs below.
+        for (line, says) in [
+            ("nmae = \"x\"", "did you mean `name`?"),
+            ("namespcae = \"x\"", "did you mean `namespace`?"),
+            ("timeout = \"5s\"", "`timeout` belongs into a [[function]]"),
+            ("rout = \"/x\"", "`route` belongs into a [[function]]"),
+            ("colour = 1", "`name`, `namespace`, `function`"),
+        ] {
+            let text = format!("{line}\n[[function]]\nname = \"x\"\ncomponent = \"x\"\n");
+            let detail = parse(&text).unwrap_err().detail;
+            assert!(detail.contains("swarmer.toml:1:1") && detail.contains(says), "{detail}");
+        }
         let detail = parse("name = \n").unwrap_err().detail;
         assert!(detail.contains("swarmer.toml:1:"), "{detail}");
     }
