@@ -198,12 +198,13 @@ async fn a_voter_that_was_removed_and_goes_on_sending_changes_nothing() {
     let leader = cluster.leader().await;
     let gone = NodeId(if leader == NodeId(4) { 3 } else { 4 });
     let stay: BTreeSet<NodeId> = (1..=4).map(NodeId).filter(|node| *node != gone).collect();
+    let removed = cluster.handle(gone.0);
+    until("it has what was written", || removed.view().revision() == 1).await;
     // It does not learn that it was removed, and stands for election for as long as it lives.
     cluster.net.isolate(gone);
     cluster.handle(leader.0).change_voters(stay.clone(), SOON).await.unwrap();
     let before: Status = cluster.handle(leader.0).status();
     cluster.net.heal();
-    let removed = cluster.handle(gone.0);
     until("it hears of no leader", || !removed.status().quorum_ok).await;
     // It asks for votes at every election timeout; so long are these writes in flight together.
     let start = tokio::time::Instant::now();

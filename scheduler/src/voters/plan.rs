@@ -25,7 +25,7 @@ pub fn plan_voters(input: &VoterInput, now_ms: u64) -> Option<VoterStep> {
         [] => None,
         [voters] => {
             let choice = choose(input, voters, now_ms);
-            change(input, voters, &choice).or_else(|| tidy(input, &choice, now_ms))
+            change(input, voters, &choice).or_else(|| tidy(input, voters, &choice, now_ms))
         }
         [.., last] => {
             let command = VoterCommand::Finish { voters: last.clone() };
@@ -100,15 +100,26 @@ fn change(input: &VoterInput, voters: &BTreeSet<NodeId>, choice: &Choice) -> Opt
     safe(&next).then_some(VoterStep { command, reason: why(0) })
 }
 
-/// Learners that nobody waits for cost the leader its bandwidth and the log its purging.
-fn tidy(input: &VoterInput, choice: &Choice, now_ms: u64) -> Option<VoterStep> {
+/// Learners that nobody waits for cost the leader its bandwidth and the log its purging. While a
+/// voter is dead, one that could take its place is kept: a new leader, which gives the grace time
+/// anew, would otherwise send away what the last one prepared.
+fn tidy(
+    input: &VoterInput,
+    voters: &BTreeSet<NodeId>,
+    choice: &Choice,
+    now_ms: u64,
+) -> Option<VoterStep> {
+    let may_be_needed = voters.iter().any(|id| !input.lives(*id));
     let idle = |id: &&NodeId| {
         if choice.into.contains(id) {
             return false;
         }
-        // One that just fell silent may be back before it would have been replaced.
-        let silent = input.node(**id).and_then(|node| node.dead_since_ms);
-        silent.is_none_or(|since| now_ms.saturating_sub(since) >= input.policy.grace_ms)
+        let Some(node) = input.node(**id) else { return true };
+        match node.dead_since_ms {
+            // One that just fell silent may be back before it would have been replaced.
+            Some(since) => now_ms.saturating_sub(since) >= input.policy.grace_ms,
+            None => !may_be_needed || !node.lives() || node.draining || node.leaving,
+        }
     };
     let node = input.membership.learners.keys().find(idle)?;
     let command = VoterCommand::DropLearner { node: input.named(*node) };

@@ -106,6 +106,10 @@ fn answer(world: &mut World, words: &[&str], out: &mut String) {
             let VoterCommand::AddLearner { node } = step.command else { panic!("{step}") };
             world.input.membership.learners.insert(node.id, false);
         }
+        ["caught", name] => {
+            let node = id(world, name);
+            world.input.membership.learners.insert(node, true);
+        }
         ["plan"] => {
             let mut steps = 0;
             while let Some(step) = world.step() {
