@@ -25,6 +25,5 @@ mod leases;
 mod same_call;
 mod settled;
 mod transactions;
-mod watchers;
 mod voters;
 mod watchers;
