@@ -4,6 +4,7 @@ pub mod append;
 pub mod dedup;
 pub mod deploy;
 pub mod register;
+pub mod restart;
 #[cfg(test)]
 mod sample;
 pub mod set;
@@ -100,7 +101,7 @@ pub fn harness_errors(history: &[Operation]) -> Vec<String> {
 
 /// Every checker for which the history has something to check.
 pub fn all(history: &[Operation]) -> Vec<Verdict> {
-    let checkers: [fn(&[Operation]) -> Verdict; 7] = [
+    let checkers: [fn(&[Operation]) -> Verdict; 8] = [
         register::check,
         set::check,
         watch::check,
@@ -108,6 +109,7 @@ pub fn all(history: &[Operation]) -> Vec<Verdict> {
         append::check,
         deploy::check,
         traffic::check,
+        restart::check,
     ];
     checkers.iter().map(|check| check(history)).filter(|verdict| verdict.checked > 0).collect()
 }

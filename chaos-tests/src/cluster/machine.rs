@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,13 +14,14 @@ use tempfile::TempDir;
 
 use super::{
     binary::Binary,
-    disk::{Disk, Mounts},
+    fittings::Fitter,
     folder::{self, copy_tree},
     gateway::{Gateway, Port},
     launch::{Launch, listen},
-    need::Need,
+    need::{Gear, Need},
     network::Network,
     node::{Node, State},
+    wires::Wires,
 };
 
 /// How long a founding may take on a busy machine.
@@ -32,12 +33,12 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Nodes, their network and their folders.
 pub struct Cluster {
-    nodes: Vec<Arc<Mutex<Node>>>,
+    pub(super) nodes: Vec<Arc<Mutex<Node>>>,
     names: Vec<Arc<str>>,
-    network: Network,
+    pub(super) network: Network,
     cuts: Mutex<Cuts>,
     /// Removed last.
-    folder: TempDir,
+    _folder: TempDir,
 }
 
 #[derive(Default)]
@@ -52,35 +53,36 @@ impl Cluster {
     ///
     /// # Errors
     /// The machine lacks something.
-    pub fn prepare(binary: &Binary, count: usize, needs: &BTreeSet<Need>) -> Result<Self> {
+    pub fn prepare(binary: &Binary, count: usize, gear: &Gear) -> Result<Self> {
         let folder = folder::make()?;
-        let network = Network::new(count)?;
+        let network = match gear.needs.contains(&Need::Switch) {
+            true => Network::switched(count, Wires::new(gear.seed))?,
+            false => Network::new(count)?,
+        };
         let token = folder.path().join("founding.token");
         std::fs::write(&token, binary.founding_token()?)?;
-        let mounts = needs.contains(&Need::Disk).then(Mounts::new).transpose()?.map(Arc::new);
-        let by = mounts.iter().flat_map(|mounts| mounts.enter()).collect();
         let seeds = (0..count).map(listen).collect();
-        let launch = Launch { binary: binary.clone(), token, seeds, by };
+        let launch = Launch { binary: binary.clone(), token, seeds };
+        let fitter = Fitter::new(&gear.needs, folder.path())?;
         let mut nodes = Vec::new();
         let mut names = Vec::new();
         for i in 0..count {
             let name = format!("n{}", i + 1);
-            let data = folder.path().join(&name);
-            let disk = mounts.as_ref().map(|mounts| Disk::new(mounts, &data)).transpose()?;
-            let start = launch.of(i, &name, data);
+            let fittings = fitter.fit(&folder.path().join(&name))?;
+            let start = launch.of(i, &name, &fittings);
             let log = folder.path().join(format!("{name}.log"));
-            nodes.push(Arc::new(Mutex::new(Node::new(name.clone(), log, disk, start))));
+            nodes.push(Arc::new(Mutex::new(Node::new(name.clone(), log, fittings, start))));
             names.push(Arc::from(name));
         }
-        Ok(Self { nodes, names, network, cuts: Mutex::default(), folder })
+        Ok(Self { nodes, names, network, cuts: Mutex::default(), _folder: folder })
     }
 
     /// A cluster that stands and is ready on every node.
     ///
     /// # Errors
     /// As [`Cluster::prepare`]; or it does not stand within a minute.
-    pub async fn found(binary: &Binary, count: usize, needs: &BTreeSet<Need>) -> Result<Self> {
-        let cluster = Self::prepare(binary, count, needs)?;
+    pub async fn found(binary: &Binary, count: usize, gear: &Gear) -> Result<Self> {
+        let cluster = Self::prepare(binary, count, gear)?;
         for i in 0..count {
             cluster.start(i).await?;
         }
@@ -148,32 +150,6 @@ impl Cluster {
         self.nodes[node].lock().resume();
     }
 
-    /// Cuts the power of nodes, all in one moment, and restores it: their processes are gone, and so is
-    /// what was not on the medium. Gives those of them that ran.
-    ///
-    /// # Errors
-    /// They have no disks of their own, or a file system is broken.
-    pub async fn cut_power(&self, nodes: &[usize]) -> Result<Vec<usize>> {
-        // In this order everywhere, so that two cuts do not wait for each other.
-        let mut order = nodes.to_vec();
-        order.sort_unstable();
-        order.dedup();
-        let nodes: Vec<_> = order.iter().map(|i| (*i, Arc::clone(&self.nodes[*i]))).collect();
-        let cut = move || {
-            let mut nodes: Vec<_> = nodes.iter().map(|(i, node)| (*i, node.lock())).collect();
-            // One moment for all: who stands still tells nobody anything any more.
-            nodes.iter_mut().for_each(|(_, node)| _ = node.pause());
-            nodes.iter().try_for_each(|(_, node)| node.disk()?.lose_power())?;
-            let mut ran = Vec::new();
-            for (i, node) in &mut nodes {
-                ran.extend(node.kill().then_some(*i));
-                node.disk()?.restore().with_context(|| node.name.clone())?;
-            }
-            Ok(ran)
-        };
-        tokio::task::spawn_blocking(cut).await?
-    }
-
     /// Drops packets until [`Cluster::mend`] is called with what this gives.
     ///
     /// # Errors
@@ -213,7 +189,9 @@ impl Cluster {
             cuts.active.clear();
             self.apply(&cuts)?;
         }
+        self.network.heal();
         for node in 0..self.count() {
+            self.nodes[node].lock().fittings.heal()?;
             self.resume(node);
             self.start(node).await?;
         }
@@ -246,7 +224,7 @@ impl Cluster {
             node.lock().kill();
         }
         for (i, name) in self.names.iter().enumerate() {
-            let raft = self.data(i).join("raft");
+            let raft = self.nodes[i].lock().fittings.seen().join("raft");
             let kept = folder.join(format!("{name}-raft"));
             // Of an earlier run of the same seed.
             if kept.exists() {
@@ -272,12 +250,6 @@ impl Cluster {
             }
         }
         Ok(())
-    }
-
-    /// The data directory of a node, as the harness sees it.
-    fn data(&self, node: usize) -> PathBuf {
-        let plain = self.folder.path().join(&*self.names[node]);
-        self.nodes[node].lock().disk.as_ref().map_or(plain, Disk::seen)
     }
 
     fn last_lines(&self, node: usize) -> String {

@@ -142,6 +142,8 @@ fn fits(action: &Action, answer: &Answer) -> bool {
             | Action::Remove { .. }
             | Action::Deploy { .. }
             | Action::Pause
+            | Action::Strike { .. }
+            | Action::Restart
             | Action::Retire { .. },
             Answer::Done { .. },
         )
