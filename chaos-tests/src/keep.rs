@@ -24,6 +24,7 @@ pub(crate) fn carry_out(plan: &Plan, out: &Path, keep: bool) -> Result<Run> {
     if !missing.is_empty() {
         bail!("this machine lacks\n  {}", missing.join("\n  "));
     }
+    plan.left_out.iter().for_each(|why| println!("left out: {why}"));
     println!("{} seed {} for {:?}:\n{}", plan.scenario, plan.seed, plan.lasts, plan.schedule);
     let binary = Binary::find()?;
     let runtime = tokio::runtime::Runtime::new()?;

@@ -19,6 +19,24 @@ fn write(at: &Path, text: &str) -> File {
     file
 }
 
+#[test]
+fn a_full_disk_takes_nothing_until_it_is_freed() {
+    if !require(Capability::Xfs) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::new(&Arc::new(Mounts::new().unwrap()), &folder.path().join("n1")).unwrap();
+    let file = disk.seen().join("file");
+    disk.fill().unwrap();
+    assert!(disk.is_full());
+    let refused = std::fs::write(&file, vec![1; 64 << 10]).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::StorageFull);
+    disk.free().unwrap();
+    disk.free().unwrap();
+    std::fs::write(&file, vec![1; 64 << 10]).unwrap();
+    assert!(!disk.is_full());
+}
+
 /// Whether a loop device has a file below `folder` open.
 fn is_attached(folder: &str) -> bool {
     let devices = std::fs::read_dir("/sys/block").expect("sysfs").flatten();
@@ -53,7 +71,7 @@ fn a_power_cut_loses_what_was_not_synced_and_nothing_else() {
     assert_eq!(read("synced").as_deref(), Some("stays"));
     assert_eq!(read("unsynced"), None);
     assert_eq!(read("longer").as_deref(), Some("stays"));
-    assert!(!std::fs::exists(folder.path().join("n1/synced")).unwrap(), "others see no mount");
+    assert!(!std::fs::exists(folder.path().join("n1/data")).unwrap(), "others see no mount");
 
     let path = folder.path().to_string_lossy().into_owned();
     assert!(is_attached(&path));

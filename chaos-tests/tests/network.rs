@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use chaos_tests::cluster::{Namespace, Network};
+use chaos_tests::cluster::{Namespace, Network, Quality, Wires};
 use swarmer_testkit::{Capability, require};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -69,6 +69,28 @@ async fn what_is_cut_does_not_come_through_until_it_is_mended() {
     assert!(is_cut(&network, 2, 1).await, "everything is lost");
     network.cut(&BTreeSet::new(), 0).unwrap();
     assert!(reaches(&network, 0, 1).await && reaches(&network, 1, 0).await);
+}
+
+#[tokio::test]
+async fn our_own_switch_delivers_delays_and_is_cut_like_any_network() {
+    if !possible() || !require(Capability::Tun) {
+        return;
+    }
+    let network = Network::switched(3, Wires::new(1)).unwrap();
+    for node in 0..3 {
+        listen(&network, node).await;
+    }
+    assert!(reaches(&network, 0, 1).await && reaches(&network, 2, 0).await);
+    let late = Quality { delay_ms: 200, ..Quality::default() };
+    let id = network.wires().unwrap().lock().degrade(vec![(0, 1), (1, 0)], late);
+    let began = std::time::Instant::now();
+    assert!(reaches(&network, 0, 1).await);
+    assert!(began.elapsed() >= Duration::from_millis(400), "there and back");
+    network.wires().unwrap().lock().heal(id);
+    network.cut(&BTreeSet::from([(0, 1)]), 0).unwrap();
+    assert!(is_cut(&network, 0, 1).await && reaches(&network, 2, 1).await);
+    network.cut(&BTreeSet::new(), 0).unwrap();
+    assert!(reaches(&network, 0, 1).await);
 }
 
 /// Holds a namespace until it is killed.

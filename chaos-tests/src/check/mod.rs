@@ -6,6 +6,7 @@ pub mod dedup;
 pub mod deploy;
 pub mod jobs;
 pub mod register;
+pub mod restart;
 #[cfg(test)]
 mod sample;
 pub mod set;
@@ -102,7 +103,7 @@ pub fn harness_errors(history: &[Operation]) -> Vec<String> {
 
 /// Every checker for which the history has something to check.
 pub fn all(history: &[Operation]) -> Vec<Verdict> {
-    let checkers: [fn(&[Operation]) -> Verdict; 9] = [
+    let checkers: [fn(&[Operation]) -> Verdict; 10] = [
         register::check,
         set::check,
         watch::check,
@@ -112,6 +113,7 @@ pub fn all(history: &[Operation]) -> Vec<Verdict> {
         traffic::check,
         jobs::check,
         admission::check,
+        restart::check,
     ];
     checkers.iter().map(|check| check(history)).filter(|verdict| verdict.checked > 0).collect()
 }

@@ -1,8 +1,12 @@
 //! How a node's process is started.
 
-use std::{path::PathBuf, process::Command, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+};
 
-use super::{binary::Binary, gateway::Port, network::Network, node::Start};
+use super::{binary::Binary, fittings::Fittings, gateway::Port, network::Network, node::Start};
 
 /// What is the same for all nodes of a cluster.
 #[derive(Debug, Clone)]
@@ -11,8 +15,6 @@ pub(super) struct Launch {
     pub(super) token: PathBuf,
     /// Where every founder listens.
     pub(super) seeds: Vec<String>,
-    /// Words before the command: what every node is run by.
-    pub(super) by: Vec<String>,
 }
 
 /// Where a node listens for the others.
@@ -22,13 +24,14 @@ pub(super) fn listen(node: usize) -> String {
 
 impl Launch {
     /// The start of one node.
-    pub(super) fn of(&self, node: usize, name: &str, data: PathBuf) -> Start {
+    pub(super) fn of(&self, node: usize, name: &str, fittings: &Fittings) -> Start {
         let (launch, name) = (self.clone(), name.to_owned());
-        Arc::new(move || launch.command(node, &name, &data))
+        let (by, data) = (fittings.by.clone(), fittings.data.clone());
+        Arc::new(move || launch.command(node, &name, &by, &data))
     }
 
-    fn command(&self, node: usize, name: &str, data: &std::path::Path) -> Command {
-        let mut command = self.binary.command_by(&self.by);
+    fn command(&self, node: usize, name: &str, by: &[String], data: &Path) -> Command {
+        let mut command = self.binary.command_by(by);
         command.args(["node", "--name", name, "--listen", &listen(node)]);
         command.arg("--data-dir").arg(data).arg("--token-file").arg(&self.token);
         command.args(["--bootstrap-expect", &self.seeds.len().to_string()]);

@@ -14,14 +14,15 @@ use tempfile::TempDir;
 
 use super::{
     binary::Binary,
-    disk::{Disk, Mounts},
+    fittings::Fitter,
     folder::{self, copy_tree},
     gateway::{Gateway, Port},
     launch::{Launch, listen},
-    need::Need,
+    need::{Gear, Need},
     network::Network,
     node::{Node, State},
     tap::Tap,
+    wires::Wires,
 };
 
 /// How long a founding may take on a busy machine.
@@ -36,9 +37,9 @@ const JOIN_TOKEN: &str = "join.token";
 
 /// Nodes, their network and their folders.
 pub struct Cluster {
-    nodes: Vec<Arc<Mutex<Node>>>,
+    pub(super) nodes: Vec<Arc<Mutex<Node>>>,
     names: Vec<Arc<str>>,
-    network: Network,
+    pub(super) network: Network,
     cuts: Mutex<Cuts>,
     /// Nodes that lost their log.
     lost: Mutex<BTreeSet<usize>>,
@@ -58,16 +59,19 @@ impl Cluster {
     ///
     /// # Errors
     /// The machine lacks something.
-    pub fn prepare(binary: &Binary, count: usize, needs: &BTreeSet<Need>) -> Result<Self> {
+    pub fn prepare(binary: &Binary, count: usize, gear: &Gear) -> Result<Self> {
         let folder = folder::make()?;
         // And the guest.
-        let network = Network::new(count + 1)?;
+        let network = match gear.needs.contains(&Need::Switch) {
+            true => Network::switched(count + 1, Wires::new(gear.seed))?,
+            false => Network::new(count + 1)?,
+        };
         let token = folder.path().join("founding.token");
         std::fs::write(&token, binary.founding_token()?)?;
-        let mounts = needs.contains(&Need::Disk).then(Mounts::new).transpose()?.map(Arc::new);
-        let by = mounts.iter().flat_map(|mounts| mounts.enter()).collect();
         let seeds = (0..count).map(listen).collect();
-        let launch = Launch { binary: binary.clone(), token, seeds, by };
+        let launch = Launch { binary: binary.clone(), token, seeds };
+        let fitter = Fitter::new(&gear.needs, folder.path())?;
+        let plain = Fitter::new(&BTreeSet::new(), folder.path())?;
         let mut nodes = Vec::new();
         let mut names = Vec::new();
         for i in 0..=count {
@@ -77,12 +81,12 @@ impl Cluster {
             } else {
                 launch.clone()
             };
-            let data = folder.path().join(&name);
-            let own = mounts.as_ref().filter(|_| i < count);
-            let disk = own.map(|mounts| Disk::new(mounts, &data)).transpose()?;
-            let start = launch.of(i, &name, data);
+            // The guest's disk and clock are those of the machine.
+            let fitter = if i == count { &plain } else { &fitter };
+            let fittings = fitter.fit(&folder.path().join(&name))?;
+            let start = launch.of(i, &name, &fittings);
             let log = folder.path().join(format!("{name}.log"));
-            nodes.push(Arc::new(Mutex::new(Node::new(name.clone(), log, disk, start))));
+            nodes.push(Arc::new(Mutex::new(Node::new(name.clone(), log, fittings, start))));
             names.push(Arc::from(name));
         }
         Ok(Self { nodes, names, network, cuts: Mutex::default(), lost: Mutex::default(), folder })
@@ -92,8 +96,8 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`Cluster::prepare`]; or it does not stand within a minute.
-    pub async fn found(binary: &Binary, count: usize, needs: &BTreeSet<Need>) -> Result<Self> {
-        let cluster = Self::prepare(binary, count, needs)?;
+    pub async fn found(binary: &Binary, count: usize, gear: &Gear) -> Result<Self> {
+        let cluster = Self::prepare(binary, count, gear)?;
         for i in 0..count {
             cluster.start(i).await?;
         }
@@ -215,32 +219,6 @@ impl Cluster {
         self.nodes[node].lock().resume();
     }
 
-    /// Cuts the power of nodes, all in one moment, and restores it: their processes are gone, and so is
-    /// what was not on the medium. Gives those of them that ran.
-    ///
-    /// # Errors
-    /// They have no disks of their own, or a file system is broken.
-    pub async fn cut_power(&self, nodes: &[usize]) -> Result<Vec<usize>> {
-        // In this order everywhere, so that two cuts do not wait for each other.
-        let mut order = nodes.to_vec();
-        order.sort_unstable();
-        order.dedup();
-        let nodes: Vec<_> = order.iter().map(|i| (*i, Arc::clone(&self.nodes[*i]))).collect();
-        let cut = move || {
-            let mut nodes: Vec<_> = nodes.iter().map(|(i, node)| (*i, node.lock())).collect();
-            // One moment for all: who stands still tells nobody anything any more.
-            nodes.iter_mut().for_each(|(_, node)| _ = node.pause());
-            nodes.iter().try_for_each(|(_, node)| node.disk()?.lose_power())?;
-            let mut ran = Vec::new();
-            for (i, node) in &mut nodes {
-                ran.extend(node.kill().then_some(*i));
-                node.disk()?.restore().with_context(|| node.name.clone())?;
-            }
-            Ok(ran)
-        };
-        tokio::task::spawn_blocking(cut).await?
-    }
-
     /// kill -9, and its log of the control state is gone for good: it must not take part again under
     /// its id, and nothing is expected of it any more. Gives it, if it ran.
     ///
@@ -300,7 +278,9 @@ impl Cluster {
             cuts.active.clear();
             self.apply(&cuts)?;
         }
+        self.network.heal();
         for node in 0..self.count() {
+            self.nodes[node].lock().fittings.heal()?;
             self.resume(node);
             self.start(node).await?;
         }
@@ -333,7 +313,7 @@ impl Cluster {
             node.lock().kill();
         }
         for (i, name) in self.names.iter().enumerate() {
-            let raft = self.data(i).join("raft");
+            let raft = self.nodes[i].lock().fittings.seen().join("raft");
             let kept = folder.join(format!("{name}-raft"));
             // Of an earlier run of the same seed.
             if kept.exists() {
@@ -375,8 +355,7 @@ impl Cluster {
 
     /// The data directory of a node, as the harness sees it.
     fn data(&self, node: usize) -> PathBuf {
-        let plain = self.folder.path().join(&*self.names[node]);
-        self.nodes[node].lock().disk.as_ref().map_or(plain, Disk::seen)
+        self.nodes[node].lock().fittings.seen()
     }
 
     fn last_lines(&self, node: usize) -> String {

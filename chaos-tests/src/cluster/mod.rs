@@ -3,7 +3,10 @@
 
 mod anchor;
 mod binary;
+mod clock;
 mod disk;
+mod faults;
+mod fittings;
 mod folder;
 mod gateway;
 mod guest;
@@ -13,14 +16,22 @@ mod namespace;
 mod need;
 mod network;
 mod node;
+mod shim;
+mod switch;
 mod tap;
+mod tun;
+mod wires;
 
 pub use binary::Binary;
+pub use clock::Clock;
 pub use disk::{Disk, Mounts};
+pub use faults::Illness;
 pub use gateway::{Gateway, Lost, Port, Reply, Stream};
 pub use guest::{echo, job};
 pub use machine::Cluster;
 pub use namespace::Namespace;
-pub use need::{Need, missing_tools};
+pub use need::{Gear, Need, missing_tools};
 pub use network::Network;
 pub use node::{Node, State};
+pub use shim::{Calls, Ill, Shim, ShimDisk};
+pub use wires::{Quality, Wires};

@@ -1,12 +1,29 @@
 //! What faults need of the machine.
 
-use std::fmt;
+use std::{collections::BTreeSet, fs::File, path::Path};
+
+use super::clock;
 
 /// Something that a fault needs and a machine may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
-    /// A disk of its own for each node, which can lose power.
+    /// A disk of its own for each node, which can lose power and become full.
     Disk,
+    /// A library between each node and its disk.
+    Shim,
+    /// A switch of our own between the nodes.
+    Switch,
+    /// A wall clock of its own for each node.
+    Clock,
+}
+
+/// What a cluster is fitted with.
+#[derive(Debug, Clone, Default)]
+pub struct Gear {
+    /// For these faults.
+    pub needs: BTreeSet<Need>,
+    /// The seed of what the wires do to each packet.
+    pub seed: u64,
 }
 
 impl Need {
@@ -20,20 +37,24 @@ impl Need {
                     ("mount", "mount"),
                     ("umount", "mount"),
                 ]);
-                if !std::path::Path::new("/dev/loop-control").exists() {
+                if !Path::new("/dev/loop-control").exists() {
                     lacking.push("/dev/loop-control: a kernel with loop devices".to_owned());
                 }
                 lacking
             }
+            Self::Shim => lacking_tools(&[("cc", "gcc")]),
+            Self::Switch => match File::open("/dev/net/tun") {
+                Ok(_) => Vec::new(),
+                Err(error) => vec![format!("/dev/net/tun ({error}): a kernel with TUN devices")],
+            },
+            Self::Clock => {
+                let mut lacking = lacking_tools(&[("mount", "mount")]);
+                if clock::library().is_none() {
+                    lacking.push("libfaketime: apt-get install faketime".to_owned());
+                }
+                lacking
+            }
         }
-    }
-}
-
-impl fmt::Display for Need {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Disk => "disks of their own",
-        })
     }
 }
 

@@ -1,41 +1,90 @@
 //! The wires between the nodes, and what cuts them.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{collections::BTreeSet, net::Ipv4Addr, sync::mpsc};
 
 use anyhow::{Context as _, Result};
+use parking_lot::Mutex;
 
-use super::namespace::Namespace;
+use super::{namespace::Namespace, switch::Switch, tun, wires::Wires};
 
-/// One namespace for each node, and one with the bridge.
+/// The name of every node's device.
+const DEVICE: &str = "eth0";
+
+/// One namespace for each node, and what is between them.
 #[derive(Debug)]
 pub struct Network {
     nodes: Vec<Namespace>,
-    _switch: Namespace,
+    between: Between,
+}
+
+#[derive(Debug)]
+enum Between {
+    /// The kernel's bridge, in a namespace of its own: fast.
+    Bridge { _held: Namespace },
+    /// Ours, which can delay, reorder, duplicate and slow down.
+    Switch(Switch),
 }
 
 impl Network {
-    /// Wires `count` nodes together.
+    /// Wires `count` nodes together by the kernel's bridge.
     ///
     /// # Errors
     /// What a tool said.
     pub fn new(count: usize) -> Result<Self> {
-        let switch = Namespace::new()?;
-        switch.run(&["ip", "link", "add", "br0", "type", "bridge"], "")?;
-        switch.run(&["ip", "link", "set", "br0", "up"], "")?;
+        let bridge = Namespace::new()?;
+        bridge.run(&["ip", "link", "add", "br0", "type", "bridge"], "")?;
+        bridge.run(&["ip", "link", "set", "br0", "up"], "")?;
         let mut nodes = Vec::new();
         for i in 0..count {
             let node = Namespace::new()?;
             let (port, pid) = (format!("v{i}"), node.pid().to_string());
-            let link = ["ip", "link", "add", &port, "type", "veth", "peer", "name", "eth0"];
-            switch.run(&[&link[..], &["netns", &pid]].concat(), "")?;
-            switch.run(&["ip", "link", "set", &port, "master", "br0", "up"], "")?;
-            let address = format!("{}/24", Self::address(i));
-            node.run(&["ip", "addr", "add", &address, "dev", "eth0"], "")?;
-            node.run(&["ip", "link", "set", "eth0", "up"], "")?;
-            node.run(&["ip", "link", "set", "lo", "up"], "")?;
+            let link = ["ip", "link", "add", &port, "type", "veth", "peer", "name", DEVICE];
+            bridge.run(&[&link[..], &["netns", &pid]].concat(), "")?;
+            bridge.run(&["ip", "link", "set", &port, "master", "br0", "up"], "")?;
+            up(&node, i)?;
             nodes.push(node);
         }
-        Ok(Self { nodes, _switch: switch })
+        Ok(Self { nodes, between: Between::Bridge { _held: bridge } })
+    }
+
+    /// Wires them together by a switch of our own.
+    ///
+    /// # Errors
+    /// What a tool said, or there are no TUN devices.
+    pub fn switched(count: usize, wires: Wires) -> Result<Self> {
+        let (mut nodes, mut devices) = (Vec::new(), Vec::new());
+        for i in 0..count {
+            let node = Namespace::new()?;
+            // A device is in the namespace of the thread that makes it.
+            let (tell, told) = mpsc::sync_channel(1);
+            node.handle().spawn(async move { drop(tell.send(tun::open(DEVICE))) });
+            devices.push(told.recv().context("the namespace's thread ended")??);
+            up(&node, i)?;
+            nodes.push(node);
+        }
+        let node_of = |address: Ipv4Addr| match address.octets() {
+            [10, 77, 0, last] => usize::from(last).checked_sub(1),
+            _ => None,
+        };
+        Ok(Self { nodes, between: Between::Switch(Switch::start(devices, node_of, wires)?) })
+    }
+
+    /// The wires of our own switch.
+    ///
+    /// # Errors
+    /// The kernel switches.
+    pub fn wires(&self) -> Result<&Mutex<Wires>> {
+        match &self.between {
+            Between::Switch(switch) => Ok(switch.wires()),
+            Between::Bridge { .. } => anyhow::bail!("the kernel switches for this cluster"),
+        }
+    }
+
+    /// All wires are good again.
+    pub(super) fn heal(&self) {
+        if let Between::Switch(switch) = &self.between {
+            switch.wires().lock().heal_all();
+        }
     }
 
     /// The address of a node among the others.
@@ -61,6 +110,14 @@ impl Network {
         }
         Ok(())
     }
+}
+
+/// The device of a node gets its address.
+fn up(node: &Namespace, number: usize) -> Result<()> {
+    let address = format!("{}/24", Network::address(number));
+    node.run(&["ip", "addr", "add", &address, "dev", DEVICE], "")?;
+    node.run(&["ip", "link", "set", DEVICE, "up"], "")?;
+    node.run(&["ip", "link", "set", "lo", "up"], "")
 }
 
 /// What `nft` is told at one node. A drop on the way in: on the way out the sender would get an

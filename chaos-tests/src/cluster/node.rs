@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::disk::Disk;
+use super::fittings::Fittings;
 
 /// How a node's process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,9 +34,15 @@ pub struct Node {
     pub name: String,
     /// Where its output goes, over all its lives.
     pub log: PathBuf,
-    /// Its data directory, if that is on a disk of its own. Nothing of it is touched while the node is
-    /// not locked: a node that started without its disk would found anew on the bare mount point.
-    pub(super) disk: Option<Disk>,
+    /// Its disk and its clock. Nothing of its disk is touched while the node is not locked: a node that
+    /// started without its disk would found anew on the bare mount point.
+    pub(super) fittings: Fittings,
+    /// Why it should not have ended as it did.
+    pub(super) complaints: Vec<String>,
+    /// Its disk failed in this life: then it may end.
+    excused: bool,
+    /// It was asked to stop in this life.
+    asked: bool,
     start: Start,
     child: Option<Child>,
     paused: bool,
@@ -44,8 +50,18 @@ pub struct Node {
 
 impl Node {
     /// Not started yet.
-    pub(super) fn new(name: String, log: PathBuf, disk: Option<Disk>, start: Start) -> Self {
-        Self { name, log, disk, start, child: None, paused: false }
+    pub(super) fn new(name: String, log: PathBuf, fittings: Fittings, start: Start) -> Self {
+        Self {
+            name,
+            log,
+            fittings,
+            complaints: Vec::new(),
+            excused: false,
+            asked: false,
+            start,
+            child: None,
+            paused: false,
+        }
     }
 
     /// How it is.
@@ -66,16 +82,50 @@ impl Node {
         if matches!(self.state(), State::Running | State::Paused) {
             return Ok(());
         }
+        self.complain();
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = (self.start)();
         command.stdout(log.try_clone()?).stderr(log);
         self.child = Some(command.spawn().with_context(|| format!("{} cannot start", self.name))?);
         self.paused = false;
+        self.excused = self.fittings.fails();
+        self.asked = false;
         Ok(())
+    }
+
+    /// Its disk fails: it may end now, in this life.
+    pub(super) fn excuse(&mut self) {
+        self.excused = true;
+    }
+
+    /// Takes down an end that should not have been: one that nobody asked for, or one after SIGTERM with
+    /// an error. A node whose disk fails stops rather than tell what may not be there: it may.
+    pub(super) fn complain(&mut self) {
+        let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+        let Some(status) = ended else { return };
+        self.child = None;
+        let expected = self.excused || (self.asked && status.success());
+        if !expected {
+            let how = if self.asked { "after SIGTERM" } else { "by itself" };
+            self.complaints.push(format!("{} ended {how}: {status}", self.name));
+        }
+    }
+
+    /// SIGTERM. Gives whether there was something to stop.
+    pub(super) fn ask_to_stop(&mut self) -> bool {
+        let runs = self.state() == State::Running;
+        self.asked |= runs && self.signal(Signal::TERM);
+        runs
+    }
+
+    /// Whether it was asked to stop and still runs.
+    pub(super) fn is_stopping(&mut self) -> bool {
+        self.asked && matches!(self.state(), State::Running | State::Paused)
     }
 
     /// kill -9. Gives whether there was something to kill.
     pub fn kill(&mut self) -> bool {
+        self.complain();
         let alive = matches!(self.state(), State::Running | State::Paused);
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -89,6 +139,8 @@ impl Node {
     pub fn pause(&mut self) -> bool {
         let runs = self.state() == State::Running;
         self.paused |= runs && self.signal(Signal::STOP);
+        // Who stands still does not stop in time.
+        self.excused |= self.asked;
         runs
     }
 
@@ -98,14 +150,6 @@ impl Node {
             self.signal(Signal::CONT);
             self.paused = false;
         }
-    }
-
-    /// Its own disk.
-    ///
-    /// # Errors
-    /// It has none.
-    pub(super) fn disk(&self) -> Result<&Disk> {
-        self.disk.as_ref().with_context(|| format!("{} has no disk of its own", self.name))
     }
 
     fn signal(&self, signal: Signal) -> bool {

@@ -144,6 +144,8 @@ fn fits(action: &Action, answer: &Answer) -> bool {
             | Action::Pause
             | Action::Started { .. }
             | Action::Expel
+            | Action::Strike { .. }
+            | Action::Restart
             | Action::Retire { .. },
             Answer::Done { .. },
         )

@@ -114,6 +114,13 @@ pub enum Action {
     Expel,
     /// Stopped the node for that time; done by the nemesis. No answer can come from it meanwhile.
     Pause,
+    /// Struck the cluster with a fault other than a drained restart; done by the nemesis.
+    Strike {
+        /// The fault.
+        what: String,
+    },
+    /// Stopped the node by SIGTERM and started it, until it was ready again; done by the nemesis.
+    Restart,
     /// Takes a version of the function out of service.
     Retire {
         /// The version's number.
@@ -243,6 +250,11 @@ impl Operation {
     /// Whether it may have happened: everything but a failure.
     pub fn may_have_happened(&self) -> bool {
         matches!(self.outcome, Outcome::Ok { .. } | Outcome::Unknown { .. })
+    }
+
+    /// Whether it is a note of what the harness did, and nothing that a client was told.
+    pub fn is_note(&self) -> bool {
+        matches!(self.action, Action::Pause | Action::Strike { .. } | Action::Restart)
     }
 
     /// What came back, if it is ok.

@@ -1,11 +1,11 @@
-//! One fault: what it is, whom it strikes, how long it lasts, and how it is drawn.
+//! One fault: what it is, whom it strikes, and how long it lasts.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::{mark::Mark, topology::Shape};
-use crate::{cluster::Need, seed::Seeded};
+use crate::cluster::{Ill, Need, Quality};
 
 /// The kinds that a scenario may allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,14 +36,50 @@ pub enum Kind {
     Amnesia,
     /// The same, by the loss of its log for good.
     Wipe,
+    /// The disk has no room.
+    Full,
+    /// The disk is gone below the running node.
+    Pull,
+    /// fsync, write or read fail with EIO.
+    Eio,
+    /// fsync or write take long.
+    SlowDisk,
+    /// Packets come late, some later than others.
+    Delay,
+    /// Packets come out of order, and twice.
+    Jumble,
+    /// Wires are slow and lose what does not fit.
+    Throttle,
+    /// The wall clock is wrong, by up to an hour.
+    Clock,
+    /// The wall clock jumps to and fro.
+    Strobe,
+    /// One node after another is stopped by SIGTERM and started again.
+    Rolling,
 }
 
 impl Kind {
     /// What the machine must have for it, beyond what every run needs.
     pub const fn need(self) -> Option<Need> {
         match self {
-            Self::Power | Self::Brownout | Self::Relapse | Self::Amnesia => Some(Need::Disk),
-            _ => None,
+            Self::Power
+            | Self::Brownout
+            | Self::Relapse
+            | Self::Full
+            | Self::Pull
+            | Self::Amnesia => Some(Need::Disk),
+            Self::Eio | Self::SlowDisk => Some(Need::Shim),
+            Self::Delay | Self::Jumble | Self::Throttle => Some(Need::Switch),
+            Self::Clock | Self::Strobe => Some(Need::Clock),
+            Self::Kill
+            | Self::Pause
+            | Self::Storm
+            | Self::Partition
+            | Self::Flapping
+            | Self::Loss
+            | Self::Outage
+            | Self::Wipe
+            | Self::Rolling => None,
         }
     }
 }
@@ -158,7 +194,69 @@ pub enum Fault {
         /// Milliseconds for which the leader is cut off.
         alone_ms: u64,
     },
+    /// Its disk has no room, for this time.
+    Full {
+        /// Whom.
+        who: Who,
+        /// Milliseconds.
+        for_ms: u64,
+    },
+    /// Its disk is taken away while it runs, and comes back with what was on the medium.
+    Pull {
+        /// Whom.
+        who: Who,
+        /// Milliseconds until it is back and the node is started.
+        for_ms: u64,
+    },
+    /// Its disk errs or is slow, for this time.
+    Ill {
+        /// Whom.
+        who: Who,
+        /// How.
+        ill: Ill,
+        /// Milliseconds.
+        for_ms: u64,
+    },
+    /// Wires are worse, for this time.
+    Degrade {
+        /// Those that this shape would cut; none: all.
+        shape: Option<Shape>,
+        /// How.
+        quality: Quality,
+        /// Milliseconds.
+        for_ms: u64,
+    },
+    /// Its wall clock is wrong, for this time.
+    Clock {
+        /// Whom.
+        who: Who,
+        /// By so many milliseconds.
+        by_ms: i64,
+        /// Milliseconds.
+        for_ms: u64,
+    },
+    /// Its wall clock jumps to and fro so many times.
+    Strobe {
+        /// Whom.
+        who: Who,
+        /// By so many milliseconds.
+        by_ms: i64,
+        /// How often.
+        times: u64,
+        /// Milliseconds from jump to jump; it is wrong for half of it.
+        each_ms: u64,
+    },
+    /// Each node in turn is stopped by SIGTERM, started, and waited for.
+    Rolling {
+        /// In this order.
+        order: Vec<usize>,
+        /// Milliseconds between two of them.
+        calm_ms: u64,
+    },
 }
+
+/// What a drained restart of one node takes as a rule, in milliseconds; only to plan with.
+const RESTART_MS: u64 = 2_500;
 
 impl Fault {
     /// How long it lasts.
@@ -168,12 +266,19 @@ impl Fault {
             | Self::Pause { for_ms: ms, .. }
             | Self::Partition { for_ms: ms, .. }
             | Self::Loss { for_ms: ms, .. }
-            | Self::Power { down_ms: ms, .. } => *ms,
+            | Self::Power { down_ms: ms, .. }
+            | Self::Full { for_ms: ms, .. }
+            | Self::Pull { for_ms: ms, .. }
+            | Self::Ill { for_ms: ms, .. }
+            | Self::Degrade { for_ms: ms, .. }
+            | Self::Clock { for_ms: ms, .. } => *ms,
             Self::Storm { times, each_ms, .. }
             | Self::Flapping { times, each_ms, .. }
-            | Self::Brownout { times, each_ms, .. } => times * each_ms,
+            | Self::Brownout { times, each_ms, .. }
+            | Self::Strobe { times, each_ms, .. } => times * each_ms,
             Self::Relapse { up_ms, down_ms, .. } => up_ms + down_ms,
             Self::Amnesia { missing_ms, alone_ms, .. } => missing_ms + alone_ms,
+            Self::Rolling { order, calm_ms } => order.len() as u64 * (RESTART_MS + calm_ms),
         }
     }
 
@@ -190,6 +295,12 @@ impl Fault {
             | Self::Brownout { .. }
             | Self::Relapse { .. }
             | Self::Amnesia { loss: Loss::Power, .. } => Mark::Power,
+            Self::Full { .. } => Mark::Full,
+            Self::Ill { ill, .. } if !ill.fails => Mark::Slow,
+            Self::Pull { .. } | Self::Ill { .. } => Mark::Eio,
+            Self::Degrade { .. } => Mark::Wire,
+            Self::Clock { .. } | Self::Strobe { .. } => Mark::Clock,
+            Self::Rolling { .. } => Mark::Restart,
         }
     }
 
@@ -199,8 +310,20 @@ impl Fault {
             Self::Power { .. }
             | Self::Brownout { .. }
             | Self::Relapse { .. }
+            | Self::Full { .. }
+            | Self::Pull { .. }
             | Self::Amnesia { loss: Loss::Power, .. } => Some(Need::Disk),
-            _ => None,
+            Self::Ill { .. } => Some(Need::Shim),
+            Self::Degrade { .. } => Some(Need::Switch),
+            Self::Clock { .. } | Self::Strobe { .. } => Some(Need::Clock),
+            Self::Kill { .. }
+            | Self::Pause { .. }
+            | Self::Storm { .. }
+            | Self::Partition { .. }
+            | Self::Flapping { .. }
+            | Self::Loss { .. }
+            | Self::Amnesia { loss: Loss::Log, .. }
+            | Self::Rolling { .. } => None,
         }
     }
 }
@@ -250,90 +373,28 @@ impl fmt::Display for Fault {
                      {alone_ms} ms without the leader"
                 )
             }
+            Self::Full { who, for_ms } => write!(f, "fill the disk of {who} for {for_ms} ms"),
+            Self::Pull { who, for_ms } => {
+                write!(f, "take the disk of {who} away for {for_ms} ms")
+            }
+            Self::Ill { who, ill, for_ms } => write!(f, "{ill} on {who} for {for_ms} ms"),
+            Self::Degrade { shape: Some(shape), quality, for_ms } => {
+                write!(f, "packets {quality} between {shape} for {for_ms} ms")
+            }
+            Self::Degrade { shape: None, quality, for_ms } => {
+                write!(f, "all packets {quality} for {for_ms} ms")
+            }
+            Self::Clock { who, by_ms, for_ms } => {
+                write!(f, "set the clock of {who} {by_ms:+} ms for {for_ms} ms")
+            }
+            Self::Strobe { who, by_ms, times, each_ms } => {
+                write!(f, "set the clock of {who} {by_ms:+} ms {times} times, every {each_ms} ms")
+            }
+            Self::Rolling { order, calm_ms } => {
+                f.write_str("restart")?;
+                order.iter().try_for_each(|node| write!(f, " n{}", node + 1))?;
+                write!(f, " in turn, {calm_ms} ms between them")
+            }
         }
-    }
-}
-
-/// The next fault.
-pub(super) fn draw(random: &mut Seeded, kinds: &[Kind], nodes: usize) -> Fault {
-    match kinds[random.index(kinds.len())] {
-        Kind::Kill => {
-            Fault::Kill { who: who(random, nodes, 20), down_ms: short(random, 100, 6_000) }
-        }
-        Kind::Pause => {
-            Fault::Pause { who: who(random, nodes, 10), for_ms: short(random, 100, 30_000) }
-        }
-        Kind::Storm => Fault::Storm {
-            who: who(random, nodes, 15),
-            times: random.between(3, 6),
-            each_ms: random.between(400, 2_000),
-        },
-        Kind::Partition => {
-            Fault::Partition { shape: shape(random, nodes), for_ms: short(random, 500, 12_000) }
-        }
-        Kind::Flapping => Fault::Flapping {
-            shape: shape(random, nodes),
-            times: random.between(3, 8),
-            each_ms: random.between(300, 2_000),
-        },
-        Kind::Outage => Fault::Kill { who: Who::All, down_ms: short(random, 10, 800) },
-        Kind::Loss => Fault::Loss {
-            percent: u8::try_from(random.between(5, 40)).unwrap_or(5),
-            for_ms: random.between(2_000, 8_000),
-        },
-        Kind::Power => {
-            Fault::Power { who: who(random, nodes, 50), down_ms: short(random, 10, 1_500) }
-        }
-        Kind::Brownout => Fault::Brownout {
-            who: who(random, nodes, 50),
-            times: random.between(2, 5),
-            each_ms: random.between(200, 2_000),
-        },
-        Kind::Relapse => Fault::Relapse {
-            who: who(random, nodes, 50),
-            up_ms: short(random, 50, 2_000),
-            down_ms: short(random, 10, 500),
-        },
-        Kind::Amnesia => amnesia(random, Loss::Power),
-        Kind::Wipe => amnesia(random, Loss::Log),
-    }
-}
-
-fn amnesia(random: &mut Seeded, loss: Loss) -> Fault {
-    Fault::Amnesia {
-        loss,
-        first: random.chance(50),
-        missing_ms: random.between(1_000, 2_500),
-        // Long enough to elect another leader, and for clients to find it.
-        alone_ms: random.between(4_000, 6_000),
-    }
-}
-
-/// Between the two, short ones more often.
-fn short(random: &mut Seeded, low: u64, high: u64) -> u64 {
-    let high = random.between(low, high);
-    random.between(low, high)
-}
-
-fn who(random: &mut Seeded, nodes: usize, all_percent: u64) -> Who {
-    if random.chance(all_percent) {
-        Who::All
-    } else if random.chance(50) {
-        Who::Leader
-    } else {
-        Who::One(random.index(nodes))
-    }
-}
-
-fn shape(random: &mut Seeded, nodes: usize) -> Shape {
-    let mut order: Vec<usize> = (0..nodes).collect();
-    random.shuffle(&mut order);
-    // A ring of three is no partition.
-    match random.below(if nodes > 3 { 6 } else { 5 }) {
-        0 | 1 => Shape::Leader,
-        2 => Shape::Halves(order[..nodes / 2].to_vec()),
-        3 => Shape::OneWay(order[0], order[1]),
-        4 => Shape::Bridge(nodes / 2),
-        _ => Shape::Ring(order),
     }
 }

@@ -39,10 +39,10 @@ pub struct Done {
 /// The faults that struck so far, and the means to strike.
 #[derive(Clone)]
 pub struct Hands {
-    cluster: Arc<Cluster>,
+    pub(super) cluster: Arc<Cluster>,
     /// The leader as the observer sees it.
     leader: watch::Receiver<Option<usize>>,
-    recorder: Recorder,
+    pub(super) recorder: Recorder,
     done: Arc<Mutex<Vec<Done>>>,
 }
 
@@ -79,15 +79,15 @@ impl Hands {
         Ok(())
     }
 
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         self.recorder.now()
     }
 
-    fn leader(&self) -> usize {
+    pub(super) fn leader(&self) -> usize {
         self.leader.borrow().unwrap_or(0)
     }
 
-    fn nodes(&self, who: Who) -> Vec<usize> {
+    pub(super) fn nodes(&self, who: Who) -> Vec<usize> {
         match who {
             Who::One(node) => vec![node.min(self.cluster.count() - 1)],
             Who::Leader => vec![self.leader()],
@@ -137,25 +137,10 @@ impl Hands {
             Fault::Loss { percent, for_ms } => {
                 self.cut([].into(), *percent, *for_ms, Mark::Loss, fault.to_string()).await
             }
-            Fault::Power { who, down_ms } => {
-                self.cut_power(&self.nodes(*who), *down_ms, fault).await
-            }
-            Fault::Brownout { who, times, each_ms } => {
-                for _ in 0..*times {
-                    self.cut_power(&self.nodes(*who), each_ms / 2, fault).await?;
-                    sleep(each_ms / 2).await;
-                }
-                Ok(())
-            }
-            Fault::Relapse { who, up_ms, down_ms } => {
-                let nodes = self.nodes(*who);
-                self.kill(&nodes, 0, &fault.to_string()).await?;
-                sleep(*up_ms).await;
-                self.cut_power(&nodes, *down_ms, fault).await
-            }
             Fault::Amnesia { loss, first, missing_ms, alone_ms } => {
                 self.make_forget(*loss, *first, (*missing_ms, *alone_ms), fault).await
             }
+            other => self.deed(other).await,
         }
     }
 
@@ -191,7 +176,7 @@ impl Hands {
         Ok(())
     }
 
-    async fn kill(&self, nodes: &[usize], down_ms: u64, what: &str) -> Result<()> {
+    pub(super) async fn kill(&self, nodes: &[usize], down_ms: u64, what: &str) -> Result<()> {
         let from_ns = self.now();
         let struck: Vec<usize> =
             nodes.iter().copied().filter(|node| self.cluster.kill(*node)).collect();
@@ -200,17 +185,6 @@ impl Hands {
             self.cluster.start(*node).await?;
         }
         self.tell(Mark::Kill, from_ns, struck, what.to_owned());
-        Ok(())
-    }
-
-    async fn cut_power(&self, nodes: &[usize], down_ms: u64, fault: &Fault) -> Result<()> {
-        let from_ns = self.now();
-        let struck = self.cluster.cut_power(nodes).await?;
-        sleep(down_ms).await;
-        for node in nodes {
-            self.cluster.start(*node).await?;
-        }
-        self.tell(Mark::Power, from_ns, struck, fault.to_string());
         Ok(())
     }
 
@@ -230,12 +204,17 @@ impl Hands {
         Ok(())
     }
 
-    fn tell(&self, kind: Mark, from_ns: u64, nodes: Vec<usize>, what: String) {
+    /// Takes down what struck.
+    pub(super) fn tell(&self, kind: Mark, from_ns: u64, nodes: Vec<usize>, what: String) {
         let to_ns = self.now();
+        if kind != Mark::Restart {
+            // Restarts are noted one by one: they promise something of their own.
+            self.recorder.note("any", Action::Strike { what: what.clone() }, (from_ns, to_ns));
+        }
         self.done.lock().push(Done { from_ns, to_ns, what, nodes, kind });
     }
 }
 
-async fn sleep(ms: u64) {
+pub(super) async fn sleep(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
 }

@@ -18,11 +18,35 @@ pub enum Mark {
     Loss,
     /// Nodes lost power.
     Power,
+    /// Disks had no room.
+    Full,
+    /// Disks failed.
+    Eio,
+    /// Disks were slow.
+    Slow,
+    /// Packets came late, out of order, twice or slowly.
+    Wire,
+    /// Wall clocks jumped.
+    Clock,
+    /// Nodes were stopped by SIGTERM and started again.
+    Restart,
 }
 
 impl Mark {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Kill, Self::Pause, Self::Cut, Self::Loss, Self::Power];
+    pub const ALL: [Self; 11] = [
+        Self::Kill,
+        Self::Pause,
+        Self::Cut,
+        Self::Loss,
+        Self::Power,
+        Self::Full,
+        Self::Eio,
+        Self::Slow,
+        Self::Wire,
+        Self::Clock,
+        Self::Restart,
+    ];
 
     /// Its class in the page's style sheet.
     pub const fn name(self) -> &'static str {
@@ -32,6 +56,12 @@ impl Mark {
             Self::Cut => "cut",
             Self::Loss => "loss",
             Self::Power => "power",
+            Self::Full => "full",
+            Self::Eio => "eio",
+            Self::Slow => "slow",
+            Self::Wire => "wire",
+            Self::Clock => "clock",
+            Self::Restart => "restart",
         }
     }
 
@@ -43,12 +73,18 @@ impl Mark {
             Self::Cut => "cuts of the network",
             Self::Loss => "times of loss",
             Self::Power => "power cuts of a node",
+            Self::Full => "full disks",
+            Self::Eio => "failing disks",
+            Self::Slow => "slow disks",
+            Self::Wire => "times of bad wires",
+            Self::Clock => "jumps of a clock",
+            Self::Restart => "drained restarts",
         }
     }
 
     /// Whether it strikes what is between the nodes: then it counts once, not for each node.
     pub const fn is_network(self) -> bool {
-        matches!(self, Self::Cut | Self::Loss)
+        matches!(self, Self::Cut | Self::Loss | Self::Wire)
     }
 }
 

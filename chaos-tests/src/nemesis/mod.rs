@@ -1,5 +1,7 @@
 //! Faults: a seed gives a schedule, which is data; hands carry it out.
 
+mod deeds;
+mod draw;
 mod fault;
 mod hands;
 mod mark;

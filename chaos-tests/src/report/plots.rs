@@ -19,9 +19,11 @@ const HEIGHT: f64 = 220.0;
 const LEAST_MS: f64 = 0.2;
 const DECADES: f64 = 5.0;
 
-/// Watches last by their nature; a retirement and a pause are no operations of the cluster.
+/// Watches last by their nature; a retirement and what the nemesis does are no operations of the
+/// cluster.
 fn counts(operation: &Operation) -> bool {
-    !matches!(operation.action, Action::Watch { .. } | Action::Retire { .. } | Action::Pause)
+    let lasts = matches!(operation.action, Action::Watch { .. } | Action::Retire { .. });
+    !lasts && !operation.is_note()
 }
 
 fn class(outcome: &Outcome) -> &'static str {

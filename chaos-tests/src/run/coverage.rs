@@ -59,7 +59,8 @@ impl Coverage {
     /// From what was taken down.
     pub fn of(history: &[Operation], done: &[Done], leaders: u64, reconnects: u64) -> Self {
         let count = |wanted: fn(&Outcome) -> bool| {
-            history.iter().filter(|operation| wanted(&operation.outcome)).count() as u64
+            let told = history.iter().filter(|operation| !operation.is_note());
+            told.filter(|operation| wanted(&operation.outcome)).count() as u64
         };
         let mut struck = BTreeMap::new();
         for fault in done {

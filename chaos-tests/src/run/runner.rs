@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     check,
-    cluster::{Binary, Cluster, Port, echo},
+    cluster::{Binary, Cluster, Gear, Port, echo},
     history::{self, FORMAT, Header, Operation, Recorder},
     nemesis::{Hands, Schedule},
     workload::{
@@ -29,6 +29,9 @@ const LAST_WORDS: Duration = Duration::from_secs(60);
 /// How long the cluster may take to take the component.
 const UPLOAD: Duration = Duration::from_secs(60);
 
+/// Of every node, in every life of it.
+const ENDS: &str = "nodes end only when they are told to, or when their disk fails";
+
 /// What is run: the same plan strikes the same way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -40,6 +43,9 @@ pub struct Plan {
     pub lasts: Duration,
     /// The faults.
     pub schedule: Schedule,
+    /// Faults of the scenario that the machine cannot make, each with the reason.
+    #[serde(default)]
+    pub left_out: Vec<String>,
 }
 
 impl Plan {
@@ -49,8 +55,20 @@ impl Plan {
     /// There is no such scenario.
     pub fn of(scenario: &str, seed: u64, lasts: Duration) -> Result<Self> {
         let known = named(scenario)?;
-        let schedule = Schedule::of(seed, known.kinds, known.nodes, lasts, known.calm_ms);
-        Ok(Self { scenario: scenario.to_owned(), seed, lasts, schedule })
+        let (mut kinds, mut left_out) = (Vec::new(), Vec::new());
+        for kind in known.kinds {
+            let lacking = match kind.need() {
+                Some(need) if known.as_able => need.lacking(),
+                _ => Vec::new(),
+            };
+            if lacking.is_empty() {
+                kinds.push(*kind);
+            } else {
+                left_out.push(format!("no {kind:?}: this machine lacks {}", lacking.join(", ")));
+            }
+        }
+        let schedule = Schedule::of(seed, &kinds, known.nodes, lasts, known.calm_ms);
+        Ok(Self { scenario: scenario.to_owned(), seed, lasts, schedule, left_out })
     }
 }
 
@@ -71,7 +89,8 @@ pub async fn run(
     let scenario = named(&plan.scenario)?;
     let told = |binary: Binary, (name, value): &(&str, &str)| binary.with(name, value);
     let binary = scenario.environment.iter().fold(binary.clone(), told);
-    let cluster = Arc::new(Cluster::found(&binary, scenario.nodes, &plan.schedule.needs()).await?);
+    let gear = Gear { needs: plan.schedule.needs(), seed: plan.seed };
+    let cluster = Arc::new(Cluster::found(&binary, scenario.nodes, &gear).await?);
     let documents = upload(&cluster).await?;
     let recorder = Recorder::new(Instant::now());
     let context = || Context::new(Arc::clone(&cluster), recorder.clone(), documents, plan.seed);
@@ -116,6 +135,7 @@ pub async fn run(
     let history = written_and_read(plan, &history)?;
     let mut verdicts = check::all(&history);
     verdicts.extend(converged.verdicts);
+    verdicts.push(check::Verdict::of(ENDS, scenario.nodes, cluster.complaints()));
     let mut coverage =
         Coverage::of(&history, &hands.done(), observer.changes(), followers.reconnects());
     coverage.snapshots = observer.snapshots();
@@ -128,7 +148,7 @@ pub async fn run(
         coverage,
         verdicts,
         void,
-        notes: converged.notes,
+        notes: plan.left_out.iter().cloned().chain(converged.notes).collect(),
         history,
     };
     keep(&cluster, &run)?;

@@ -19,6 +19,8 @@ pub struct Scenario {
     pub kinds: &'static [Kind],
     /// The least and the most milliseconds between two of them.
     pub calm_ms: (u64, u64),
+    /// Faults that the machine cannot make are left out, with the reason; otherwise it is not run.
+    pub as_able: bool,
     /// Clients of registers.
     pub registers: Option<Registers>,
     /// How many clients of the set.
@@ -44,8 +46,34 @@ const EVERY: &[Kind] =
 const DEATH: &[Kind] = &[Kind::Kill, Kind::Storm];
 /// Kills too: what was not synced outlives them, and is lost by the next cut.
 const POWER: &[Kind] = &[Kind::Power, Kind::Power, Kind::Brownout, Kind::Relapse, Kind::Kill];
-/// Just long enough to serve again, now and then.
-const SOON_MS: (u64, u64) = (200, 2_500);
+const DISK: &[Kind] = &[Kind::Full, Kind::Pull, Kind::Eio, Kind::Eio, Kind::SlowDisk];
+const WIRES: &[Kind] = &[Kind::Delay, Kind::Jumble, Kind::Throttle];
+const CLOCKS: &[Kind] = &[Kind::Clock, Kind::Strobe];
+/// All that there is.
+const ALL: &[Kind] = &[
+    Kind::Kill,
+    Kind::Pause,
+    Kind::Storm,
+    Kind::Outage,
+    Kind::Partition,
+    Kind::Flapping,
+    Kind::Loss,
+    Kind::Power,
+    Kind::Brownout,
+    Kind::Relapse,
+    Kind::Full,
+    Kind::Pull,
+    Kind::Eio,
+    Kind::SlowDisk,
+    Kind::Delay,
+    Kind::Jumble,
+    Kind::Throttle,
+    Kind::Clock,
+    Kind::Strobe,
+    Kind::Rolling,
+];
+/// Just long enough to serve again, as a rule.
+const SOON_MS: (u64, u64) = (300, 4_000);
 const NETWORK: &[Kind] = &[Kind::Partition, Kind::Flapping, Kind::Loss];
 
 const REGISTERS: Registers = Registers { clients: 8, keys: 12, values: None, repeated: 20 };
@@ -61,6 +89,7 @@ const BASE: Scenario = Scenario {
     nodes: 3,
     kinds: EVERY,
     calm_ms: CALM_MS,
+    as_able: false,
     registers: None,
     set: 0,
     lists: 0,
@@ -120,7 +149,8 @@ pub const SCENARIOS: &[Scenario] = &[
         kinds: POWER,
         calm_ms: SOON_MS,
         registers: Some(REGISTERS),
-        needs: Needs { struck: &[(Mark::Power, 6)], leaders: 0, ..NEEDS },
+        // Most of the time nobody serves.
+        needs: Needs { ok: 200, struck: &[(Mark::Power, 6)], leaders: 0, ..NEEDS },
         ..BASE
     },
     Scenario {
@@ -129,7 +159,42 @@ pub const SCENARIOS: &[Scenario] = &[
         kinds: POWER,
         calm_ms: SOON_MS,
         lists: 6,
-        needs: Needs { ok: 100, txns: 50, struck: &[(Mark::Power, 6)], leaders: 0, ..NEEDS },
+        needs: Needs { ok: 60, txns: 20, struck: &[(Mark::Power, 6)], leaders: 0, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
+        name: "register-disk",
+        about: "registers while disks are full, fail, are slow, or go away below a running node",
+        kinds: DISK,
+        registers: Some(REGISTERS),
+        // A disk that is slow, or has room enough to go on for a while, changes no leader.
+        needs: Needs { ok: 200, leaders: 0, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
+        name: "register-wires",
+        about: "registers while packets come late, out of order, twice, or slowly",
+        kinds: WIRES,
+        registers: Some(REGISTERS),
+        needs: Needs { ok: 200, struck: &[(Mark::Wire, 2)], leaders: 0, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
+        name: "register-clock",
+        about: "registers and deployments while wall clocks are wrong by up to an hour and jump",
+        kinds: CLOCKS,
+        registers: Some(REGISTERS),
+        traffic: Some(Traffic { clients: 2, replicas: 2 }),
+        needs: Needs { struck: &[(Mark::Clock, 2)], leaders: 0, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
+        name: "rolling",
+        about: "requests through every ingress while node after node is restarted by SIGTERM: none fails",
+        kinds: &[Kind::Rolling],
+        registers: Some(LIGHT),
+        traffic: Some(Traffic { clients: 4, replicas: 2 }),
+        needs: Needs { struck: &[(Mark::Restart, 3)], ok: 300, reconnects: 3, ..NEEDS },
         ..BASE
     },
     Scenario {
@@ -278,6 +343,18 @@ pub const SCENARIOS: &[Scenario] = &[
         lists: 3,
         traffic: Some(Traffic { clients: 3, replicas: 2 }),
         needs: Needs { txns: 20, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
+        name: "everything",
+        about: "every client under every fault that there is: power, disks, wires and clocks too",
+        kinds: ALL,
+        as_able: true,
+        registers: Some(REGISTERS),
+        set: 3,
+        lists: 3,
+        traffic: Some(Traffic { clients: 3, replicas: 2 }),
+        needs: Needs { ok: 300, txns: 5, ..NEEDS },
         ..BASE
     },
 ];

@@ -1,0 +1,166 @@
+//! The hands for power, disks, wires, clocks and drained restarts.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::{
+    fault::Fault,
+    hands::{Hands, sleep},
+    mark::Mark,
+};
+use crate::{cluster::Ill, history::Action};
+
+/// How long a node may take to stop when it is asked to: what its functions may take to finish (10 s),
+/// its listeners (10 s), and handing over, on a busy machine.
+const STOP: Duration = Duration::from_secs(30);
+/// How long a node may take to be ready again before the next one is restarted.
+const READY: Duration = Duration::from_secs(30);
+/// Between two looks.
+const LOOK_MS: u64 = 20;
+
+impl Hands {
+    pub(super) async fn deed(&self, fault: &Fault) -> Result<()> {
+        match fault {
+            Fault::Power { who, down_ms } => {
+                self.cut_power(&self.nodes(*who), *down_ms, fault).await
+            }
+            Fault::Brownout { who, times, each_ms } => {
+                for _ in 0..*times {
+                    self.cut_power(&self.nodes(*who), each_ms / 2, fault).await?;
+                    sleep(each_ms / 2).await;
+                }
+                Ok(())
+            }
+            Fault::Relapse { who, up_ms, down_ms } => {
+                let nodes = self.nodes(*who);
+                self.kill(&nodes, 0, &fault.to_string()).await?;
+                sleep(*up_ms).await;
+                self.cut_power(&nodes, *down_ms, fault).await
+            }
+            Fault::Full { who, for_ms } => {
+                let (from_ns, nodes) = (self.now(), self.nodes(*who));
+                nodes.iter().try_for_each(|node| self.cluster.fill_disk(*node))?;
+                sleep(*for_ms).await;
+                nodes.iter().try_for_each(|node| self.cluster.free_disk(*node))?;
+                self.start(&nodes).await?;
+                self.tell(Mark::Full, from_ns, nodes, fault.to_string());
+                Ok(())
+            }
+            Fault::Pull { who, for_ms } => {
+                let (from_ns, nodes) = (self.now(), self.nodes(*who));
+                nodes.iter().try_for_each(|node| self.cluster.pull_disk(*node))?;
+                sleep(*for_ms).await;
+                for node in &nodes {
+                    self.cluster.give_disk_back(*node).await?;
+                }
+                self.start(&nodes).await?;
+                self.tell(Mark::Eio, from_ns, nodes, fault.to_string());
+                Ok(())
+            }
+            Fault::Ill { who, ill, for_ms } => {
+                self.ill(&self.nodes(*who), *ill, *for_ms, fault).await
+            }
+            Fault::Degrade { shape, quality, for_ms } => {
+                let (from_ns, count) = (self.now(), self.cluster.count());
+                let pairs: Vec<(usize, usize)> = match shape {
+                    Some(shape) => shape.cuts(count, self.leader()).into_iter().collect(),
+                    None => (0..count).flat_map(|a| (0..count).map(move |b| (a, b))).collect(),
+                };
+                let id = self.cluster.degrade(pairs, *quality)?;
+                sleep(*for_ms).await;
+                self.cluster.mend_wires(id)?;
+                self.tell(fault.mark(), from_ns, Vec::new(), fault.to_string());
+                Ok(())
+            }
+            Fault::Clock { who, by_ms, for_ms } => {
+                self.jump(&self.nodes(*who), *by_ms, *for_ms, fault).await
+            }
+            Fault::Strobe { who, by_ms, times, each_ms } => {
+                for _ in 0..*times {
+                    self.jump(&self.nodes(*who), *by_ms, each_ms / 2, fault).await?;
+                    sleep(each_ms / 2).await;
+                }
+                Ok(())
+            }
+            Fault::Rolling { order, calm_ms } => {
+                for node in order {
+                    self.restart(*node, fault).await?;
+                    sleep(*calm_ms).await;
+                }
+                Ok(())
+            }
+            // The others are in `hands.rs`.
+            Fault::Kill { .. }
+            | Fault::Storm { .. }
+            | Fault::Pause { .. }
+            | Fault::Partition { .. }
+            | Fault::Flapping { .. }
+            | Fault::Amnesia { .. }
+            | Fault::Loss { .. } => Ok(()),
+        }
+    }
+
+    async fn start(&self, nodes: &[usize]) -> Result<()> {
+        for node in nodes {
+            self.cluster.start(*node).await?;
+        }
+        Ok(())
+    }
+
+    async fn cut_power(&self, nodes: &[usize], down_ms: u64, fault: &Fault) -> Result<()> {
+        let from_ns = self.now();
+        let struck = self.cluster.cut_power(nodes).await?;
+        sleep(down_ms).await;
+        self.start(nodes).await?;
+        self.tell(Mark::Power, from_ns, struck, fault.to_string());
+        Ok(())
+    }
+
+    /// Only those count of which a call was struck.
+    async fn ill(&self, nodes: &[usize], ill: Ill, for_ms: u64, fault: &Fault) -> Result<()> {
+        let from_ns = self.now();
+        let mut illnesses = Vec::new();
+        for node in nodes {
+            illnesses.push((*node, self.cluster.make_ill(*node, ill)?));
+        }
+        sleep(for_ms).await;
+        let mut struck = Vec::new();
+        for (node, illness) in illnesses {
+            struck.extend(self.cluster.heal_disk(node, illness)?.then_some(node));
+        }
+        self.start(nodes).await?;
+        self.tell(fault.mark(), from_ns, struck, fault.to_string());
+        Ok(())
+    }
+
+    async fn jump(&self, nodes: &[usize], by_ms: i64, for_ms: u64, fault: &Fault) -> Result<()> {
+        let from_ns = self.now();
+        let mut jumps = Vec::new();
+        for node in nodes {
+            jumps.push((*node, self.cluster.jump_clock(*node, by_ms)?));
+        }
+        sleep(for_ms).await;
+        for (node, id) in jumps {
+            self.cluster.set_clock(node, id)?;
+        }
+        self.tell(Mark::Clock, from_ns, nodes.to_vec(), fault.to_string());
+        Ok(())
+    }
+
+    /// A drained restart of one node, until it is ready again.
+    async fn restart(&self, node: usize, fault: &Fault) -> Result<()> {
+        let from_ns = self.now();
+        let stopped = self.cluster.stop(node, STOP).await;
+        self.cluster.start(node).await?;
+        let began = Instant::now();
+        while !self.cluster.is_ready(node).await && began.elapsed() < READY {
+            sleep(LOOK_MS).await;
+        }
+        let nodes = if stopped { vec![node] } else { Vec::new() };
+        let span = (from_ns, self.now());
+        self.recorder.note(self.cluster.name(node), Action::Restart, span);
+        self.tell(Mark::Restart, from_ns, nodes, fault.to_string());
+        Ok(())
+    }
+}

@@ -1,0 +1,192 @@
+//! How faults are drawn.
+
+use super::{
+    fault::{Fault, Kind, Loss, Who},
+    topology::Shape,
+};
+use crate::{
+    cluster::{Calls, Ill, Quality},
+    seed::Seeded,
+};
+
+/// How wrong a clock is, in milliseconds, one way or the other.
+const WRONG_MS: [i64; 5] = [3_600_000, 3_600_000, 60_000, 5_000, 300];
+
+/// The next fault.
+pub(super) fn draw(random: &mut Seeded, kinds: &[Kind], nodes: usize) -> Fault {
+    match kinds[random.index(kinds.len())] {
+        Kind::Kill => {
+            Fault::Kill { who: who(random, nodes, 20), down_ms: short(random, 100, 6_000) }
+        }
+        Kind::Pause => {
+            Fault::Pause { who: who(random, nodes, 10), for_ms: short(random, 100, 30_000) }
+        }
+        Kind::Storm => Fault::Storm {
+            who: who(random, nodes, 15),
+            times: random.between(3, 6),
+            each_ms: random.between(400, 2_000),
+        },
+        Kind::Partition => {
+            Fault::Partition { shape: shape(random, nodes), for_ms: short(random, 500, 12_000) }
+        }
+        Kind::Flapping => Fault::Flapping {
+            shape: shape(random, nodes),
+            times: random.between(3, 8),
+            each_ms: random.between(300, 2_000),
+        },
+        Kind::Outage => Fault::Kill { who: Who::All, down_ms: short(random, 10, 800) },
+        Kind::Loss => Fault::Loss {
+            percent: u8::try_from(random.between(5, 40)).unwrap_or(5),
+            for_ms: random.between(2_000, 8_000),
+        },
+        Kind::Power => {
+            Fault::Power { who: who(random, nodes, 50), down_ms: short(random, 10, 1_500) }
+        }
+        Kind::Brownout => Fault::Brownout {
+            who: who(random, nodes, 50),
+            times: random.between(2, 5),
+            each_ms: random.between(200, 2_000),
+        },
+        Kind::Relapse => Fault::Relapse {
+            who: who(random, nodes, 50),
+            up_ms: short(random, 50, 2_000),
+            down_ms: short(random, 10, 500),
+        },
+        Kind::Amnesia => amnesia(random, Loss::Power),
+        Kind::Wipe => amnesia(random, Loss::Log),
+        Kind::Full => {
+            Fault::Full { who: who(random, nodes, 15), for_ms: random.between(2_000, 15_000) }
+        }
+        Kind::Pull => {
+            Fault::Pull { who: who(random, nodes, 10), for_ms: short(random, 200, 4_000) }
+        }
+        Kind::Eio => Fault::Ill {
+            who: who(random, nodes, 10),
+            ill: Ill {
+                calls: match random.below(10) {
+                    0..5 => Calls::Sync,
+                    5..8 => Calls::Write,
+                    _ => Calls::Read,
+                },
+                percent: percent(random, 5, 60),
+                fails: true,
+                delay_ms: 0,
+                seed: word(random),
+            },
+            for_ms: random.between(500, 6_000),
+        },
+        Kind::SlowDisk => Fault::Ill {
+            who: who(random, nodes, 15),
+            ill: Ill {
+                calls: if random.chance(70) { Calls::Sync } else { Calls::Write },
+                percent: percent(random, 5, 60),
+                fails: false,
+                delay_ms: small(random, 10, 1_500),
+                seed: word(random),
+            },
+            for_ms: random.between(1_000, 8_000),
+        },
+        Kind::Delay => degrade(random, nodes, |random| Quality {
+            delay_ms: small(random, 2, 400),
+            jitter_ms: small(random, 0, 200),
+            ..Quality::default()
+        }),
+        Kind::Jumble => degrade(random, nodes, |random| Quality {
+            delay_ms: small(random, 0, 10),
+            jitter_ms: small(random, 0, 20),
+            reorder: share(random, 5, 40),
+            duplicate: share(random, 0, 40),
+            kbit: 0,
+        }),
+        Kind::Throttle => degrade(random, nodes, |random| Quality {
+            delay_ms: small(random, 0, 50),
+            kbit: small(random, 64, 4_096),
+            ..Quality::default()
+        }),
+        Kind::Clock => Fault::Clock {
+            who: who(random, nodes, 10),
+            by_ms: wrong(random),
+            for_ms: random.between(500, 8_000),
+        },
+        Kind::Strobe => Fault::Strobe {
+            who: who(random, nodes, 10),
+            by_ms: wrong(random),
+            times: random.between(4, 20),
+            each_ms: random.between(60, 600),
+        },
+        Kind::Rolling => {
+            let mut order: Vec<usize> = (0..nodes).collect();
+            random.shuffle(&mut order);
+            Fault::Rolling { order, calm_ms: random.between(300, 2_500) }
+        }
+    }
+}
+
+fn degrade(random: &mut Seeded, nodes: usize, quality: impl Fn(&mut Seeded) -> Quality) -> Fault {
+    Fault::Degrade {
+        shape: (!random.chance(40)).then(|| shape(random, nodes)),
+        quality: quality(random),
+        for_ms: random.between(1_000, 10_000),
+    }
+}
+
+/// All of them in half of the cases.
+fn percent(random: &mut Seeded, low: u64, high: u64) -> u32 {
+    if random.chance(50) { 100 } else { small(random, low, high) }
+}
+
+fn small(random: &mut Seeded, low: u64, high: u64) -> u32 {
+    u32::try_from(short(random, low, high)).unwrap_or(u32::MAX)
+}
+
+fn share(random: &mut Seeded, low: u64, high: u64) -> u8 {
+    u8::try_from(random.between(low, high)).unwrap_or(u8::MAX)
+}
+
+fn word(random: &mut Seeded) -> u32 {
+    u32::try_from(random.below(1 << 32)).unwrap_or(0)
+}
+
+fn wrong(random: &mut Seeded) -> i64 {
+    let by_ms = WRONG_MS[random.index(WRONG_MS.len())];
+    if random.chance(50) { by_ms } else { -by_ms }
+}
+
+fn amnesia(random: &mut Seeded, loss: Loss) -> Fault {
+    Fault::Amnesia {
+        loss,
+        first: random.chance(50),
+        missing_ms: random.between(1_000, 2_500),
+        // Long enough to elect another leader, and for clients to find it.
+        alone_ms: random.between(4_000, 6_000),
+    }
+}
+
+/// Between the two, short ones more often.
+fn short(random: &mut Seeded, low: u64, high: u64) -> u64 {
+    let high = random.between(low, high);
+    random.between(low, high)
+}
+
+fn who(random: &mut Seeded, nodes: usize, all_percent: u64) -> Who {
+    if random.chance(all_percent) {
+        Who::All
+    } else if random.chance(50) {
+        Who::Leader
+    } else {
+        Who::One(random.index(nodes))
+    }
+}
+
+fn shape(random: &mut Seeded, nodes: usize) -> Shape {
+    let mut order: Vec<usize> = (0..nodes).collect();
+    random.shuffle(&mut order);
+    // A ring of three is no partition.
+    match random.below(if nodes > 3 { 6 } else { 5 }) {
+        0 | 1 => Shape::Leader,
+        2 => Shape::Halves(order[..nodes / 2].to_vec()),
+        3 => Shape::OneWay(order[0], order[1]),
+        4 => Shape::Bridge(nodes / 2),
+        _ => Shape::Ring(order),
+    }
+}
