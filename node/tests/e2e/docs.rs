@@ -148,7 +148,9 @@ fn flags_of_node() -> BTreeMap<String, String> {
     let mut last = None;
     let help = swarmer(&["node", "--help"]);
     for line in help.lines().take_while(|line| !line.contains("-h, --help")).map(str::trim) {
-        if let Some((flag, _)) = line.split_once(" <").filter(|_| line.starts_with("--")) {
+        // `--flag <VALUE>`, or `--flag[=<VALUE>]` where it may stand alone.
+        let named = line.split_once("[=<").or_else(|| line.split_once(" <"));
+        if let Some((flag, _)) = named.filter(|_| line.starts_with("--")) {
             last = Some(flag.to_owned());
         } else if let Some(flag) = &last {
             let text = flags.entry(flag.clone()).or_default();
