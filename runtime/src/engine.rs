@@ -18,8 +18,9 @@ pub(crate) const TICK: Duration = Duration::from_millis(1);
 /// Memory of a slot that stays mapped between instances: a small guest starts without a page
 /// fault. Measured: twice the requests a second of a pool that keeps nothing.
 const KEEP_RESIDENT_BYTES: usize = 64 << 10;
-/// Slots that are cleaned with one round of system calls.
-const DECOMMIT_BATCH: usize = 100;
+/// Slots that are cleaned with one round of system calls. Until then each keeps what its guest wrote,
+/// up to the function's memory limit: few, so that guests which are over hold little.
+const DECOMMIT_BATCH: usize = 8;
 /// A component is made of several core modules (adapter, shims, the engine of a language):
 /// so many fit into the pool for each component instance on average.
 const CORE_INSTANCES_PER_COMPONENT: u32 = 4;
