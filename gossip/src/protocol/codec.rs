@@ -226,6 +226,12 @@ impl Inspected {
     }
 }
 
+/// Whether a SWIM message asks its receiver whether it lives.
+pub(crate) fn is_ping(data: &[u8]) -> bool {
+    let head = postcard::take_from_bytes::<Head>(data);
+    head.is_ok_and(|(head, _)| matches!(head.kind, Kind::Ping(_) | Kind::IndirectPing(..)))
+}
+
 /// Whether any of these nodes is `node`.
 pub(crate) fn mentions(rows: &[Row], node: NodeId) -> bool {
     rows.iter().any(|row| row.peer.node == node)

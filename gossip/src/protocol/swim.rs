@@ -11,7 +11,7 @@ use swarmer_model::NodeId;
 use super::{
     Core,
     agenda::Task,
-    codec::{Row, RowState},
+    codec::{Row, RowState, is_ping},
     peer::Peer,
     wire::{Message, SWIM_ROOM},
 };
@@ -109,6 +109,10 @@ impl Core {
     }
 
     /// Carries out what foca wants. Says whether a member may have changed.
+    ///
+    /// A suspect that is probed hears that it is one (Lifeguard §IV.C, the buddy system): the news
+    /// of it may have been lost, and only the suspect itself can end a suspicion that somebody
+    /// vetoed or whose accuser is gone.
     fn after_swim(&mut self, time: Duration, result: Result<(), foca::Error>) -> bool {
         let mut changed = false;
         if let Err(error) = result {
@@ -117,7 +121,11 @@ impl Core {
         while let Some((peer, data)) = self.effects.to_send() {
             // A removed member may still stand in foca's list until it is forgotten there.
             if self.admission.admitted(peer.node) {
+                let doubted = self.view.doubts(&peer).filter(|_| is_ping(&data));
                 self.send(&peer, &Message::Swim(data.to_vec()));
+                if let Some(incarnation) = doubted {
+                    self.send(&peer, &Message::Suspicion { peer, incarnation });
+                }
             }
         }
         while let Some((after, timer)) = self.effects.to_schedule() {

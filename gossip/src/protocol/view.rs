@@ -91,6 +91,13 @@ impl View {
         })
     }
 
+    /// The incarnation under which just this peer is suspect, if it is.
+    pub(super) fn doubts(&self, peer: &Peer) -> Option<u16> {
+        let entry = self.others.get(&peer.node)?;
+        let suspect = entry.state == MemberState::Suspect && entry.peer == *peer;
+        suspect.then_some(entry.incarnation)
+    }
+
     pub(super) fn active_peers(&self) -> impl Iterator<Item = Peer> + '_ {
         self.others.values().filter(|e| e.state.is_active()).map(|e| e.peer)
     }

@@ -441,6 +441,25 @@ fn a_live_connection_vetoes_down() {
 }
 
 #[test]
+fn a_suspect_that_nobody_told_is_told_when_it_is_probed() {
+    // Datagrams are cut, connections are not: all suspect it, none declares it dead, and what
+    // they told it about that is lost.
+    let mut sim = Sim::cluster(16, 5);
+    for node in &sim.nodes[..4] {
+        node.connections.0.lock().insert(id(4));
+    }
+    sim.group[4] = 1;
+    sim.run(secs(10));
+    for index in 0..4 {
+        assert_eq!(sim.state(index, id(4)), Some(MemberState::Suspect), "{index}");
+    }
+    sim.group[4] = 0;
+    // Two rounds of probes.
+    let whole = sim.until(secs(5), |sim| sim.whole());
+    assert!(whole.is_some(), "{}", sim.describe());
+}
+
+#[test]
 fn seeds_are_tried_for_ever_and_resolved_again() {
     let mut sim = Sim::new(14);
     let mut first = config(0, 1);
