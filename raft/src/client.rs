@@ -309,7 +309,8 @@ impl Client {
         let known = self.status.borrow().leader == Some(target);
         let answer = tokio::select! {
             answer = call => answer,
-            _ = replaced, if known => return Answer::None,
+            // Of a node that has stopped nothing is learnt any more: that is no new leader.
+            Ok(_) = replaced, if known => return Answer::None,
         };
         match answer {
             Ok(Ok(bytes)) => {
@@ -431,8 +432,14 @@ impl Search {
         let Some(rest) = self.rest() else { return };
         let mut status = client.status.clone();
         let before = status.borrow_and_update().leader;
-        let changed = status.wait_for(|status| status.leader.is_some() && status.leader != before);
-        if let Ok(Ok(_)) = tokio::time::timeout(self.backoff.min(rest), changed).await {
+        let changed = async {
+            let other = |status: &Status| status.leader.is_some() && status.leader != before;
+            if status.wait_for(other).await.is_err() {
+                // The node has stopped and learns of none: a search that goes on waits all the same.
+                std::future::pending::<()>().await;
+            }
+        };
+        if tokio::time::timeout(self.backoff.min(rest), changed).await.is_ok() {
             self.avoid = None;
             self.hint = None;
         } else if self.backoff >= BACKOFF.1 {

@@ -4,12 +4,21 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use common::{Cluster, SOON};
 use swarmer_model::{ClusterId, Coded, Digest, NodeId};
 use swarmer_raft::{
-    Client, FeedError, FeedKey, FeedSigner, FeedTrust, Follower, Outcome, Txn, VoterKeys, codes,
+    Channel, Client, FeedError, FeedKey, FeedSigner, FeedTrust, Follower, Outcome, Transport,
+    TransportError, Txn, VoterKeys, codes,
     disk::{DiskOp, RealDisk, SimDisk},
 };
 
@@ -48,7 +57,7 @@ async fn open(cluster: &Cluster) -> Follower {
 }
 
 /// Feeds until the follower is at a revision and knows the voters; gives back the frames.
-async fn feed(cluster: &Cluster, follower: &Follower, revision: u64) -> Vec<bytes::Bytes> {
+async fn feed(cluster: &Cluster, follower: &Follower, revision: u64) -> Vec<Bytes> {
     let mut feed = cluster.handle(2).feed(follower.position(), signer(2));
     let mut frames = Vec::new();
     while follower.view().revision() < revision || follower.status().voters.is_empty() {
@@ -174,4 +183,42 @@ async fn a_follower_that_can_keep_nothing_more_says_so() {
     };
     assert_eq!(error.code().name, "SW-RAFT-DISK-FULL", "{error}");
     assert!(error.is_fatal());
+}
+
+/// Counts the calls; none arrives.
+#[derive(Default)]
+struct Nowhere(AtomicU32);
+
+#[async_trait]
+impl Transport for Nowhere {
+    async fn call(&self, _: NodeId, _: Bytes, _: Duration) -> Result<Bytes, TransportError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Err(TransportError::Unreachable("the port is closed".to_owned()))
+    }
+
+    async fn open(&self, _: NodeId, _: Duration) -> Result<Channel, TransportError> {
+        Err(TransportError::Timeout)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_client_of_a_follower_that_has_stopped_does_not_spin() {
+    let cluster = Cluster::start(3).await;
+    cluster.put(1, "k", "1").await;
+    cluster.settle(1).await;
+    let follower = open(&cluster).await;
+    feed(&cluster, &follower, 1).await;
+    assert!(follower.status().leader.is_some());
+    let nowhere = Arc::new(Nowhere::default());
+    let (status, view) = (follower.subscribe_status(), follower.view());
+    let client = Client::new(NodeId(9), nowhere.clone(), status, view, Default::default());
+    let mut told = follower.subscribe_status();
+    follower.shutdown().await.unwrap();
+    drop(follower);
+    let gone = async { while told.changed().await.is_ok() {} };
+    tokio::time::timeout(SOON, gone).await.unwrap();
+    let error = client.write(Txn::new().put("k", "2"), Duration::from_millis(300)).await;
+    assert!(error.is_err());
+    let calls = nowhere.0.load(Ordering::Relaxed);
+    assert!((1..20).contains(&calls), "{calls} calls in 300 ms");
 }

@@ -13,9 +13,15 @@ pub(crate) fn agreed(nodes: &[Arc<Node>]) -> Result<(), String> {
         let seen: Vec<(u64, u64)> = seen.map(|m| (m.node.0, m.boot)).collect();
         let there: Vec<(u64, u64)> = nodes.iter().map(|n| (n.id.0, n.boot)).collect();
         if seen != there {
+            let held: Vec<String> = members
+                .iter()
+                .filter(|m| m.state != MemberState::Alive)
+                .map(|m| format!("{} ({}) {:?}: {}", m.node.0, m.boot, m.state, m.reason))
+                .collect();
             return Err(format!(
-                "node {} sees {seen:?} alive (node, start), and {there:?} are",
-                node.id.0
+                "node {} sees {seen:?} alive (node, start), and {there:?} are; it holds [{}]",
+                node.id.0,
+                held.join("; ")
             ));
         }
         if let Some(unknown) =
