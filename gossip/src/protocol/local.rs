@@ -18,6 +18,11 @@ impl Local {
     pub(super) fn new(facts: Facts, boot: u64) -> Self {
         Self { facts, boot, version: 0, waiting: None, last_sent: Duration::ZERO }
     }
+
+    /// Whether no record of this start has had this version yet.
+    pub(super) fn is_before(&self, version: u64) -> bool {
+        self.version < version
+    }
 }
 
 impl Core {

@@ -161,13 +161,14 @@ impl Core {
         }
     }
 
-    /// A record in this node's name that this node did not make: of a later start, or of this one
-    /// from another place.
+    /// A record in this node's name that this node did not make: of a later start, of this one from
+    /// another place, or of this one and later than its last.
     fn look_for_twin(&mut self, record: &Record, signed: &SignedRecord) {
         let boot = self.identity().boot;
         let addr = record.facts.addresses.first().copied();
-        let elsewhere = record.boot == boot && addr.is_some_and(|addr| addr != self.advertise);
-        if (record.boot > boot || elsewhere)
+        let elsewhere = addr.is_some_and(|addr| addr != self.advertise);
+        let of_another = elsewhere || self.local.is_before(record.version);
+        if (record.boot > boot || record.boot == boot && of_another)
             && signed.is_by(self.node, self.cluster, &*self.verifier)
         {
             self.outputs.push_back(Output::Twin(Twin { boot: record.boot, addr }));

@@ -174,6 +174,26 @@ fn a_node_that_moved_and_started_again_is_no_twin_of_itself() {
 }
 
 #[test]
+fn a_node_hears_that_a_copy_of_it_ran_with_the_number_of_its_start() {
+    // The copy is gone, and had the address that the node has now.
+    let mut sim = Sim::cluster(7, 5);
+    sim.kill(3);
+    sim.start(config(3, 2), Vec::new());
+    sim.run(secs(10));
+    for n in 0..5 {
+        let update =
+            RecordUpdate::Endpoints(vec![endpoint(&format!("f{n}"), EndpointState::Ready)]);
+        sim.with(3, |core, now| core.publish(now, update)).unwrap();
+        sim.run(secs(3));
+    }
+    sim.kill(3);
+    sim.start(config(3, 2), Vec::new());
+    let told = sim.until(secs(60), |sim| !sim.nodes[3].twins.is_empty());
+    assert!(told.is_some());
+    assert_eq!(sim.nodes[3].twins[0], Twin { boot: 2, addr: Some(addr(3)) });
+}
+
+#[test]
 fn who_leaves_is_seen_as_left_and_never_as_down() {
     let mut sim = Sim::cluster(6, 32);
     sim.loss = 0.01;

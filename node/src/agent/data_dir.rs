@@ -64,6 +64,8 @@ pub(crate) struct DataDir {
 struct Inner {
     path: PathBuf,
     meta: Mutex<NodeMeta>,
+    /// The number of this start.
+    boot: u64,
     _lock: File,
 }
 
@@ -111,9 +113,10 @@ impl DataDir {
                 }
             }
         };
-        let inner = Inner { path, meta: Mutex::new(meta), _lock: lock };
+        let boot = meta.boot + 1;
+        let inner = Inner { path, meta: Mutex::new(meta), boot, _lock: lock };
         let dir = Self { inner: Arc::new(inner) };
-        dir.update(|meta| meta.boot += 1)?;
+        dir.update(|meta| meta.boot = boot)?;
         Ok(dir)
     }
 
@@ -130,8 +133,17 @@ impl DataDir {
         &self.inner.path
     }
 
+    /// Who the node is, with the number of this start.
     pub(crate) fn meta(&self) -> NodeMeta {
-        self.inner.meta.lock().clone()
+        NodeMeta { boot: self.inner.boot, ..self.inner.meta.lock().clone() }
+    }
+
+    /// The next start has a higher number than this one, which a copy of the directory had.
+    pub(crate) fn outrun(&self, boot: u64) -> Outcome<()> {
+        if self.inner.meta.lock().boot >= boot {
+            return Ok(());
+        }
+        self.update(|meta| meta.boot = boot)
     }
 
     /// Changes and durably writes who the node is.

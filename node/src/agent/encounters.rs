@@ -18,7 +18,7 @@ use swarmer_mesh::{
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::Context;
+use crate::agent::{Context, data_dir::DataDir};
 
 /// How long gossip gets to find the seeds before somebody is asked who is there.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
@@ -33,7 +33,7 @@ const MAX_TOLD: usize = 256;
 
 /// Asks who is at seeds that name no living member, and where a copy of this node seems to be, until
 /// `shutdown`.
-pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
+pub(crate) async fn run(context: Arc<Context>, dir: DataDir, shutdown: CancellationToken) {
     let mut twins = context.gossip.twin();
     let mut told = HashMap::new();
     let mut look = Instant::now() + FIRST_LOOK;
@@ -52,6 +52,11 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
                 }
                 let twin = *twins.borrow_and_update();
                 if let Some(twin) = twin {
+                    // Once the copy is gone the next start of this node is a member again.
+                    if let Err(error) = dir.outrun(twin.boot) {
+                        tracing::warn!(target: "swarmer::node", code = error.code.name,
+                            "the number of starts could not be raised: {}", error.detail);
+                    }
                     suspect(&context, twin, &mut told).await;
                 }
             }
@@ -121,9 +126,9 @@ async fn suspect(context: &Context, twin: Twin, told: &mut Told) {
         let at = twin.addr.map(tracing::field::display);
         tracing::error!(target: "swarmer::node", event = "twin", code = codes::TWIN.name, at,
             boot = twin.boot, "the other members know this node from start {} of it at another \
-            place, and refuse what this process says (old-boot): a copy of the data directory \
-            runs there, or this directory is older than that start. {}", twin.boot,
-            codes::TWIN.remedy);
+            place, and refuse what this process says (old-boot, replayed): a copy of the data \
+            directory runs there, or ran there. {} If no copy runs any more, restart this node \
+            once.", twin.boot, codes::TWIN.remedy);
     }
     if let Some(address) = twin.addr
         && address != context.advertise

@@ -275,7 +275,8 @@ impl Agent {
             self.shutdown.clone(),
         ));
         tokio::spawn(collect::run(Arc::clone(&context), self.shutdown.clone()));
-        tokio::spawn(encounters::run(Arc::clone(&context), self.shutdown.clone()));
+        let (dir, shutdown) = (self.dir.clone(), self.shutdown.clone());
+        tokio::spawn(encounters::run(Arc::clone(&context), dir, shutdown));
         tokio::spawn(settle(
             self.book.clone(),
             control.clone(),

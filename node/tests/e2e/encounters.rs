@@ -3,6 +3,8 @@
 
 use std::{path::Path, process::Command};
 
+use serde_json::Value;
+
 use crate::common::{Cluster, Node, get, until};
 
 /// Whether some line of a log has all these words.
@@ -64,6 +66,20 @@ async fn a_copied_data_directory_is_told_by_both_processes() {
     })
     .await;
     assert!(!cluster.nodes[0].log_text().contains("SW-MESH-TWIN"), "it has no twin");
+
+    // The copy is stopped: the original is a member again from its next start on.
+    twin.kill();
+    cluster.nodes[fourth].kill();
+    let seeds = cluster.seeds.clone();
+    cluster.nodes[fourth].start(&seeds, None, 1);
+    cluster.all_ready().await;
+    until("the others have it alive", || async {
+        let members = cluster.nodes[0].cli_ok(&["members", "-o", "json"]);
+        let members: Value = serde_json::from_str(&members).unwrap();
+        let members = members["items"].as_array()?;
+        members.iter().any(|m| m["name"] == "n4" && m["state"] == "alive").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
