@@ -1,6 +1,9 @@
 //! A few seeds, each in a process of its own; the long run is `cargo run -p simulator -- run`.
 
-use std::process::Command;
+use std::{
+    process::Command,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 /// Seeds that are always run; the first has five voters.
 const FIXED: [u64; 3] = [3, 4, 5];
@@ -30,6 +33,14 @@ fn fixed_seeds_hold_every_promise() {
         assert!(run.passed, "{}", run.text);
         println!("{}", run.text);
     }
+}
+
+#[test]
+fn a_new_seed_holds_every_promise() {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    let run = run(time.as_secs(), &[]);
+    assert!(run.passed, "{}", run.text);
+    println!("{}", run.text);
 }
 
 #[test]
