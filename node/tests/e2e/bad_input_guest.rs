@@ -84,3 +84,25 @@ async fn a_misbehaving_function_gets_its_own_error_and_harms_no_other() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guests_that_are_over_hold_no_memory() {
+    const LIMIT: u64 = 64 << 20;
+    let cluster = Cluster::found(1).await;
+    let node = &cluster.nodes[0];
+    let path = cluster.component("greedy", &fixtures::behaviour_p2(Behaviour::Allocate));
+    node.cli_ok(&["deploy", &path, "--name", "greedy", "--memory", "64MiB"]);
+    let url = node.url("/greedy");
+    let call = || async {
+        let answer = get(&cluster.http, &url).await.unwrap();
+        problem(&answer, 500, "SW-RUNTIME-MEMORY-LIMIT", &[&LIMIT.to_string()]);
+    };
+    call().await;
+    let before = node.anonymous_bytes();
+    for _ in 0..20 {
+        call().await;
+    }
+    // Each of them wrote to all the memory that it may have.
+    let more = node.anonymous_bytes().saturating_sub(before);
+    assert!(more < LIMIT / 2, "20 guests that are over hold {more} bytes more than one");
+}
