@@ -121,6 +121,9 @@ codes! {
     ARTIFACT_TRUNCATED = "SW-ARTIFACT-TRUNCATED", 400,
         "The upload ended before its last byte.",
         "Upload again.";
+    ARTIFACT_COPY = "SW-ARTIFACT-COPY", 503,
+        "A component's bytes did not get from one node to another.",
+        "Try again: other nodes are asked then. If it stays, `swarmer doctor` and the log of the node that is named say why.";
     NO_ROUTE = "SW-MESH-NO-ROUTE", 404,
         "No function has a route for this host and path.",
         "`swarmer get functions` shows the routes that there are.";

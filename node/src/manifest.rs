@@ -89,28 +89,34 @@ impl Manifest {
     fn parse(path: &Path, text: &str) -> Outcome<Self> {
         let manifest: Self = toml::from_str(text).map_err(|error| {
             let why = toml_error(path, text, &error);
-            Problem::new(codes::MANIFEST, why + &misplaced(error.message()))
+            Problem::new(codes::MANIFEST, why + &misplaced(error.message()) + single(text))
         })?;
-        let fail = |at: Option<Range<usize>>, why: String| {
+        let told = |at: Option<Range<usize>>, why: String| {
             let place = at.map_or_else(String::new, |span| place(text, span.start));
-            let why = format!("{}{place}: {why}", path.display());
-            Err(Problem::new(codes::MANIFEST, why))
+            format!("{}{place}: {why}", path.display())
         };
+        // All that is wrong at once, each with its place.
+        let mut wrong = Vec::new();
         if manifest.functions.is_empty() {
-            return fail(None, "there is no [[function]]".to_owned());
+            wrong.push(told(None, "there is no [[function]]".to_owned()));
         }
         if let Some(over) = manifest.functions.get(MAX_FUNCTIONS) {
-            return fail(Some(over.span()), format!("more than {MAX_FUNCTIONS} functions"));
+            let why = format!("more than {MAX_FUNCTIONS} functions");
+            wrong.push(told(Some(over.span()), why));
         }
-        for (i, spanned) in manifest.functions.iter().enumerate() {
+        for (i, spanned) in manifest.functions.iter().enumerate().take(MAX_FUNCTIONS) {
             let (span, entry) = (Some(spanned.span()), spanned.get_ref());
             if manifest.functions().take(i).any(|other| other.name == entry.name) {
-                return fail(span, format!("two functions are named {:?}", entry.name));
+                let why = format!("two functions are named {:?}", entry.name);
+                wrong.push(told(span.clone(), why));
             }
             let function = manifest.function(entry, Digest([0; 32]), None);
             if let Err(invalid) = function.validate() {
-                return fail(span, format!("function {:?}: {invalid}", entry.name));
+                wrong.push(told(span, format!("function {:?}: {invalid}", entry.name)));
             }
+        }
+        if !wrong.is_empty() {
+            return Err(Problem::new(codes::MANIFEST, wrong.join("\n")));
         }
         Ok(manifest)
     }
@@ -174,6 +180,16 @@ fn misplaced(message: &str) -> String {
     match nearest(unknown, known.split('`').skip(3).step_by(2)) {
         Some(meant) => format!("; `{meant}` belongs into a [[function]]"),
         None => String::new(),
+    }
+}
+
+/// What to write instead of a table of functions with single brackets.
+fn single(text: &str) -> &'static str {
+    let table = |line: &str| line.trim_start().starts_with("[function]");
+    if text.lines().any(table) {
+        "; each function begins with [[function]], in two brackets"
+    } else {
+        ""
     }
 }
 
@@ -251,5 +267,13 @@ mod tests {
                     [[function]]\nname = \"x\"\ncomponent = \"y\"\n";
         assert!(parse(text).unwrap_err().detail.contains("two functions"));
         assert!(parse("name = \"x\"\n").unwrap_err().detail.contains("no [[function]]"));
+        let text = "name = \"x\"\n[function]\nname = \"x\"\ncomponent = \"x\"\n";
+        assert!(parse(text).unwrap_err().detail.contains("in two brackets"));
+        // All at once.
+        let text = "name = \"x\"\n[[function]]\nname = \"X!\"\ncomponent = \"x\"\n\
+                    [[function]]\nname = \"y\"\ncomponent = \"y\"\nroute = \"y\"\n";
+        let detail = parse(text).unwrap_err().detail;
+        assert!(detail.contains(":2:1: function \"X!\""), "{detail}");
+        assert!(detail.contains(":5:1: function \"y\""), "{detail}");
     }
 }

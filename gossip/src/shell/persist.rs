@@ -1,6 +1,6 @@
 //! The file of members for the next start.
 
-use std::{fs, io::Read as _, io::Write as _, path::Path};
+use std::{fs, io::Read as _, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
 
 use crate::{GossipError, KnownMember, MAX_MEMBERS_FILE_BYTES, MAX_PERSISTED_MEMBERS};
 
@@ -34,7 +34,9 @@ pub(super) fn load(path: &Path) -> Vec<KnownMember> {
 pub(super) fn store(path: &Path, members: &[KnownMember]) -> Result<(), GossipError> {
     let write = || -> std::io::Result<()> {
         let fresh = path.with_extension("new");
-        let mut file = fs::File::create(&fresh)?;
+        // For this user alone, as all that a node keeps.
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
         file.write_all(&serde_json::to_vec_pretty(members)?)?;
         file.sync_all()?;
         fs::rename(&fresh, path)?;

@@ -79,9 +79,22 @@ fn refused(refusal: Refusal) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(RefusedText(text)))))
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("{0}")]
 struct RefusedText(String);
+
+// What rustls shows of an error that it does not know: between these marks `without_wrapping` finds it.
+impl fmt::Debug for RefusedText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The text of a refusal, out of what rustls and the peer make of it.
+pub(crate) fn without_wrapping(reason: &str) -> &str {
+    let inside = reason.split_once("Other(OtherError(").map(|(_, inside)| inside);
+    inside.map_or(reason, |inside| inside.strip_suffix("))").unwrap_or(inside))
+}
 
 fn cannot_make(error: impl fmt::Display) -> IdentityError {
     IdentityError::Make { what: "TLS configuration", reason: error.to_string() }

@@ -4,7 +4,7 @@ use quinn::{ConnectionError, VarInt};
 use swarmer_model::Code;
 
 use super::error::RefusedBy;
-use crate::codes;
+use crate::{codes, identity::tls::without_wrapping};
 
 /// The TLS alert that says that no common protocol was found (RFC 7301).
 const NO_APPLICATION_PROTOCOL: u64 = 0x100 + 120;
@@ -74,6 +74,7 @@ pub(crate) fn loss(error: &ConnectionError) -> Loss {
         other => return Loss::Unreachable(other.to_string()),
     };
     if let Some(code) = codes::named_in(&reason) {
+        let reason = without_wrapping(&reason).to_owned();
         return Loss::Refused { by, code, reason };
     }
     if number == NO_APPLICATION_PROTOCOL {

@@ -281,7 +281,7 @@ fn missing() -> Problem {
 }
 
 fn broken(why: &str) -> Problem {
-    Problem::new(codes::ARTIFACT_TRUNCATED, why)
+    Problem::new(codes::ARTIFACT_COPY, why)
 }
 
 fn refused(code: &str, detail: String) -> Problem {

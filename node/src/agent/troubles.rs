@@ -40,7 +40,7 @@ pub(crate) struct Failure {
 pub(crate) fn is_of_node(code: Code) -> bool {
     [
         codes::STORAGE,
-        codes::ARTIFACT_TRUNCATED,
+        codes::ARTIFACT_COPY,
         codes::ARTIFACT_DIGEST,
         swarmer_mesh::codes::UNREACHABLE,
         swarmer_mesh::codes::DEADLINE,
@@ -152,9 +152,9 @@ mod tests {
     #[test]
     fn a_full_disk_counts_at_once_and_what_may_pass_after_two_tries() {
         let mut troubles = Troubles::default();
-        troubles.told(NodeId(1), vec![failure("d/f", codes::ARTIFACT_TRUNCATED, 1)], 0);
+        troubles.told(NodeId(1), vec![failure("d/f", codes::ARTIFACT_COPY, 1)], 0);
         assert_eq!(observed(&mut troubles, 0).failing.len(), 0);
-        troubles.told(NodeId(1), vec![failure("d/f", codes::ARTIFACT_TRUNCATED, 2)], 0);
+        troubles.told(NodeId(1), vec![failure("d/f", codes::ARTIFACT_COPY, 2)], 0);
         troubles.told(NodeId(2), vec![failure("d/g", codes::STORAGE, 1)], 0);
         troubles.told(NodeId(2), vec![failure("d/g", codes::STORAGE, 2)], 10);
         troubles.told(NodeId(3), vec![failure("d/g", codes::STORAGE, 1)], 0);

@@ -161,7 +161,15 @@ impl Ask for Create {
         };
         let token = answer.as_object_mut().and_then(|fields| fields.remove("token"));
         file.write(token.as_ref().and_then(Value::as_str).unwrap_or_default())?;
-        if printer.is_table() { Ok(()) } else { printer.value(&answer) }
+        if !printer.is_table() {
+            return printer.value(&answer);
+        }
+        let id = answer["id"].as_str().unwrap_or("?");
+        printer.progress(&format!(
+            "token {id}, good until {}",
+            answer["expires"].as_str().unwrap_or("?")
+        ));
+        Ok(())
     }
 }
 
