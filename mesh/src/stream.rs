@@ -109,6 +109,8 @@ stream_kinds! {
     Image = 13, "image", Data;
     /// Votes: who has the log of the desired state, and what goes with that.
     Voting = 14, "voting", Control;
+    /// A fault that an operator has a node struck by.
+    Fault = 15, "fault", Control;
 }
 
 impl StreamKind {

@@ -121,6 +121,12 @@ codes! {
     ARTIFACT_TRUNCATED = "SW-ARTIFACT-TRUNCATED", 400,
         "The upload ended before its last byte.",
         "Upload again.";
+    CHAOS_BROKEN = "SW-CHAOS-BROKEN", 500,
+        "Under faults the cluster lost what it had acknowledged, or did not become whole again.",
+        "Look at `swarmer doctor` and the nodes' logs; a node that crashed must be started again by whatever runs it.";
+    FAULT_NOT_ALLOWED = "SW-FAULT-NOT-ALLOWED", 403,
+        "The node does not let faults be struck.",
+        "Start every node with --allow-faults, on a cluster that may fail: `swarmer chaos` breaks it on purpose.";
     ARTIFACT_COPY = "SW-ARTIFACT-COPY", 503,
         "A component's bytes did not get from one node to another.",
         "Try again: other nodes are asked then. If it stays, `swarmer doctor` and the log of the node that is named say why.";

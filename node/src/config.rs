@@ -85,6 +85,10 @@ pub(crate) struct NodeOptions {
     /// behind [default: 1000]
     #[arg(long, env = "SWARMER_LOG_KEEP")]
     pub(crate) log_keep: Option<u32>,
+    /// Let `swarmer chaos` strike this node: only where the cluster may fail [default: false]
+    #[arg(long, env = "SWARMER_ALLOW_FAULTS", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    pub(crate) allow_faults: Option<bool>,
     /// Log lines as text or json [default: text]
     #[arg(long, env = "SWARMER_LOG_FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
@@ -123,6 +127,8 @@ pub(crate) struct NodeConfig {
     pub(crate) api: SocketAddr,
     /// Whether the API wants tokens on loopback too.
     pub(crate) access_control: bool,
+    /// Whether operators may have the node struck by faults.
+    pub(crate) allow_faults: bool,
     pub(crate) join: Vec<String>,
     pub(crate) token_file: Option<PathBuf>,
     /// Where the node is told that it stands. A founder stands there; one that joins stands where
@@ -169,6 +175,7 @@ impl NodeOptions {
             max_component: self.max_component.or(file.max_component),
             snapshot_log: self.snapshot_log.or(file.snapshot_log),
             log_keep: self.log_keep.or(file.log_keep),
+            allow_faults: self.allow_faults.or(file.allow_faults),
             log_format: self.log_format.or(file.log_format),
             certificate_ttl: self.certificate_ttl,
             die_with: self.die_with,
@@ -226,6 +233,7 @@ impl NodeOptions {
             http: self.http.unwrap_or(SocketAddr::new(any, 8080)),
             api: self.api.unwrap_or(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 7401)),
             access_control: self.access_control.unwrap_or(false),
+            allow_faults: self.allow_faults.unwrap_or(false),
             join,
             token_file: self.token_file,
             place,

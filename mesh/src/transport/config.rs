@@ -83,6 +83,8 @@ pub struct Config {
     pub send_window: u64,
     /// How long handlers get to end when the transport stops.
     pub stop_grace: Duration,
+    /// Whether [`super::Handle::lose`] may lose packets of this port on purpose.
+    pub faults: bool,
 }
 
 impl Config {
@@ -104,6 +106,7 @@ impl Config {
             connection_window: 256 * 1024 * 1024,
             send_window: 32 * 1024 * 1024,
             stop_grace: Duration::from_secs(2),
+            faults: false,
         }
     }
 }

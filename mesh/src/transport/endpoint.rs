@@ -13,6 +13,7 @@ use super::{
     close::CloseCode,
     config::{Config, GOSSIP_QUEUE, MAX_UDP_PAYLOAD},
     error::TransportError,
+    faults::{Faults, FaultySocket},
     gossip::{GossipSender, GossipSocket},
     handle::Handle,
     runtime::Threads,
@@ -103,9 +104,12 @@ impl Transport {
         let (tell, incoming) = mpsc::channel(GOSSIP_QUEUE);
         let counters = Arc::new(Counters::default());
         let [control, data] = bind(config.listen).map_err(failed)?;
-        let socket = SharedSocket::new(control, &io, tell, counters.clone()).map_err(failed)?;
+        let faults = config.faults.then(Arc::<Faults>::default);
+        let faulty = |socket| FaultySocket::around(socket, faults.as_ref());
+        let control = faulty(io.wrap_udp_socket(control).map_err(failed)?);
+        let socket = SharedSocket::new(control, tell, counters.clone()).map_err(failed)?;
         let socket = Arc::new(socket);
-        let data = calls.wrap_udp_socket(data).map_err(failed)?;
+        let data = faulty(calls.wrap_udp_socket(data).map_err(failed)?);
         let open = |class, socket: Arc<dyn AsyncUdpSocket>, threads| {
             let (settings, server) = (endpoint_config(class), server.clone());
             Endpoint::new_with_abstract_socket(settings, server, socket, Arc::new(threads))
@@ -114,7 +118,9 @@ impl Transport {
             control: open(Class::Control, socket.clone(), io).map_err(failed)?,
             data: open(Class::Data, data, calls).map_err(failed)?,
         };
-        let shared = Arc::new(Shared::new(config, endpoints, clock, admission, addresses, current));
+        let mut shared = Shared::new(config, endpoints, clock, admission, addresses, current);
+        shared.faults = faults;
+        let shared = Arc::new(shared);
         let sender = GossipSender { socket, counters };
         let gossip = GossipSocket { incoming, sender };
         Ok((Self { shared: shared.clone() }, Handle::new(shared), gossip))

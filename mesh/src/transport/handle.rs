@@ -308,6 +308,20 @@ impl Handle {
         self.shared.refusals.listen()
     }
 
+    /// Loses so many of a thousand packets of this port, in each direction, for so long; 1000 cuts
+    /// the node off. The latest call counts. Says whether it does: only with [`Config::faults`].
+    ///
+    /// [`Config::faults`]: super::Config::faults
+    pub fn lose(&self, per_mille: u32, time: Duration) -> bool {
+        let Some(faults) = self.shared.faults.clone() else { return false };
+        let turn = faults.lose(per_mille);
+        self.shared.config.io.spawn(async move {
+            tokio::time::sleep(time).await;
+            faults.end(turn);
+        });
+        true
+    }
+
     /// Counts for metrics.
     pub fn stats(&self) -> TransportStats {
         self.shared.stats()

@@ -14,6 +14,7 @@ mod config;
 mod dial;
 mod endpoint;
 mod error;
+mod faults;
 mod gossip;
 mod handle;
 mod pool;

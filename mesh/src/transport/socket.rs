@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use quinn::{
-    AsyncUdpSocket, Runtime, UdpPoller,
+    AsyncUdpSocket, UdpPoller,
     udp::{RecvMeta, Transmit},
 };
 use socket2::{Domain, Protocol, Socket, Type};
@@ -24,7 +24,6 @@ use tokio::sync::mpsc;
 
 use super::{
     config::{MAX_GOSSIP_DATAGRAM, SOCKET_BUFFER},
-    runtime::Threads,
     steer,
 };
 
@@ -81,13 +80,12 @@ fn unbound(address: SocketAddr) -> io::Result<Socket> {
 
 impl SharedSocket {
     pub(crate) fn new(
-        socket: UdpSocket,
-        runtime: &Threads,
+        inner: Arc<dyn AsyncUdpSocket>,
         gossip: mpsc::Sender<(SocketAddr, Bytes)>,
         counters: Arc<Counters>,
     ) -> io::Result<Self> {
-        let v6 = socket.local_addr()?.is_ipv6();
-        Ok(Self { inner: runtime.wrap_udp_socket(socket)?, gossip, counters, v6 })
+        let v6 = inner.local_addr()?.is_ipv6();
+        Ok(Self { inner, gossip, counters, v6 })
     }
 
     /// Sends one gossip datagram, now or never: a full socket drops it, as the network would.

@@ -39,6 +39,8 @@ pub(crate) struct Context {
     pub(crate) seeds: Vec<String>,
     pub(crate) looks: Looks,
     pub(crate) data_dir: PathBuf,
+    /// Whether operators may have this node struck by faults.
+    pub(crate) allow_faults: bool,
     /// Desired state: reads, writes, status.
     pub(crate) control: Control,
     pub(crate) desired: DesiredStore,

@@ -109,6 +109,7 @@ impl Agent {
         };
         let mut transport_config = transport::Config::new(config.listen, io.handle().clone());
         transport_config.data = work.handle().clone();
+        transport_config.faults = config.allow_faults;
         let dependencies = Dependencies {
             admission: Arc::new(book.clone()),
             addresses: Arc::new(book.clone()),
@@ -238,6 +239,7 @@ impl Agent {
             seeds: self.config.join.clone(),
             looks: Looks::default(),
             data_dir: self.dir.path().to_owned(),
+            allow_faults: self.config.allow_faults,
             control: control.clone(),
             desired: desired.clone(),
             gossip: gossip.clone(),

@@ -156,6 +156,9 @@ impl Streams {
                 let answer = keeper.answer(peer.node, &body).await;
                 answer.map_err(|problem| failed(&problem.detail))
             }
+            StreamKind::Fault => {
+                context()?.answer_fault(&body).map(Bytes::from).ok_or(ResetCode::MALFORMED)
+            }
             StreamKind::Observe => {
                 context()?.observe(&body).await.map(Bytes::from).ok_or(ResetCode::MALFORMED)
             }

@@ -9,7 +9,7 @@ use swarmer_model::{Key, Kind, Node, NodeId, Revision};
 use swarmer_raft::{Expect, Outcome as TxnOutcome, Status, Txn, View};
 
 use crate::{
-    agent::{Context, TxnExt as _, leaving_key, may_leave},
+    agent::{Context, Fault, TxnExt as _, leaving_key, may_leave},
     api::{
         Api,
         members::name_claim,
@@ -181,4 +181,16 @@ pub(super) async fn drain(
     }
     let detail = format!("node {name} changed {MAX_ATTEMPTS} times while this was tried");
     Err(Problem::new(codes::CONFLICT, detail).retry_after(1).into())
+}
+
+pub(super) async fn strike(
+    State(api): State<Arc<Api>>,
+    At(name): At<String>,
+    body: JsonBytes,
+) -> Answer {
+    let context = api.member()?;
+    let fault: Fault = body.read()?;
+    let (seen, node, _) = find(&context.control.view(), &name)?;
+    context.strike_at(node.spec.id, fault).await?;
+    Ok(reply::read(seen, &json!({ "node": node.metadata.name, "fault": fault.fault })))
 }

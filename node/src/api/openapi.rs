@@ -181,6 +181,17 @@ fn components() -> Value {
             "properties": { "draining": { "type": "boolean" } },
         }),
     );
+    all.insert(
+        "Fault".into(),
+        json!({
+            "type": "object",
+            "required": ["fault", "lasts"],
+            "properties": {
+                "fault": { "enum": ["none", "crash", "pause", "isolate", "loss"] },
+                "lasts": text(),
+            },
+        }),
+    );
     let texts = json!({ "type": "array", "items": { "type": "string" } });
     all.insert(
         "NewToken".into(),

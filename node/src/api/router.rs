@@ -189,6 +189,14 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         )
         .body("Drain")
         .answers("Node"),
+        Endpoint::new(
+            Method::POST,
+            "/v1/nodes/{node}/faults",
+            Govern,
+            "Strike a node that allows it, for a bounded time",
+            nodes::strike,
+        )
+        .body("Fault"),
         Endpoint::get("/v1/tokens", Govern, "All tokens, without their secrets", tokens::list),
         Endpoint::new(Method::POST, "/v1/tokens", Govern, "Make a token", tokens::create)
             .body("NewToken"),

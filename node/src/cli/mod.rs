@@ -2,6 +2,7 @@
 
 mod audit;
 mod backup;
+mod chaos;
 mod client;
 mod cluster;
 mod completion;
@@ -97,6 +98,8 @@ enum Command {
     Restore(Asking<backup::Restore>),
     /// Let a cluster go on from one voter when a majority is gone for good
     Recover(recover::Recover),
+    /// Strike the nodes of a cluster that may fail, and see what its users would see
+    Chaos(Asking<chaos::Chaos>),
     /// Explain an error code
     Explain(Printing<explain::Explain>),
     /// Print the completion script of a shell
@@ -174,6 +177,7 @@ fn run(cli: Cli) -> Outcome<ExitCode> {
             lease::LeaseCommand::List(list) => ask(options, list)?,
         },
         Command::Drain(drain) => ask(options, drain)?,
+        Command::Chaos(chaos) => ask(options, chaos)?,
         Command::Audit(audit) => ask(options, audit)?,
         Command::Backup(backup) => ask(options, backup)?,
         Command::Restore(restore) => ask(options, restore)?,

@@ -10,6 +10,7 @@ mod bad_input_disk;
 mod bad_input_gossip;
 mod bad_input_guest;
 mod bad_input_start;
+mod chaos;
 mod cli;
 mod cluster;
 mod common;

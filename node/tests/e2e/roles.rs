@@ -51,6 +51,7 @@ const EXPECTED: &[(&str, &str, Need)] = &[
     ("get", "/v1/nodes/{node}", Token),
     ("delete", "/v1/nodes/{node}", Whole),
     ("post", "/v1/nodes/{node}/drain", Whole),
+    ("post", "/v1/nodes/{node}/faults", Whole),
     ("get", "/v1/tokens", Whole),
     ("post", "/v1/tokens", Whole),
     ("delete", "/v1/tokens/{id}", Whole),
