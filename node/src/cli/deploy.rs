@@ -60,6 +60,9 @@ pub(crate) struct Deploy {
     /// Time that one request may take [default: 30s]
     #[arg(long)]
     timeout: Option<Millis>,
+    /// CPU time that one request may use [default: 10s]
+    #[arg(long)]
+    cpu: Option<Millis>,
     /// Requests at once on each node [default: 100]
     #[arg(long)]
     concurrency: Option<u32>,
@@ -69,6 +72,9 @@ pub(crate) struct Deploy {
     /// Only on nodes with this label, key=value; may be given several times
     #[arg(long = "label")]
     labels: Vec<String>,
+    /// Deploy again with the defaults for all that no flag says, not with what was said before
+    #[arg(long)]
+    reset: bool,
     /// Return as soon as it is accepted, without waiting until it serves
     #[arg(long)]
     no_wait: bool,
@@ -76,7 +82,7 @@ pub(crate) struct Deploy {
 
 impl Ask for Deploy {
     async fn ask(&self, client: &Client, printer: &Printer) -> Outcome<()> {
-        let functions = self.functions(printer)?;
+        let functions = self.functions(client, printer).await?;
         let mut answers = Vec::new();
         for (function, bytes) in functions {
             answers.push(deploy(client, printer, function, bytes, !self.no_wait).await?);
@@ -96,15 +102,21 @@ impl Deploy {
             replicas: None,
             memory: None,
             timeout: None,
+            cpu: None,
             concurrency: None,
             outgoing: Vec::new(),
             labels: Vec::new(),
+            reset: false,
             no_wait: false,
         }
     }
 
     /// The functions that the path describes, each with its component's bytes.
-    fn functions(&self, printer: &Printer) -> Outcome<Vec<(Function, Vec<u8>)>> {
+    async fn functions(
+        &self,
+        client: &Client,
+        printer: &Printer,
+    ) -> Outcome<Vec<(Function, Vec<u8>)>> {
         let is_manifest = self.path.extension().is_some_and(|e| e == "toml");
         let manifest =
             if self.path.is_dir() { self.path.join(FILE_NAME) } else { self.path.clone() };
@@ -119,6 +131,17 @@ impl Deploy {
             metadata.namespace.clone_from(namespace);
         }
         let mut function = Function::new(metadata, Digest::of(&bytes));
+        let before = if self.reset { None } else { before(client, &function).await? };
+        if let Some(before) = before {
+            printer.progress(&format!(
+                "{}: what no flag says stays as it was deployed (--reset: the defaults)",
+                function.metadata.name
+            ));
+            function = Function { spec: before.spec, metadata: before.metadata, ..function };
+            function.spec.template.component = Digest::of(&bytes);
+            // All of it to the new version, as when it was deployed first.
+            function.spec.traffic.clear();
+        }
         self.adjust(&mut function)?;
         Ok(vec![(function, bytes)])
     }
@@ -135,10 +158,15 @@ impl Deploy {
             };
             template.env.insert(name.to_owned(), value.to_owned());
         }
-        template.outgoing.extend(self.outgoing.iter().cloned());
+        for authority in &self.outgoing {
+            if !template.outgoing.contains(authority) {
+                template.outgoing.push(authority.clone());
+            }
+        }
         let limits = &mut template.limits;
         limits.memory = self.memory.unwrap_or(limits.memory);
         limits.timeout = self.timeout.unwrap_or(limits.timeout);
+        limits.cpu = self.cpu.unwrap_or(limits.cpu);
         limits.concurrency = self.concurrency.unwrap_or(limits.concurrency);
         if let Some(route) = &self.route {
             function.spec.routes =
@@ -189,6 +217,34 @@ impl Deploy {
         }
         Ok(functions)
     }
+}
+
+/// The function as it stands, as far as a user describes it. A component that is deployed again
+/// replaces the code, and nothing else.
+async fn before(client: &Client, function: &Function) -> Outcome<Option<Function>> {
+    // A name that is none is refused with all that is wrong, not as one that is unknown.
+    if function.validate().is_err() {
+        return Ok(None);
+    }
+    let path = format!(
+        "/v1/namespaces/{}/functions/{}?consistency=linearizable",
+        segment(&function.metadata.namespace),
+        segment(&function.metadata.name)
+    );
+    let mut found: Value = match client.get(&path).await {
+        Ok(found) => found,
+        Err(problem) if problem.code == codes::NOT_FOUND => return Ok(None),
+        Err(problem) => {
+            return Err(problem.while_doing(&format!("deploying {}", function.id())));
+        }
+    };
+    if let Some(fields) = found.as_object_mut() {
+        fields.retain(|field, _| ["apiVersion", "kind", "metadata", "spec"].contains(&&**field));
+    }
+    let mut found: Function = serde_json::from_value(found)
+        .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;
+    found.metadata.revision = None;
+    Ok(Some(found))
 }
 
 fn read_component(path: &Path) -> Outcome<Vec<u8>> {

@@ -159,7 +159,8 @@ async fn a_redeploy_that_no_node_may_serve_fails_with_its_reason_and_ends_nothin
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
     assert_eq!(status["live"]["version"], 1, "{status}");
     assert_eq!(status["live"]["upToDate"], false, "{status}");
-    let (code, text, _) = deploy(2, &["--env", "GREETING=three"]);
+    // The label would stay, as all does that no flag says.
+    let (code, text, _) = deploy(2, &["--env", "GREETING=three", "--reset"]);
     assert_eq!(code, Some(0), "{text}");
     answers(&cluster, "/hello", "three\n").await;
     // A new one that fits nowhere: there is nothing that could go on.
@@ -235,4 +236,37 @@ async fn logs_are_followed_across_a_restart_of_the_node_that_writes_them() {
     seen.dedup();
     assert_eq!(seen.len(), all, "a line came twice");
     cluster.nodes.push(writer);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_component_that_is_deployed_again_keeps_what_no_flag_says() {
+    let cluster = Cluster::found(1).await;
+    let node = &cluster.nodes[0];
+    let first = cluster.component("first", &fixtures::hello_p2());
+    let second = cluster.component("second", &fixtures::echo_p2());
+    let words =
+        ["deploy", &first, "--name", "f", "--memory", "32MiB", "--cpu", "3s", "--route", "/g"];
+    let more = ["--replicas", "1", "--env", "GREETING=good day", "--outgoing", "example.org"];
+    node.cli_ok(&[&words[..], &more].concat());
+    node.cli_ok(&[
+        "deploy",
+        &second,
+        "--name",
+        "f",
+        "--timeout",
+        "7s",
+        "--outgoing",
+        "example.org",
+    ]);
+    let url = node.api_url("/v1/namespaces/default/functions/f");
+    let function = get(&cluster.http, &url).await.unwrap().json();
+    let spec = &function["spec"];
+    let limits = &spec["limits"];
+    assert_eq!((&limits["memory"], &limits["cpu"]), (&"32MiB".into(), &"3s".into()), "{function}");
+    assert_eq!(limits["timeout"], "7s", "{function}");
+    assert_eq!(spec["env"]["GREETING"], "good day", "{function}");
+    assert_eq!(spec["outgoing"], serde_json::json!(["example.org"]), "{function}");
+    assert_eq!(spec["placement"]["replicas"], 1, "{function}");
+    assert_eq!(spec["routes"][0]["path"], "/g", "{function}");
+    assert_eq!(function["live"]["target"], 2, "{function}");
 }
