@@ -17,6 +17,7 @@ mod identity;
 mod images;
 mod io_runtime;
 mod join;
+pub(crate) mod keys;
 mod leases;
 mod link;
 mod members;
