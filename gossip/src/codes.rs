@@ -56,7 +56,7 @@ pub const KEYRING: Code = Code::new(
     "SW-GOSSIP-KEYRING",
     409,
     "The change would leave the gossip keyring without a usable primary key, or over its bound.",
-    "Add the new key on all nodes, then make it primary, then remove the old one.",
+    "`swarmer keys list` shows the keys that were committed; if they can be used, report it with the node's log.",
 );
 /// The file of known members cannot be read or written.
 pub const FILE: Code = Code::new(

@@ -118,9 +118,14 @@ impl Envelope {
         }
     }
 
-    /// The keys.
-    pub fn keyring(&mut self) -> &mut Keyring {
+    /// The keys, to be changed.
+    pub fn keyring_mut(&mut self) -> &mut Keyring {
         &mut self.keyring
+    }
+
+    /// The keys.
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
     }
 
     /// Refuses datagrams of this node from before the boot, known from an earlier run.

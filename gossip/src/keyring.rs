@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
+use serde::{Deserialize, Serialize};
 
 use crate::{GossipError, MAX_KEYS};
 
@@ -19,10 +20,21 @@ impl fmt::Debug for Key {
     }
 }
 
+/// What a node says of the keys that it has: their numbers, never the keys. Zeros are of a node that
+/// is too old to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HeldKeys {
+    /// The newest one that it opens with.
+    pub newest: KeyId,
+    /// The one that it seals with.
+    pub seals: KeyId,
+}
+
 /// Several keys by id: one, the primary, seals; all open.
 ///
-/// Rotation without a lost member: [`add`](Self::add) the new key everywhere, then
-/// [`set_primary`](Self::set_primary) everywhere, then [`remove`](Self::remove) the old one.
+/// Rotation without a lost member: a ring with the new key beside the old one everywhere
+/// ([`crate::Handle::set_keyring`]), then one in which the new key seals, then one without the old
+/// one. Ids ascend: a newer key has a higher one.
 #[derive(Clone)]
 pub struct Keyring {
     keys: BTreeMap<KeyId, (Key, XChaCha20Poly1305)>,
@@ -83,18 +95,6 @@ impl Keyring {
         Ok(())
     }
 
-    /// Forgets a key; what is sealed with it is refused from now on.
-    ///
-    /// # Errors
-    /// It is the primary.
-    pub fn remove(&mut self, id: KeyId) -> Result<(), GossipError> {
-        if id == self.primary {
-            return Err(GossipError::Keyring(format!("key {id} is the primary")));
-        }
-        self.keys.remove(&id);
-        Ok(())
-    }
-
     /// The id of the key that seals.
     pub fn primary(&self) -> KeyId {
         self.primary
@@ -103,6 +103,12 @@ impl Keyring {
     /// All ids held, ascending.
     pub fn ids(&self) -> impl Iterator<Item = KeyId> + '_ {
         self.keys.keys().copied()
+    }
+
+    /// What a node says of its keys.
+    pub fn held(&self) -> HeldKeys {
+        let newest = self.ids().last().unwrap_or(self.primary);
+        HeldKeys { newest, seals: self.primary }
     }
 
     pub(crate) fn sealing(&self) -> (KeyId, &XChaCha20Poly1305) {

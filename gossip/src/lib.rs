@@ -29,7 +29,7 @@ pub use catalog::{Catalog, Digest, Merge};
 pub use config::{Config, Timing};
 pub use envelope::{Envelope, OVERHEAD, Opened, WIRE_VERSION};
 pub use error::GossipError;
-pub use keyring::{Key, KeyId, Keyring};
+pub use keyring::{HeldKeys, Key, KeyId, Keyring};
 pub use limits::*;
 pub use member::{Member, MemberState, Members};
 pub use ports::{

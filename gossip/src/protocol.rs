@@ -39,7 +39,7 @@ use self::{
     wire::Message,
 };
 use crate::{
-    Admission, Catalog, Config, Envelope, GossipError, Key, KeyId, Liveness, MemberState, Members,
+    Admission, Catalog, Config, Envelope, Facts, GossipError, Liveness, MemberState, Members,
     Refusal, Signer, Stats, Timing, Verifier,
 };
 
@@ -188,6 +188,7 @@ impl Core {
         let mut rng = StdRng::from_seed(seed);
         let identity =
             Peer { node: config.node, addr: config.advertise, boot: config.boot, renewal: 0 };
+        let facts = Facts { keys: config.keyring.held(), ..config.facts };
         let mut envelope =
             Envelope::new(config.cluster, config.node, config.boot, config.keyring, rng.random());
         for member in known.iter().filter(|member| member.node != config.node) {
@@ -216,7 +217,7 @@ impl Core {
             forget: BTreeMap::new(),
             view: View::new(identity),
             catalog: Catalog::new(config.cluster),
-            local: Local::new(config.facts, config.boot),
+            local: Local::new(facts, config.boot),
             rumours: Rumours::default(),
             seeds: Seeds::new(&config.timing, config.seeds, known),
             exchanges: Exchanges::default(),
@@ -341,6 +342,9 @@ impl Core {
         let mut stats = self.stats.clone();
         self.view.count(&mut stats);
         stats.records = self.catalog.len() as u64;
+        let keyring = self.envelope.keyring();
+        stats.key = keyring.primary();
+        stats.keys = keyring.ids().count() as u64;
         stats
     }
 
@@ -351,30 +355,6 @@ impl Core {
             .take(crate::MAX_PERSISTED_MEMBERS)
             .map(|peer| KnownMember { node: peer.node, boot: peer.boot, addr: peer.addr })
             .collect()
-    }
-
-    /// Adds a key to open with; see [`crate::Keyring::add`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn add_key(&mut self, id: KeyId, key: Key) -> Result<(), GossipError> {
-        self.envelope.keyring().add(id, key)
-    }
-
-    /// Seals with this key from now on; see [`crate::Keyring::set_primary`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn set_primary_key(&mut self, id: KeyId) -> Result<(), GossipError> {
-        self.envelope.keyring().set_primary(id)
-    }
-
-    /// Forgets a key; see [`crate::Keyring::remove`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn remove_key(&mut self, id: KeyId) -> Result<(), GossipError> {
-        self.envelope.keyring().remove(id)
     }
 
     /// Begins to leave for good: the farewell is a signed record, so that nobody can say it for

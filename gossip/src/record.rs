@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use swarmer_model::{ClusterId, NodeId};
 
 use crate::{
-    GossipError, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_RECORD_BYTES, MAX_SIGNATURE_BYTES,
+    GossipError, HeldKeys, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_RECORD_BYTES, MAX_SIGNATURE_BYTES,
     MAX_TEXT_BYTES, Refusal, Signer, Verifier,
 };
 
@@ -77,6 +77,9 @@ pub struct Facts {
     // Behind the record, where nodes that do not know it pass it on unread: see `Later`.
     #[serde(skip)]
     pub software: String,
+    /// Which keys of gossip it has; kept by the core, whatever is published here.
+    #[serde(skip)]
+    pub keys: HeldKeys,
 }
 
 /// What was added to records after their first version. It follows the record in the signed bytes:
@@ -85,6 +88,12 @@ pub struct Facts {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Later {
     software: String,
+}
+
+/// What follows [`Later`].
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct LaterKeys {
+    keys: HeldKeys,
 }
 
 impl Facts {
@@ -164,9 +173,9 @@ impl Record {
     ) -> Result<SignedRecord, GossipError> {
         self.facts.check()?;
         let later = Later { software: self.facts.software.clone() };
-        let bytes = postcard::to_stdvec(&(self, later)).map_err(|error| GossipError::Record {
-            field: "record",
-            problem: format!("cannot be encoded: {error}"),
+        let keys = LaterKeys { keys: self.facts.keys };
+        let bytes = postcard::to_stdvec(&(self, later, keys)).map_err(|error| {
+            GossipError::Record { field: "record", problem: format!("cannot be encoded: {error}") }
         })?;
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(GossipError::Record {
@@ -208,9 +217,14 @@ impl SignedRecord {
             postcard::take_from_bytes::<Record>(&self.bytes).map_err(|_| Refusal::Malformed)?;
         if !rest.is_empty() {
             // What follows the known fields is of a newer version, signed, and kept.
-            let (later, _) =
+            let (later, rest) =
                 postcard::take_from_bytes::<Later>(rest).map_err(|_| Refusal::Malformed)?;
             record.facts.software = later.software;
+            if !rest.is_empty() {
+                let (later, _) =
+                    postcard::take_from_bytes::<LaterKeys>(rest).map_err(|_| Refusal::Malformed)?;
+                record.facts.keys = later.keys;
+            }
         }
         record.facts.check().map_err(|_| Refusal::OversizedRecord)?;
         Ok(record)
@@ -307,7 +321,8 @@ mod tests {
     }
 
     fn record(software: &str) -> Record {
-        let facts = Facts { name: "a".into(), software: software.into(), ..Facts::default() };
+        let keys = HeldKeys { newest: 300, seals: 299 };
+        let facts = Facts { name: "a".into(), software: software.into(), keys, ..Facts::default() };
         Record { node: NodeId(7), boot: 1, version: 2, left: false, facts }
     }
 
@@ -321,11 +336,18 @@ mod tests {
         assert_eq!(new.read().unwrap(), record("1.2.3"));
         // What the first version of this record was: nothing behind it.
         let old = postcard::to_stdvec(&record("")).unwrap();
-        assert_eq!(read(old.clone()).unwrap(), record(""));
+        let mut read_old = record("");
+        read_old.facts.keys = HeldKeys::default();
+        assert_eq!(read(old.clone()).unwrap(), read_old);
+        // And of the version between them, which told its software and not its keys.
+        let later = Later { software: "1.0.0".into() };
+        let between = postcard::to_stdvec(&(record(""), later)).unwrap();
+        assert_eq!(read(between.clone()).unwrap().facts.software, "1.0.0");
+        assert_eq!(read(between).unwrap().facts.keys, HeldKeys::default());
         // What such a node reads of ours, and it passes on the bytes as they are.
         assert!(new.bytes.starts_with(&old));
         let (seen, _) = postcard::take_from_bytes::<Record>(&new.bytes).unwrap();
-        assert_eq!(seen, record(""));
+        assert_eq!(seen, read_old);
         // Of one that is newer still.
         let newer = [new.bytes.as_slice(), b"more"].concat();
         assert_eq!(read(newer).unwrap(), record("1.2.3"));

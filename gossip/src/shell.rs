@@ -11,7 +11,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    COMMAND_DEADLINE, COMMAND_QUEUE, Config, Core, DATAGRAM_QUEUE, Deps, GossipError, Key, KeyId,
+    COMMAND_DEADLINE, COMMAND_QUEUE, Config, Core, DATAGRAM_QUEUE, Deps, GossipError, Keyring,
     MAX_DATAGRAM_BYTES, MAX_PUSH_PULL_BYTES, Members, RecordUpdate, Stats, Twin,
     config::check_seed,
 };
@@ -24,9 +24,7 @@ enum Command {
     ServePushPull(NodeId, Bytes, oneshot::Sender<Result<Bytes, GossipError>>),
     Publish(RecordUpdate, oneshot::Sender<Result<(), GossipError>>),
     SetSeeds(Vec<String>),
-    AddKey(KeyId, Key, oneshot::Sender<Result<(), GossipError>>),
-    SetPrimary(KeyId, oneshot::Sender<Result<(), GossipError>>),
-    RemoveKey(KeyId, oneshot::Sender<Result<(), GossipError>>),
+    SetKeyring(Keyring, oneshot::Sender<Result<(), GossipError>>),
     AdmissionChanged,
     Leave(oneshot::Sender<()>),
 }
@@ -182,28 +180,12 @@ impl Handle {
         self.tell(Command::SetSeeds(seeds)).await
     }
 
-    /// Adds a key to open datagrams with.
+    /// Opens and seals with these keys from now on, and says in the record which ones they are.
     ///
     /// # Errors
-    /// As [`crate::Keyring::add`]; busy or stopped.
-    pub async fn add_key(&self, id: KeyId, key: Key) -> Result<(), GossipError> {
-        self.ask(|answer| Command::AddKey(id, key, answer)).await?
-    }
-
-    /// Seals with this key from now on.
-    ///
-    /// # Errors
-    /// As [`crate::Keyring::set_primary`]; busy or stopped.
-    pub async fn set_primary_key(&self, id: KeyId) -> Result<(), GossipError> {
-        self.ask(|answer| Command::SetPrimary(id, answer)).await?
-    }
-
-    /// Forgets a key.
-    ///
-    /// # Errors
-    /// As [`crate::Keyring::remove`]; busy or stopped.
-    pub async fn remove_key(&self, id: KeyId) -> Result<(), GossipError> {
-        self.ask(|answer| Command::RemoveKey(id, answer)).await?
+    /// As [`Self::publish`].
+    pub async fn set_keyring(&self, keyring: Keyring) -> Result<(), GossipError> {
+        self.ask(|answer| Command::SetKeyring(keyring, answer)).await?
     }
 
     /// Says that the committed members changed: those no longer admitted are dropped at once

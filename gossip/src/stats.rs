@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::KeyId;
+
 macro_rules! refusals {
     ($($(#[$doc:meta])* $variant:ident = $text:literal),* $(,)?) => {
         /// Why a datagram, or a record inside one, changed nothing.
@@ -61,7 +63,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Counters since the start; they only grow, except the `members_*` and `records` gauges.
+/// Counters since the start; they only grow, except the gauges `members_*`, `records`, `key` and `keys`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Datagrams taken from the socket.
@@ -90,6 +92,10 @@ pub struct Stats {
     pub members_down: u64,
     /// Records in the catalog now.
     pub records: u64,
+    /// The id of the key that seals now.
+    pub key: KeyId,
+    /// Keys that open now.
+    pub keys: u64,
     /// What was refused, by the order of [`Refusal::ALL`].
     pub refused: [u64; Refusal::ALL.len()],
 }

@@ -194,9 +194,11 @@ async fn bad_input_is_an_error_and_a_flood_is_dropped_and_counted() {
     let (handle, shutdown, task) = start(&net, config(1, 1));
     let code = |result: Result<(), GossipError>| result.unwrap_err().code();
     assert_eq!(code(handle.set_seeds(vec!["no-port".into()]).await), codes::CONFIG);
-    assert_eq!(code(handle.set_primary_key(7).await), codes::KEYRING);
-    assert_eq!(code(handle.remove_key(1).await), codes::KEYRING);
-    assert_eq!(code(handle.add_key(1, Key([2; 32])).await), codes::KEYRING);
+    let mut ring = Keyring::new(1, Key([1; 32]));
+    assert_eq!(code(ring.set_primary(7)), codes::KEYRING);
+    assert_eq!(code(ring.add(1, Key([2; 32]))), codes::KEYRING);
+    ring.add(2, Key([2; 32])).unwrap();
+    handle.set_keyring(ring).await.unwrap();
     let long = Facts { name: "x".repeat(MAX_TEXT_BYTES + 1), ..Facts::default() };
     assert_eq!(code(handle.publish(RecordUpdate::Facts(Box::new(long))).await), codes::RECORD);
     let stranger = handle.serve_push_pull(NodeId(100), Bytes::new()).await.unwrap_err();

@@ -21,6 +21,7 @@ mod output;
 mod planner;
 mod reason;
 mod record;
+mod rotation;
 mod voters;
 
 pub use candidates::{
@@ -37,6 +38,10 @@ pub use output::{Command, Decision, Plan, Verdict};
 pub use planner::plan;
 pub use reason::{Reason, Trouble};
 pub use record::{Record, ReplayError};
+pub use rotation::{
+    KeyRotation, KeyWord, ROTATION_PATIENCE_MS, ROTATION_SETTLE_MS, RingCommand, RingOutlook,
+    RingState, RingStep,
+};
 pub use voters::{
     DEFAULT_VOTER_GRACE_MS, DiskPace, MAX_VOTERS, Membership, SlowDisk, SlowLeader, Stuck,
     VoterCommand, VoterInput, VoterNode, VoterPolicy, VoterReason, VoterStep, may_leave, odd_size,

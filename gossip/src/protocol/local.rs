@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Core, agenda::Task};
-use crate::{DIRECT_FANOUT, Facts, GossipError, Record, RecordUpdate};
+use crate::{DIRECT_FANOUT, Facts, GossipError, Keyring, Record, RecordUpdate};
 
 pub(super) struct Local {
     facts: Facts,
@@ -36,6 +36,7 @@ impl Core {
         let load_only = update.is_load_only();
         let mut facts = self.local.facts.clone();
         update.apply(&mut facts);
+        facts.keys = self.envelope.keyring().held();
         if facts == self.local.facts || self.farewells.is_some() {
             return Ok(());
         }
@@ -55,6 +56,16 @@ impl Core {
         };
         self.local.waiting = Some((at, load_only));
         Ok(())
+    }
+
+    /// Opens and seals with these keys from now on, and says which ones they are.
+    ///
+    /// # Errors
+    /// As of [`Self::publish`]; the keys have changed all the same.
+    pub fn set_keyring(&mut self, now: Duration, keyring: Keyring) -> Result<(), GossipError> {
+        *self.envelope.keyring_mut() = keyring;
+        let facts = Box::new(self.local.facts.clone());
+        self.publish(now, RecordUpdate::Facts(facts))
     }
 
     pub(super) fn publish_due(&mut self, time: Duration) {

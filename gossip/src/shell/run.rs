@@ -131,14 +131,8 @@ impl Runner {
                 let _ = answer.send(core.publish(now, update));
             }
             Command::SetSeeds(seeds) => core.set_seeds(now, seeds),
-            Command::AddKey(id, key, answer) => {
-                let _ = answer.send(core.add_key(id, key));
-            }
-            Command::SetPrimary(id, answer) => {
-                let _ = answer.send(core.set_primary_key(id));
-            }
-            Command::RemoveKey(id, answer) => {
-                let _ = answer.send(core.remove_key(id));
+            Command::SetKeyring(keyring, answer) => {
+                let _ = answer.send(core.set_keyring(now, keyring));
             }
             Command::AdmissionChanged => core.admission_changed(now),
             Command::Leave(answer) => {

@@ -381,16 +381,25 @@ fn a_forged_or_old_record_changes_nothing() {
 #[test]
 fn keys_rotate_without_a_lost_member() {
     let mut sim = Sim::cluster(11, 8);
-    let all = |sim: &mut Sim, change: &dyn Fn(&mut Core)| {
+    let all = |sim: &mut Sim, ring: &Keyring| {
         for index in 0..8 {
-            sim.with(index, |core, _| change(core));
+            sim.with(index, |core, now| core.set_keyring(now, ring.clone())).unwrap();
             // No two nodes change at the same time.
             sim.run(Duration::from_millis(700));
         }
+        // Everybody hears of everybody which keys it has.
+        sim.run(secs(5));
+        for (by, of) in (0..8).flat_map(|by| (0..8).map(move |of| (by, of))) {
+            let record = sim.seen(by, id(of)).unwrap().record.unwrap();
+            assert_eq!(record.facts.keys, ring.held(), "{of} as {by} sees it");
+        }
     };
-    all(&mut sim, &|core| core.add_key(2, Key([2; 32])).unwrap());
-    all(&mut sim, &|core| core.set_primary_key(2).unwrap());
-    all(&mut sim, &|core| core.remove_key(1).unwrap());
+    let mut ring = Keyring::new(1, Key([1; 32]));
+    ring.add(2, Key([2; 32])).unwrap();
+    all(&mut sim, &ring);
+    ring.set_primary(2).unwrap();
+    all(&mut sim, &ring);
+    all(&mut sim, &Keyring::new(2, Key([2; 32])));
     sim.run(secs(20));
     assert!(sim.whole());
     assert_nobody_died(&sim);

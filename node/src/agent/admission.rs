@@ -4,10 +4,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     net::SocketAddr,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -54,7 +51,7 @@ struct Inner {
     members: OnceLock<watch::Receiver<Arc<Members>>>,
     revoked: RwLock<HashSet<NodeId>>,
     /// Whether the committed members were known here as they were after this start.
-    settled: AtomicBool,
+    settled: watch::Sender<bool>,
 }
 
 impl PeerBook {
@@ -85,11 +82,16 @@ impl PeerBook {
 
     /// From now on, who is not known here is no member.
     fn set_settled(&self) {
-        self.inner.settled.store(true, Ordering::Relaxed);
+        self.inner.settled.send_replace(true);
     }
 
     fn is_settled(&self) -> bool {
-        self.inner.settled.load(Ordering::Relaxed)
+        *self.inner.settled.borrow()
+    }
+
+    /// Becomes true once the committed state is known here as it was after this start.
+    pub(crate) fn settled(&self) -> watch::Receiver<bool> {
+        self.inner.settled.subscribe()
     }
 
     /// A node's public key.

@@ -11,7 +11,10 @@ use swarmer_mesh::identity::Authority;
 use swarmer_model::NodeId;
 
 use crate::{
-    agent::identity::{Grant, PeerInfo, identity_problem},
+    agent::{
+        identity::{Grant, PeerInfo, identity_problem},
+        keys::Ring,
+    },
     problem::Outcome,
 };
 
@@ -59,14 +62,16 @@ impl NodeAuthority {
         Ok(certificate.der().to_vec())
     }
 
-    /// What a node gets that joins; `voters` are those of now.
+    /// What a node gets that joins; `voters` are those of now, and so are the `keys` of gossip if
+    /// any were committed.
     pub(crate) fn grant_for(
         &self,
         subject: &Subject<'_>,
         voters: Vec<PeerInfo>,
+        keys: Option<&Ring>,
         now: SystemTime,
     ) -> Outcome<Grant> {
-        Ok(Grant {
+        let mut grant = Grant {
             certificate: self.issue(subject, now)?,
             ca_key_pem: None,
             maker: false,
@@ -74,7 +79,11 @@ impl NodeAuthority {
             voters: voters.iter().map(|voter| voter.node).collect(),
             peers: voters,
             ..self.grant.clone()
-        })
+        };
+        if let Some(ring) = keys {
+            ring.put_into(&mut grant);
+        }
+        Ok(grant)
     }
 }
 

@@ -533,6 +533,7 @@ impl FoundingDriver {
                 ca: made.ca.clone(),
                 certificate: issued.der().to_vec(),
                 gossip_keys: vec![GossipKey { id: 1, key: made.gossip_key }],
+                gossip_generation: 0,
                 peers: peers.clone(),
                 voters: founders.iter().map(|founder| founder.node).collect(),
                 ca_key_pem: Some(made.ca_key_pem.clone()),

@@ -9,7 +9,6 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use swarmer_gossip::{Key, Keyring};
 use swarmer_mesh::{
     founding::{FoundingToken, JoinToken},
     identity::{Identity, Membership, NodeCertificate, NodeKey, TrustBundle},
@@ -59,7 +58,11 @@ pub(crate) struct Grant {
     /// The node's certificate.
     #[serde(with = "hex::serde")]
     pub(crate) certificate: Vec<u8>,
+    /// The last one seals.
     pub(crate) gossip_keys: Vec<GossipKey>,
+    /// Counts what was committed of them; 0 for what the founding made.
+    #[serde(default)]
+    pub(crate) gossip_generation: u64,
     /// Members to begin with: the voters.
     pub(crate) peers: Vec<PeerInfo>,
     /// The first voters, for a founder.
@@ -172,19 +175,6 @@ impl Grant {
             .map_err(|error| identity_problem(&error))?;
         let membership = Membership { cluster: self.cluster, certificate, bundle: self.bundle()? };
         Ok(Identity::member(node, key.clone(), membership))
-    }
-
-    /// The keys of gossip, the last one seals.
-    pub(crate) fn keyring(&self) -> Outcome<Keyring> {
-        let fail = |why: String| Problem::new(codes::DATA_DIR, format!("{FILE}: {why}"));
-        let mut keys = self.gossip_keys.iter();
-        let first = keys.next().ok_or_else(|| fail("there is no gossip key".to_owned()))?;
-        let mut ring = Keyring::new(first.id, Key(first.key));
-        for key in keys {
-            ring.add(key.id, Key(key.key)).map_err(|error| fail(error.to_string()))?;
-            ring.set_primary(key.id).map_err(|error| fail(error.to_string()))?;
-        }
-        Ok(ring)
     }
 }
 

@@ -18,6 +18,7 @@ mod identity;
 mod images;
 mod io_runtime;
 mod join;
+pub(crate) mod keys;
 mod leases;
 mod link;
 mod members;

@@ -33,7 +33,7 @@ use crate::{
         health::Looks,
         identity::{Grant, KeptGrant, identity_problem},
         io_runtime::IoRuntime,
-        leases, members, placement,
+        keys, leases, members, placement,
         readiness::Readiness,
         renew,
         streams::{Slots, Strangers, Streams},
@@ -260,6 +260,14 @@ impl Agent {
         let _ = self.slots.context.set(Arc::clone(&context));
         tokio::spawn(functions.clone().run(self.shutdown.clone()));
         let api_certificate = self.serve_api(&grant)?;
+        tokio::spawn(keys::run(Arc::clone(&context), kept.clone(), self.shutdown.clone()));
+        tokio::spawn(keys::follow(
+            control.clone(),
+            kept.clone(),
+            gossip.clone(),
+            self.book.clone(),
+            self.shutdown.clone(),
+        ));
         tokio::spawn(renew::run(
             Arc::clone(&context),
             kept,

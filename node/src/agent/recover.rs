@@ -10,6 +10,7 @@ use crate::{
     agent::{
         data_dir::{DataDir, KeptPart},
         identity::Grant,
+        keys::wanted_key,
         voting::{leaving_key, log_key},
     },
     codes,
@@ -67,7 +68,10 @@ impl Recovery {
 fn shut_out(view: &View, voters: &BTreeSet<NodeId>, node: NodeId) -> Txn {
     let lost: BTreeSet<NodeId> = voters.iter().copied().filter(|voter| *voter != node).collect();
     let note = json!({ "node": node, "revision": view.revision(), "lost": lost });
-    let mut txn = Txn::new().put(Key::cluster("recovered"), note.to_string());
+    let mut txn = Txn::new()
+        .put(Key::cluster("recovered"), note.to_string())
+        // They know the keys of gossip.
+        .put(wanted_key(), "");
     for (key, entry) in view.list(Kind::Node.prefix()).1 {
         let Ok(found) = serde_json::from_slice::<Node>(&entry.value) else { continue };
         if lost.contains(&found.spec.id) {

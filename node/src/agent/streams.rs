@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
 use parking_lot::RwLock;
 use quinn::{RecvStream, SendStream};
 use swarmer_mesh::{
@@ -16,6 +16,7 @@ use swarmer_mesh::{
     stream::{FrameReader, FrameWriter, ResetCode, read_frame, write_frame},
     transport::{Entry, JoinHandler, Peer, StreamHandler, StreamKind},
 };
+use swarmer_model::{Key, NodeId};
 use swarmer_raft::{ChainHash, MAX_MESSAGE_BYTES};
 use tokio::sync::{mpsc, oneshot};
 
@@ -78,7 +79,7 @@ impl StreamHandler for Streams {
                 Some(context) => context.images.serve(peer.node, send, recv).await,
                 None => not_started(send),
             },
-            StreamKind::Feed => self.feed(send, recv).await,
+            StreamKind::Feed => self.feed(peer.node, send, recv).await,
             StreamKind::RaftAppend => self.appends(&peer, send, recv).await,
             kind => {
                 let answered = self.request(&peer, kind, send, recv);
@@ -200,7 +201,7 @@ impl Streams {
     }
 
     /// The watch of the desired state, to a node that follows.
-    async fn feed(&self, mut send: SendStream, mut recv: RecvStream) {
+    async fn feed(&self, peer: NodeId, mut send: SendStream, mut recv: RecvStream) {
         let (raft, signer) = (self.slots.raft.read().clone(), self.slots.feed_signer.get());
         let (Some(raft), Some(signer)) = (raft, signer) else { return not_started(send) };
         let from: Option<Option<(u64, ChainHash)>> = match read_frame(&mut recv, 256).await {
@@ -211,14 +212,31 @@ impl Streams {
             let _ = send.reset(ResetCode::MALFORMED.var());
             return;
         };
-        let mut feed = raft.feed(from, signer.clone());
-        while let Some(frame) = feed.next().await {
+        let feed = raft.feed(from, signer.clone());
+        let frames = futures::stream::unfold(feed, |mut feed| async move {
+            let frame = feed.next().await?;
+            Some((frame, feed))
+        });
+        let (view, key) = (raft.view(), Key::node(peer));
+        let frames = for_member(frames, move || view.get(key.as_str()).is_some());
+        tokio::pin!(frames);
+        while let Some(frame) = frames.next().await {
             if write_frame(&mut send, frame).await.is_err() {
                 return;
             }
         }
         let _ = send.finish();
     }
+}
+
+/// Ends when whoever gets the frames is no member any more, asked when a frame is there: the state of
+/// that moment has all that the frame has. So a removed node gets nothing that was committed after
+/// its removal, keys above all.
+fn for_member(
+    frames: impl Stream<Item = Bytes>,
+    is_member: impl Fn() -> bool,
+) -> impl Stream<Item = Bytes> {
+    frames.take_while(move |_| std::future::ready(is_member()))
 }
 
 /// Streams of nodes that are not members yet.
@@ -327,7 +345,7 @@ impl JoinHandler for Strangers {
 pub(crate) async fn follow(
     follower: swarmer_raft::Follower,
     transport: swarmer_mesh::transport::Handle,
-    first_voters: Vec<swarmer_model::NodeId>,
+    first_voters: Vec<NodeId>,
     shutdown: tokio_util::sync::CancellationToken,
 ) {
     let mut turn = 0_usize;
@@ -357,7 +375,7 @@ const FEED_SILENCE: Duration = Duration::from_secs(4);
 async fn follow_one(
     follower: &swarmer_raft::Follower,
     transport: &swarmer_mesh::transport::Handle,
-    voter: swarmer_model::NodeId,
+    voter: NodeId,
 ) -> String {
     let deadline = tokio::time::Instant::now() + FEED_SILENCE;
     let kind = StreamKind::Feed;
@@ -389,5 +407,23 @@ async fn follow_one(
             Ok(Err(error)) => return error.to_string(),
             Err(_) => return "silence".to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[tokio::test]
+    async fn a_removed_node_is_fed_nothing_that_was_committed_after_its_removal() {
+        let member = AtomicBool::new(true);
+        // The second frame is made of a state without the node.
+        let frames = futures::stream::iter(0..3_u8).map(|n| {
+            member.store(n < 1, Ordering::Relaxed);
+            Bytes::from(vec![n])
+        });
+        let fed: Vec<Bytes> = for_member(frames, || member.load(Ordering::Relaxed)).collect().await;
+        assert_eq!(fed, [Bytes::from_static(&[0])]);
     }
 }

@@ -50,6 +50,8 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Answer {
         "voters": status.voters.iter().map(|voter| named(*voter)).collect::<Vec<_>>(),
         "learners": status.learners.iter().map(|node| named(*node)).collect::<Vec<_>>(),
         "lag": status.lag,
+        // The number of the key that this node seals gossip with.
+        "gossipKey": context.gossip.stats().key,
         "members": members,
     });
     Ok(reply::read(seen, &value))

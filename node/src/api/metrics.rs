@@ -312,6 +312,9 @@ fn gossip(text: &mut Text, context: &Context) {
         text.counter(&format!("swarmer_gossip_{name}"), help, value as f64);
     }
     text.gauge("swarmer_gossip_records", "Records in the catalog.", stats.records as f64);
+    let help = "Number of the key that this node seals with; a rotation brings the next one.";
+    text.gauge("swarmer_gossip_key_id", help, stats.key.into());
+    text.gauge("swarmer_gossip_keys", "Keys that this node opens with.", stats.keys as f64);
     text.head("swarmer_gossip_refused_total", "counter", "What was refused, by reason.");
     for reason in Refusal::ALL {
         let labels = [("reason", reason.label())];

@@ -9,6 +9,7 @@ mod audit_log;
 mod auth;
 mod doctor;
 mod functions;
+mod keys;
 mod leases;
 mod members;
 mod metrics;

@@ -9,7 +9,7 @@ use swarmer_model::{Key, Kind, Node, NodeId, Revision};
 use swarmer_raft::{Expect, Outcome as TxnOutcome, Status, Txn, View};
 
 use crate::{
-    agent::{Context, Fault, TxnExt as _, leaving_key, may_leave},
+    agent::{Context, Fault, TxnExt as _, keys::wanted_key, leaving_key, may_leave},
     api::{
         Api,
         members::name_claim,
@@ -101,7 +101,9 @@ pub(super) async fn delete(
         .check(Key::node(node.spec.id), Expect::At(revision))
         .delete(Key::node(node.spec.id))
         .delete(name_claim(&node.metadata.name))
-        .delete(leaving_key(node.spec.id));
+        .delete(leaving_key(node.spec.id))
+        // It knows the keys of gossip: the leader brings others, after it is shut out.
+        .put(wanted_key(), "");
     txn.request_id = headers.request_id(0);
     let outcome = context.control.write(txn).await?;
     let revision = outcome.committed(&format!("deleting node {}", node.metadata.name))?;

@@ -16,7 +16,7 @@ use crate::{
     api::{
         Api, artifacts, audit_log,
         auth::{self, Access, Grant, SharedGrant},
-        doctor, functions, leases, members, metrics, nodes, openapi,
+        doctor, functions, keys, leases, members, metrics, nodes, openapi,
         reply::{Answer, Failure, Unchanged, finish},
         tokens, watch,
     },
@@ -197,6 +197,20 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             nodes::strike,
         )
         .body("Fault"),
+        Endpoint::get(
+            "/v1/keys",
+            Look,
+            "The keys of the cluster, by number, and how far a rotation is",
+            keys::list,
+        ),
+        Endpoint::new(
+            Method::POST,
+            "/v1/keys/gossip/rotate",
+            Govern,
+            "Replace the key that members seal gossip with",
+            keys::rotate,
+        )
+        .of_several(),
         Endpoint::get("/v1/tokens", Govern, "All tokens, without their secrets", tokens::list),
         Endpoint::new(Method::POST, "/v1/tokens", Govern, "Make a token", tokens::create)
             .body("NewToken"),

@@ -13,6 +13,7 @@ mod document;
 mod explain;
 mod functions;
 mod janitor;
+mod keys;
 mod lease;
 mod logs;
 mod options;
@@ -90,6 +91,8 @@ enum Command {
     Lease(lease::Lease),
     /// Empty a node: no new work, what runs is finished
     Drain(Asking<cluster::Drain>),
+    /// List and rotate the keys that the members share
+    Keys(keys::Keys),
     /// Show what was changed by way of a node and what it refused, or check that record
     Audit(Asking<audit::Audit>),
     /// Write all functions with their components to one file, from a cluster that goes on serving
@@ -178,6 +181,10 @@ fn run(cli: Cli) -> Outcome<ExitCode> {
         },
         Command::Drain(drain) => ask(options, drain)?,
         Command::Chaos(chaos) => ask(options, chaos)?,
+        Command::Keys(keys) => match keys.command {
+            keys::KeysCommand::List(list) => ask(options, list)?,
+            keys::KeysCommand::Rotate(rotate) => ask(options, rotate)?,
+        },
         Command::Audit(audit) => ask(options, audit)?,
         Command::Backup(backup) => ask(options, backup)?,
         Command::Restore(restore) => ask(options, restore)?,

@@ -20,14 +20,14 @@ use crate::{
 const CUT_WITHIN: Duration = Duration::from_secs(2);
 
 /// Load on a function through some nodes, until it is stopped.
-struct Load {
+pub(crate) struct Load {
     seen: Arc<Seen>,
     stop: Arc<AtomicBool>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Load {
-    fn on(cluster: &Cluster, nodes: &[usize]) -> Self {
+    pub(crate) fn on(cluster: &Cluster, nodes: &[usize]) -> Self {
         let (seen, stop) = (Arc::new(Seen::default()), Arc::new(AtomicBool::new(false)));
         let task = |i: &usize| {
             let url = cluster.nodes[*i].url("/hello");
@@ -36,12 +36,12 @@ impl Load {
         Self { tasks: nodes.iter().map(task).collect(), seen, stop }
     }
 
-    fn good(&self) -> u64 {
+    pub(crate) fn good(&self) -> u64 {
         self.seen.good.load(Ordering::Relaxed)
     }
 
     /// Ends it; not one request may have failed.
-    async fn none_failed(self) {
+    pub(crate) async fn none_failed(self) {
         self.stop.store(true, Ordering::Relaxed);
         for task in self.tasks {
             task.await.unwrap();
@@ -52,7 +52,7 @@ impl Load {
     }
 }
 
-async fn with_hello_on_all(cluster: &Cluster, replicas: &str) {
+pub(crate) async fn with_hello_on_all(cluster: &Cluster, replicas: &str) {
     let hello = cluster.component("hello", &fixtures::hello_p2());
     cluster.nodes[0].cli_ok(&["deploy", &hello, "--name", "hello", "--replicas", replicas]);
     let all: Vec<usize> = (0..cluster.nodes.len()).collect();

@@ -26,6 +26,7 @@ mod keys;
 mod kill;
 mod leases;
 mod roles;
+mod rotation;
 mod same_call;
 mod settled;
 mod transactions;

@@ -52,6 +52,8 @@ const EXPECTED: &[(&str, &str, Need)] = &[
     ("delete", "/v1/nodes/{node}", Whole),
     ("post", "/v1/nodes/{node}/drain", Whole),
     ("post", "/v1/nodes/{node}/faults", Whole),
+    ("get", "/v1/keys", Token),
+    ("post", "/v1/keys/gossip/rotate", Whole),
     ("get", "/v1/tokens", Whole),
     ("post", "/v1/tokens", Whole),
     ("delete", "/v1/tokens/{id}", Whole),

@@ -20,6 +20,7 @@ use crate::{
         bootstrap::bootstrap,
         gossip,
         identity::{Grant, KeptGrant},
+        keys::Ring,
         voting::{Keeper, KeeperDeps},
     },
     api, codes,
@@ -109,6 +110,7 @@ impl Agent {
             load: Load::default(),
             endpoints: Vec::new(),
             software: env!("CARGO_PKG_VERSION").to_owned(),
+            ..Facts::default()
         };
         let config = swarmer_gossip::Config {
             cluster: grant.cluster,
@@ -116,7 +118,7 @@ impl Agent {
             boot: self.dir.meta().boot,
             advertise: self.advertise,
             seeds,
-            keyring: grant.keyring()?,
+            keyring: Ring::of(grant)?.keyring()?,
             facts,
             members_file: Some(self.dir.path().join("members.bin")),
             timing: swarmer_gossip::Timing::default(),

@@ -7,7 +7,9 @@
 //! it is not forgotten when the vote goes.
 
 use std::{
-    fs, io,
+    fs::{self, Permissions},
+    io,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     time::Duration,
@@ -346,6 +348,7 @@ impl Keeper {
             async move { Follower::succeed(&ended, &dir, Arc::new(RealDisk), trust).await };
         let follower = joined(self.inner.deps.io.spawn(opening).await)?
             .map_err(|error| Problem::of(&error, "following where the log ended"))?;
+        keep_private(&self.feed_dir())?;
         self.inner.deps.dir.update(|meta| meta.part = Some(KeptPart::Follower))?;
         control.turn(self.part_of(follower));
         tracing::info!(target: "swarmer::voting", why, "this node has no vote any more and follows");
@@ -373,6 +376,7 @@ impl Keeper {
         let raft =
             joined(opened)?.map_err(|error| Problem::of(&error, "opening the control state"))?;
         let handle = raft.handle();
+        keep_private(&self.log_dir())?;
         // Before a message can reach it: from then on it promises.
         deps.dir.update(|meta| {
             meta.part = Some(part);
@@ -392,6 +396,7 @@ impl Keeper {
         let opening = async move { Follower::open(node, &dir, Arc::new(RealDisk), trust).await };
         let follower = joined(self.inner.deps.io.spawn(opening).await)?
             .map_err(|error| Problem::of(&error, "opening the control state"))?;
+        keep_private(&self.feed_dir())?;
         Ok(self.part_of(follower))
     }
 
@@ -453,6 +458,12 @@ fn adopt(old: &Path, new: &Path) -> io::Result<()> {
         fs::rename(old, new)?;
     }
     Ok(())
+}
+
+/// The committed state has the keys of gossip in it. Its folder is there by now and has none yet, or
+/// has been closed to others since a start before this one.
+fn keep_private(dir: &Path) -> Outcome<()> {
+    fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(|error| storage(dir, &error))
 }
 
 fn storage(dir: &Path, error: &io::Error) -> Problem {

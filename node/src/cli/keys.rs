@@ -1,0 +1,67 @@
+//! `keys`: list, rotate.
+
+use clap::{Args, Subcommand};
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    cli::{Ask, Asking, Client, Printer},
+    problem::Outcome,
+};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    swarmer keys list\n  \
+    swarmer keys rotate")]
+pub(crate) struct Keys {
+    #[command(subcommand)]
+    pub(crate) command: KeysCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// List the keys that members seal gossip with, by number, and how far a rotation is
+    List(Asking<List>),
+    /// Replace the key of gossip; removing a node does so by itself
+    Rotate(Asking<Rotate>),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    swarmer keys list\n  \
+    swarmer keys list -o json")]
+pub(crate) struct List;
+
+impl Ask for List {
+    async fn ask(&self, client: &Client, printer: &Printer) -> Outcome<()> {
+        let list: Value = client.get("/v1/keys").await?;
+        let items = list["items"].as_array().cloned().unwrap_or_default();
+        printer.list(
+            &items,
+            &[
+                ("NAME", "name"),
+                ("KEY", "key"),
+                ("HELD", "held"),
+                ("PHASE", "phase"),
+                ("WANTED", "wanted"),
+            ],
+        )
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    swarmer keys rotate\n  \
+    swarmer keys rotate -o json")]
+pub(crate) struct Rotate;
+
+impl Ask for Rotate {
+    async fn ask(&self, client: &Client, printer: &Printer) -> Outcome<()> {
+        let answer = client.json(Method::POST, "/v1/keys/gossip/rotate", &json!({})).await?;
+        if printer.is_table() {
+            printer.text("a new key comes; `swarmer keys list` shows how far it is\n")
+        } else {
+            printer.value(&answer)
+        }
+    }
+}
