@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 use serde::Deserialize;
-use swarmer_mesh::identity::CERTIFICATE_VALIDITY;
+use swarmer_mesh::{identity::CERTIFICATE_VALIDITY, stream::STREAM_VERSION};
 use swarmer_model::{
     ByteSize, Labels, Millis, Place, Violations, check_label_key, check_label_value, check_name,
 };
@@ -105,6 +105,11 @@ pub(crate) struct NodeOptions {
     #[arg(long, hide = true)]
     #[serde(skip)]
     pub(crate) voter_grace_ms: Option<u64>,
+    /// The newest version of the wire that it says it speaks; below the oldest one: this alone (for
+    /// tests of mixed versions)
+    #[arg(long, hide = true)]
+    #[serde(skip)]
+    pub(crate) wire_max: Option<u8>,
 }
 
 /// How log lines look.
@@ -137,6 +142,8 @@ pub(crate) struct NodeConfig {
     pub(crate) bootstrap_expect: u32,
     pub(crate) max_component: ByteSize,
     pub(crate) voter_grace_ms: u64,
+    /// At most what this build speaks.
+    pub(crate) wire_max: u8,
     /// None: the default of the control state.
     pub(crate) snapshot_log: Option<ByteSize>,
     /// None: the default of the control state.
@@ -180,6 +187,7 @@ impl NodeOptions {
             certificate_ttl: self.certificate_ttl,
             die_with: self.die_with,
             voter_grace_ms: self.voter_grace_ms,
+            wire_max: self.wire_max,
         }
     }
 
@@ -218,6 +226,11 @@ impl NodeOptions {
                 "an address that other nodes reach, with a port",
             );
         }
+        if let Some(version) = self.wire_max
+            && version > STREAM_VERSION
+        {
+            violations.add("wire-max", version, format!("at most {STREAM_VERSION}"));
+        }
         if let Some(bytes) = self.snapshot_log
             && bytes < MIN_SNAPSHOT_LOG
         {
@@ -240,6 +253,7 @@ impl NodeOptions {
             bootstrap_expect: expect,
             max_component: self.max_component.unwrap_or(DEFAULT_MAX_COMPONENT),
             voter_grace_ms: self.voter_grace_ms.unwrap_or(DEFAULT_VOTER_GRACE_MS),
+            wire_max: self.wire_max.unwrap_or(STREAM_VERSION),
             snapshot_log: self.snapshot_log,
             log_keep: self.log_keep,
             certificate_ttl: self

@@ -13,12 +13,25 @@ const INVARIANT: &str = "replays and removed nodes change nothing";
 
 /// Every datagram that was sent again, and everything that was asked of a node after its removal.
 pub fn check(history: &[Operation]) -> Verdict {
-    let mut removed: BTreeMap<&str, &Operation> = BTreeMap::new();
-    for operation in history.iter().filter(|operation| operation.is_ok()) {
-        if operation.action == Action::Expel {
-            removed.entry(&operation.node).or_insert(operation);
+    // By node: its removals, and when it was let in again under its name, as another member.
+    let mut removed: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
+    let mut admitted: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    for operation in history {
+        if operation.action == Action::Expel && operation.is_ok() {
+            removed.entry(&operation.node).or_default().push(operation);
+        } else if operation.action == Action::Admit && operation.may_have_happened() {
+            admitted.entry(&operation.node).or_default().push(operation.invoked_ns);
         }
     }
+    let out = |operation: &Operation| {
+        let removals = removed.get(operation.node.as_str())?;
+        let cut_off = |removal: &Operation| removal.completed_ns + CUT_OFF_MS * 1_000_000;
+        let last = removals.iter().rfind(|removal| cut_off(removal) <= operation.invoked_ns)?;
+        let since = last.completed_ns..=operation.completed_ns;
+        let again = admitted.get(operation.node.as_str());
+        let again = again.is_some_and(|times| times.iter().any(|at| since.contains(at)));
+        (!again).then_some(*last)
+    };
     let (mut checked, mut came_at_all, mut violations) = (0, false, Vec::new());
     let mut replays = 0;
     for operation in history {
@@ -32,11 +45,10 @@ pub fn check(history: &[Operation]) -> Verdict {
             }
             continue;
         }
-        let Some(removal) = removed.get(operation.node.as_str()) else { continue };
-        let cut_off = removal.completed_ns + CUT_OFF_MS * 1_000_000;
-        if !asks_the_cluster(&operation.action) || operation.invoked_ns < cut_off {
+        if !asks_the_cluster(&operation.action) {
             continue;
         }
+        let Some(removal) = out(operation) else { continue };
         checked += 1;
         if operation.is_ok() {
             violations.push(format!("done for a removed node: {operation}\n  after {removal}"));
@@ -51,7 +63,10 @@ pub fn check(history: &[Operation]) -> Verdict {
 
 /// Whether an answer to it needs other nodes: a removed node may tell what it knew.
 fn asks_the_cluster(action: &Action) -> bool {
-    matches!(action, Action::Read { .. } | Action::Write { .. } | Action::Cas { .. })
+    matches!(
+        action,
+        Action::Read { .. } | Action::Write { .. } | Action::Cas { .. } | Action::Txn { .. }
+    )
 }
 
 #[cfg(test)]
@@ -84,5 +99,17 @@ mod tests {
         assert!(judged(ok(2, (4 * SECOND, 5 * SECOND), write(), done(4))).is_invalid());
         let other = ok(2, (4 * SECOND, 5 * SECOND), write(), done(4));
         assert!(judged(Operation { node: "n2".into(), ..other }).is_valid(), "another node");
+    }
+
+    #[test]
+    fn a_node_that_is_let_in_again_is_served_and_removed_again_it_is_not() {
+        let write = || Action::Write { key: "k".into(), value: 7, request: None };
+        let at = |seconds: u64| (seconds * SECOND, seconds * SECOND + 1);
+        let removal = |seconds| ok(seconds, at(seconds), Action::Expel, done(3));
+        let again = ok(5, (5 * SECOND, 6 * SECOND), Action::Admit, done(0));
+        let judged = |last: Operation| check(&[removal(1), again.clone(), removal(20), last]);
+        assert!(judged(ok(9, at(4), write(), done(4))).is_invalid(), "not yet again");
+        assert!(judged(ok(9, at(8), write(), done(4))).is_valid(), "it is another member");
+        assert!(judged(ok(9, at(23), write(), done(4))).is_invalid(), "and is none any more");
     }
 }

@@ -5,6 +5,7 @@ pub mod append;
 pub mod dedup;
 pub mod deploy;
 pub mod jobs;
+pub mod membership;
 pub mod register;
 pub mod restart;
 #[cfg(test)]
@@ -19,6 +20,8 @@ use std::{borrow::Cow, fmt};
 use serde::{Deserialize, Serialize};
 
 use crate::history::{Operation, Outcome};
+
+pub use admission::CUT_OFF_MS;
 
 /// How many violations one verdict tells; more of the same help nobody.
 pub const MAX_EXPLANATIONS: usize = 10;
@@ -103,7 +106,7 @@ pub fn harness_errors(history: &[Operation]) -> Vec<String> {
 
 /// Every checker for which the history has something to check.
 pub fn all(history: &[Operation]) -> Vec<Verdict> {
-    let checkers: [fn(&[Operation]) -> Verdict; 10] = [
+    let checkers: [fn(&[Operation]) -> Verdict; 11] = [
         register::check,
         set::check,
         watch::check,
@@ -113,6 +116,7 @@ pub fn all(history: &[Operation]) -> Vec<Verdict> {
         traffic::check,
         jobs::check,
         admission::check,
+        membership::check,
         restart::check,
     ];
     checkers.iter().map(|check| check(history)).filter(|verdict| verdict.checked > 0).collect()

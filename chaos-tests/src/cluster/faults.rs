@@ -109,6 +109,14 @@ impl Cluster {
         Ok(shim.struck()? > illness.struck)
     }
 
+    /// Whether a call was struck by an illness that goes on.
+    ///
+    /// # Errors
+    /// Nothing stands between it and its disk.
+    pub fn is_struck(&self, node: usize, illness: Illness) -> Result<bool> {
+        Ok(self.nodes[node].lock().fittings.shim()?.struck()? > illness.struck)
+    }
+
     /// Makes a node's wall clock jump, until [`Cluster::set_clock`] is called with what this gives.
     ///
     /// # Errors

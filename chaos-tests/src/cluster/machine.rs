@@ -32,9 +32,6 @@ const LOOK: Duration = Duration::from_secs(2);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The file with the guest's token.
-const JOIN_TOKEN: &str = "join.token";
-
 /// Nodes, their network and their folders.
 pub struct Cluster {
     pub(super) nodes: Vec<Arc<Mutex<Node>>>,
@@ -44,7 +41,7 @@ pub struct Cluster {
     /// Nodes that lost their log.
     lost: Mutex<BTreeSet<usize>>,
     /// Removed last.
-    folder: TempDir,
+    pub(super) folder: TempDir,
 }
 
 #[derive(Default)]
@@ -66,21 +63,20 @@ impl Cluster {
             true => Network::switched(count + 1, Wires::new(gear.seed))?,
             false => Network::new(count + 1)?,
         };
-        let token = folder.path().join("founding.token");
-        std::fs::write(&token, binary.founding_token()?)?;
-        let seeds = (0..count).map(listen).collect();
-        let launch = Launch { binary: binary.clone(), token, seeds };
+        let founding = binary.founding_token()?;
+        let seeds: Vec<String> = (0..count).map(listen).collect();
         let fitter = Fitter::new(&gear.needs, folder.path())?;
         let plain = Fitter::new(&BTreeSet::new(), folder.path())?;
         let mut nodes = Vec::new();
         let mut names = Vec::new();
         for i in 0..=count {
             let name = format!("n{}", i + 1);
-            let launch = if i == count {
-                Launch { token: folder.path().join(JOIN_TOKEN), ..launch.clone() }
-            } else {
-                launch.clone()
-            };
+            // Of its own: one that is let in anew has another one.
+            let token = folder.path().join(format!("{name}.token"));
+            if i < count {
+                std::fs::write(&token, &founding)?;
+            }
+            let launch = Launch { binary: binary.clone(), token, seeds: seeds.clone() };
             // The guest's disk and clock are those of the machine.
             let fitter = if i == count { &plain } else { &fitter };
             let fittings = fitter.fit(&folder.path().join(&name))?;
@@ -131,7 +127,7 @@ impl Cluster {
     /// # Errors
     /// It cannot be started, or is not ready in time.
     pub async fn join(&self, token: &str) -> Result<()> {
-        std::fs::write(self.folder.path().join(JOIN_TOKEN), token)?;
+        self.give_token(self.guest(), token)?;
         self.start(self.guest()).await?;
         let began = Instant::now();
         while !self.is_ready(self.guest()).await {
@@ -354,11 +350,11 @@ impl Cluster {
     }
 
     /// The data directory of a node, as the harness sees it.
-    fn data(&self, node: usize) -> PathBuf {
+    pub(super) fn data(&self, node: usize) -> PathBuf {
         self.nodes[node].lock().fittings.seen()
     }
 
-    fn last_lines(&self, node: usize) -> String {
+    pub(super) fn last_lines(&self, node: usize) -> String {
         let log = std::fs::read_to_string(&self.nodes[node].lock().log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")

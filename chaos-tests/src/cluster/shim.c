@@ -17,7 +17,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SYNC = 1, WRITE = 2, READ = 4 };
+/* LOG: syncs of the write-ahead log alone. */
+enum { SYNC = 1, WRITE = 2, READ = 4, LOG = 8 };
 
 /* The same as in shim.rs, in this order. */
 struct control {
@@ -52,12 +53,16 @@ __attribute__((constructor)) static void start(void) {
     control = at;
 }
 
-static int is_below(int fd) {
+/* Which calls of a file may be struck: none, all, or those of a log too. */
+static uint32_t strikable(int fd, uint32_t call) {
     char link[64], path[4096];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, sizeof path);
-    return length > (ssize_t)below_length && !memcmp(path, below, below_length)
-        && path[below_length] == '/';
+    if (length <= (ssize_t)below_length || memcmp(path, below, below_length)
+        || path[below_length] != '/')
+        return 0;
+    int is_log = length > 4 && !memcmp(path + length - 4, ".wal", 4);
+    return call == SYNC && is_log ? SYNC | LOG : call;
 }
 
 /* SplitMix64. */
@@ -70,7 +75,10 @@ static uint32_t chance(uint32_t seed, uint32_t call) {
 
 /* Waits if the call is to be slow; gives the error that it is to give, or 0. */
 static int strike(uint32_t call, int fd) {
-    if (!control || !(__atomic_load_n(&control->what, __ATOMIC_ACQUIRE) & call) || !is_below(fd))
+    if (!control)
+        return 0;
+    uint32_t what = __atomic_load_n(&control->what, __ATOMIC_ACQUIRE);
+    if (!what || !(what & strikable(fd, call)))
         return 0;
     uint32_t number = __atomic_fetch_add(&control->calls, 1, __ATOMIC_RELAXED);
     if (chance(control->seed, number) >= control->percent)

@@ -31,6 +31,8 @@ pub enum Calls {
     Write,
     /// Reads of files.
     Read,
+    /// fsync and its kin, of the write-ahead log alone.
+    Log,
 }
 
 impl Calls {
@@ -39,6 +41,7 @@ impl Calls {
             Self::Sync => 1,
             Self::Write => 2,
             Self::Read => 4,
+            Self::Log => 8,
         }
     }
 }
@@ -49,6 +52,7 @@ impl fmt::Display for Calls {
             Self::Sync => "fsync",
             Self::Write => "write",
             Self::Read => "read",
+            Self::Log => "fsync of the log",
         })
     }
 }
@@ -248,6 +252,9 @@ mod tests {
         assert!(!copies(&disk, &file), "the first one goes on");
         disk.heal(sync).unwrap();
         assert!(copies(&disk, &file) && !disk.fails());
+        let log = disk.fall_ill(ill(Calls::Log)).unwrap();
+        assert!(copies(&disk, &file) && !copies(&disk, &data.join("1.wal")), "only of a log");
+        disk.heal(log).unwrap();
         let slow = Ill { fails: false, delay_ms: 300, ..ill(Calls::Sync) };
         disk.fall_ill(slow).unwrap();
         let began = std::time::Instant::now();

@@ -144,6 +144,9 @@ fn fits(action: &Action, answer: &Answer) -> bool {
             | Action::Pause
             | Action::Started { .. }
             | Action::Expel
+            | Action::Admit
+            | Action::Intrude { .. }
+            | Action::Settle
             | Action::Strike { .. }
             | Action::Restart
             | Action::Retire { .. },

@@ -5,5 +5,5 @@ mod op;
 mod recorder;
 
 pub use file::{FORMAT, Header, Malformed, read, validate, write};
-pub use op::{Action, Answer, Event, Operation, Outcome, Step};
+pub use op::{Action, Answer, Event, Operation, Outcome, Relic, Step};
 pub use recorder::{Client, Recorder};

@@ -110,8 +110,17 @@ pub enum Action {
         /// How many.
         datagrams: u64,
     },
-    /// Removes the node from the cluster.
+    /// Removes the node from the cluster. One operation, however often it had to be asked for.
     Expel,
+    /// Lets the node in, as a new member with nothing on its disk, until it is ready.
+    Admit,
+    /// Starts the node with a part of what it was, though it is a member still: it must be refused.
+    Intrude {
+        /// With which part.
+        with: Relic,
+    },
+    /// Waits until the cluster has chosen its voters: three, all of them members.
+    Settle,
     /// Stopped the node for that time; done by the nemesis. No answer can come from it meanwhile.
     Pause,
     /// Struck the cluster with a fault other than a drained restart; done by the nemesis.
@@ -126,6 +135,35 @@ pub enum Action {
         /// The version's number.
         version: u64,
     },
+}
+
+/// What is left of a node that lost its disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Relic {
+    /// Its name: an empty directory and a token that is good.
+    Name,
+    /// Its id, key and certificate, without its log.
+    Id,
+}
+
+impl Relic {
+    /// The code by which it must be refused.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Name => "SW-NODE-NAME-TAKEN",
+            Self::Id => "SW-NODE-LOG-LOST",
+        }
+    }
+}
+
+impl fmt::Display for Relic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Name => "name",
+            Self::Id => "id",
+        })
+    }
 }
 
 /// One step of a transaction.

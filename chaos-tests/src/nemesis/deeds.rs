@@ -90,6 +90,7 @@ impl Hands {
                 }
                 Ok(())
             }
+            Fault::Membership { changes, calm_ms } => self.change(changes, *calm_ms).await,
             // The others are in `hands.rs`.
             Fault::Kill { .. }
             | Fault::Storm { .. }
@@ -97,6 +98,7 @@ impl Hands {
             | Fault::Partition { .. }
             | Fault::Flapping { .. }
             | Fault::Amnesia { .. }
+            | Fault::Revote { .. }
             | Fault::Loss { .. } => Ok(()),
         }
     }

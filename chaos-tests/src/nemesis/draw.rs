@@ -1,6 +1,7 @@
 //! How faults are drawn.
 
 use super::{
+    change::Change,
     fault::{Fault, Kind, Loss, Who},
     topology::Shape,
 };
@@ -54,6 +55,12 @@ pub(super) fn draw(random: &mut Seeded, kinds: &[Kind], nodes: usize) -> Fault {
         },
         Kind::Amnesia => amnesia(random, Loss::Power),
         Kind::Wipe => amnesia(random, Loss::Log),
+        Kind::Reopen => amnesia(random, Loss::Reopen),
+        Kind::Revote => Fault::Revote {
+            first: random.chance(50),
+            // Long enough for clients to find the first leader again.
+            alone_ms: random.between(3_000, 5_000),
+        },
         Kind::Full => {
             Fault::Full { who: who(random, nodes, 15), for_ms: random.between(2_000, 15_000) }
         }
@@ -119,6 +126,10 @@ pub(super) fn draw(random: &mut Seeded, kinds: &[Kind], nodes: usize) -> Fault {
             random.shuffle(&mut order);
             Fault::Rolling { order, calm_ms: random.between(300, 2_500) }
         }
+        Kind::Membership => Fault::Membership {
+            changes: Change::draw(random, nodes),
+            calm_ms: random.between(100, 800),
+        },
     }
 }
 

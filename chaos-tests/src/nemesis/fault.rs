@@ -1,10 +1,8 @@
 //! One fault: what it is, whom it strikes, and how long it lasts.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
-use super::{mark::Mark, topology::Shape};
+use super::{change::Change, mark::Mark, topology::Shape};
 use crate::cluster::{Ill, Need, Quality};
 
 /// The kinds that a scenario may allow.
@@ -36,6 +34,12 @@ pub enum Kind {
     Amnesia,
     /// The same, by the loss of its log for good.
     Wipe,
+    /// The same, after it was killed before it had synced, and came back: what it read then must be on
+    /// the medium before it says that it has it.
+    Reopen,
+    /// The power of a follower is cut right after it gave its vote; then those are a majority of whom
+    /// none knows of the election.
+    Revote,
     /// The disk has no room.
     Full,
     /// The disk is gone below the running node.
@@ -56,21 +60,24 @@ pub enum Kind {
     Strobe,
     /// One node after another is stopped by SIGTERM and started again.
     Rolling,
+    /// Nodes come, go, are replaced and come back as what they are no longer.
+    Membership,
 }
 
 impl Kind {
     /// What the machine must have for it, beyond what every run needs.
-    pub const fn need(self) -> Option<Need> {
+    pub const fn needs(self) -> &'static [Need] {
         match self {
             Self::Power
             | Self::Brownout
             | Self::Relapse
             | Self::Full
             | Self::Pull
-            | Self::Amnesia => Some(Need::Disk),
-            Self::Eio | Self::SlowDisk => Some(Need::Shim),
-            Self::Delay | Self::Jumble | Self::Throttle => Some(Need::Switch),
-            Self::Clock | Self::Strobe => Some(Need::Clock),
+            | Self::Amnesia => &[Need::Disk],
+            Self::Reopen | Self::Revote => &[Need::Disk, Need::Shim],
+            Self::Eio | Self::SlowDisk => &[Need::Shim],
+            Self::Delay | Self::Jumble | Self::Throttle => &[Need::Switch],
+            Self::Clock | Self::Strobe => &[Need::Clock],
             Self::Kill
             | Self::Pause
             | Self::Storm
@@ -79,7 +86,8 @@ impl Kind {
             | Self::Loss
             | Self::Outage
             | Self::Wipe
-            | Self::Rolling => None,
+            | Self::Rolling
+            | Self::Membership => &[],
         }
     }
 }
@@ -92,6 +100,8 @@ pub enum Loss {
     Power,
     /// Its log is removed: it must never take part again under its id.
     Log,
+    /// It is killed while it waits for its disk, comes back at once, and then its power is cut.
+    Reopen,
 }
 
 /// Whom it strikes.
@@ -194,6 +204,15 @@ pub enum Fault {
         /// Milliseconds for which the leader is cut off.
         alone_ms: u64,
     },
+    /// Of three nodes the leader is cut off, and one of the others is elected by the vote of the last
+    /// one. That one loses power before anything that comes after its vote is on the medium, and then the
+    /// one that was elected is cut off instead: the first leader and the one that lost power go on.
+    Revote {
+        /// Whether the power of the follower of the lower number is cut; else that of the other one.
+        first: bool,
+        /// Milliseconds for which they are alone.
+        alone_ms: u64,
+    },
     /// Its disk has no room, for this time.
     Full {
         /// Whom.
@@ -253,10 +272,22 @@ pub enum Fault {
         /// Milliseconds between two of them.
         calm_ms: u64,
     },
+    /// The members change, one change after another.
+    Membership {
+        /// In this order.
+        changes: Vec<Change>,
+        /// Milliseconds between two of them.
+        calm_ms: u64,
+    },
 }
 
 /// What a drained restart of one node takes as a rule, in milliseconds; only to plan with.
 const RESTART_MS: u64 = 2_500;
+/// The same of a change of the members. On a busy machine it takes twice that.
+const CHANGE_MS: u64 = 3_000;
+/// The same of a kill, a start, and an election.
+const REOPEN_MS: u64 = 3_000;
+const ELECTION_MS: u64 = 2_000;
 
 impl Fault {
     /// How long it lasts.
@@ -277,8 +308,13 @@ impl Fault {
             | Self::Brownout { times, each_ms, .. }
             | Self::Strobe { times, each_ms, .. } => times * each_ms,
             Self::Relapse { up_ms, down_ms, .. } => up_ms + down_ms,
+            Self::Amnesia { loss: Loss::Reopen, missing_ms, alone_ms, .. } => {
+                missing_ms + REOPEN_MS + alone_ms
+            }
             Self::Amnesia { missing_ms, alone_ms, .. } => missing_ms + alone_ms,
+            Self::Revote { alone_ms, .. } => ELECTION_MS + alone_ms,
             Self::Rolling { order, calm_ms } => order.len() as u64 * (RESTART_MS + calm_ms),
+            Self::Membership { changes, calm_ms } => changes.len() as u64 * (CHANGE_MS + calm_ms),
         }
     }
 
@@ -294,107 +330,43 @@ impl Fault {
             Self::Power { .. }
             | Self::Brownout { .. }
             | Self::Relapse { .. }
-            | Self::Amnesia { loss: Loss::Power, .. } => Mark::Power,
+            | Self::Revote { .. }
+            | Self::Amnesia { loss: Loss::Power | Loss::Reopen, .. } => Mark::Power,
             Self::Full { .. } => Mark::Full,
             Self::Ill { ill, .. } if !ill.fails => Mark::Slow,
             Self::Pull { .. } | Self::Ill { .. } => Mark::Eio,
             Self::Degrade { .. } => Mark::Wire,
             Self::Clock { .. } | Self::Strobe { .. } => Mark::Clock,
             Self::Rolling { .. } => Mark::Restart,
+            // Each change counts for itself; this is the first of all.
+            Self::Membership { .. } => Mark::Grow,
         }
     }
 
     /// What the machine must have for it, beyond what every run needs.
-    pub const fn need(&self) -> Option<Need> {
+    pub const fn needs(&self) -> &'static [Need] {
         match self {
             Self::Power { .. }
             | Self::Brownout { .. }
             | Self::Relapse { .. }
             | Self::Full { .. }
             | Self::Pull { .. }
-            | Self::Amnesia { loss: Loss::Power, .. } => Some(Need::Disk),
-            Self::Ill { .. } => Some(Need::Shim),
-            Self::Degrade { .. } => Some(Need::Switch),
-            Self::Clock { .. } | Self::Strobe { .. } => Some(Need::Clock),
+            | Self::Amnesia { loss: Loss::Power, .. } => &[Need::Disk],
+            Self::Amnesia { loss: Loss::Reopen, .. } | Self::Revote { .. } => {
+                &[Need::Disk, Need::Shim]
+            }
+            Self::Ill { .. } => &[Need::Shim],
+            Self::Degrade { .. } => &[Need::Switch],
+            Self::Clock { .. } | Self::Strobe { .. } => &[Need::Clock],
             Self::Kill { .. }
-            | Self::Pause { .. }
             | Self::Storm { .. }
+            | Self::Pause { .. }
             | Self::Partition { .. }
             | Self::Flapping { .. }
             | Self::Loss { .. }
             | Self::Amnesia { loss: Loss::Log, .. }
-            | Self::Rolling { .. } => None,
-        }
-    }
-}
-
-impl fmt::Display for Who {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::One(node) => write!(f, "n{}", node + 1),
-            Self::Leader => f.write_str("the leader"),
-            Self::All => f.write_str("all"),
-        }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Kill { who, down_ms } => write!(f, "kill {who}, start after {down_ms} ms"),
-            Self::Pause { who, for_ms } => write!(f, "pause {who} for {for_ms} ms"),
-            Self::Storm { who, times, each_ms } => {
-                write!(f, "kill {who} {times} times, every {each_ms} ms")
-            }
-            Self::Partition { shape, for_ms } => write!(f, "cut {shape} for {for_ms} ms"),
-            Self::Flapping { shape, times, each_ms } => {
-                write!(f, "cut {shape} {times} times, every {each_ms} ms")
-            }
-            Self::Loss { percent, for_ms } => write!(f, "lose {percent} % for {for_ms} ms"),
-            Self::Power { who, down_ms } => {
-                write!(f, "cut the power of {who}, start after {down_ms} ms")
-            }
-            Self::Brownout { who, times, each_ms } => {
-                write!(f, "cut the power of {who} {times} times, every {each_ms} ms")
-            }
-            Self::Relapse { who, up_ms, down_ms } => write!(
-                f,
-                "kill and start {who}, cut the power {up_ms} ms later, start after {down_ms} ms"
-            ),
-            Self::Amnesia { loss, first, missing_ms, alone_ms } => {
-                let which = if *first { "first" } else { "second" };
-                let how = match loss {
-                    Loss::Power => "power",
-                    Loss::Log => "log",
-                };
-                write!(
-                    f,
-                    "{missing_ms} ms without one follower, then the {which} one loses its {how}, \
-                     {alone_ms} ms without the leader"
-                )
-            }
-            Self::Full { who, for_ms } => write!(f, "fill the disk of {who} for {for_ms} ms"),
-            Self::Pull { who, for_ms } => {
-                write!(f, "take the disk of {who} away for {for_ms} ms")
-            }
-            Self::Ill { who, ill, for_ms } => write!(f, "{ill} on {who} for {for_ms} ms"),
-            Self::Degrade { shape: Some(shape), quality, for_ms } => {
-                write!(f, "packets {quality} between {shape} for {for_ms} ms")
-            }
-            Self::Degrade { shape: None, quality, for_ms } => {
-                write!(f, "all packets {quality} for {for_ms} ms")
-            }
-            Self::Clock { who, by_ms, for_ms } => {
-                write!(f, "set the clock of {who} {by_ms:+} ms for {for_ms} ms")
-            }
-            Self::Strobe { who, by_ms, times, each_ms } => {
-                write!(f, "set the clock of {who} {by_ms:+} ms {times} times, every {each_ms} ms")
-            }
-            Self::Rolling { order, calm_ms } => {
-                f.write_str("restart")?;
-                order.iter().try_for_each(|node| write!(f, " n{}", node + 1))?;
-                write!(f, " in turn, {calm_ms} ms between them")
-            }
+            | Self::Rolling { .. }
+            | Self::Membership { .. } => &[],
         }
     }
 }

@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{
-    fault::{Fault, Loss, Who},
+    fault::{Fault, Who},
     mark::Mark,
     schedule::Schedule,
-    topology::Shape,
 };
 use crate::{
     cluster::Cluster,
     history::{Action, Recorder},
+    workload::Context,
 };
 
 /// A fault as it happened.
@@ -43,17 +43,16 @@ pub struct Hands {
     /// The leader as the observer sees it.
     leader: watch::Receiver<Option<usize>>,
     pub(super) recorder: Recorder,
+    /// What those who are removed need to go on.
+    pub(super) context: Context,
     done: Arc<Mutex<Vec<Done>>>,
 }
 
 impl Hands {
-    /// What clients should know of is taken down in `recorder`.
-    pub fn new(
-        cluster: Arc<Cluster>,
-        leader: watch::Receiver<Option<usize>>,
-        recorder: Recorder,
-    ) -> Self {
-        Self { cluster, leader, recorder, done: Arc::default() }
+    /// What clients should know of is taken down in the recorder of `context`.
+    pub fn new(leader: watch::Receiver<Option<usize>>, context: Context) -> Self {
+        let (cluster, recorder) = (Arc::clone(&context.cluster), context.recorder.clone());
+        Self { cluster, leader, recorder, context, done: Arc::default() }
     }
 
     /// What happened so far.
@@ -140,40 +139,9 @@ impl Hands {
             Fault::Amnesia { loss, first, missing_ms, alone_ms } => {
                 self.make_forget(*loss, *first, (*missing_ms, *alone_ms), fault).await
             }
+            Fault::Revote { first, alone_ms } => self.revote(*first, *alone_ms, fault).await,
             other => self.deed(other).await,
         }
-    }
-
-    async fn make_forget(
-        &self,
-        loss: Loss,
-        first: bool,
-        (missing_ms, alone_ms): (u64, u64),
-        fault: &Fault,
-    ) -> Result<()> {
-        let (from_ns, leader, count) = (self.now(), self.leader(), self.cluster.count());
-        let mut followers: Vec<usize> = (0..count).filter(|node| *node != leader).collect();
-        if !first {
-            followers.reverse();
-        }
-        let [forgets, misses] = followers[..] else {
-            anyhow::bail!("three nodes are needed: with more, two of them are no majority");
-        };
-        let without = |node| Shape::Halves(vec![node]).cuts(count, leader);
-        let missing = self.cluster.cut(without(misses), 0)?;
-        sleep(missing_ms).await;
-        let struck = match loss {
-            Loss::Power => self.cluster.cut_power(&[forgets]).await?,
-            Loss::Log => self.cluster.lose_log(forgets).await?,
-        };
-        // First this cut, then the end of the other: what was missed is not made up for.
-        let alone = self.cluster.cut(without(leader), 0)?;
-        self.cluster.mend(missing)?;
-        self.cluster.start(forgets).await?;
-        sleep(alone_ms).await;
-        self.cluster.mend(alone)?;
-        self.tell(fault.mark(), from_ns, struck, fault.to_string());
-        Ok(())
     }
 
     pub(super) async fn kill(&self, nodes: &[usize], down_ms: u64, what: &str) -> Result<()> {
@@ -188,7 +156,7 @@ impl Hands {
         Ok(())
     }
 
-    async fn cut(
+    pub(super) async fn cut(
         &self,
         cuts: std::collections::BTreeSet<(usize, usize)>,
         loss: u8,

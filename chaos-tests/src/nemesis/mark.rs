@@ -30,11 +30,23 @@ pub enum Mark {
     Clock,
     /// Nodes were stopped by SIGTERM and started again.
     Restart,
+    /// Nodes that were let in.
+    Grow,
+    /// Nodes that were removed while they lived.
+    Shrink,
+    /// Nodes whose disk was lost, removed and let in anew.
+    Replace,
+    /// Nodes that came back with a part of what they were, and were refused.
+    Refuse,
+    /// Leaders that were removed.
+    Unseat,
+    /// Removed nodes that went on.
+    Trespass,
 }
 
 impl Mark {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 17] = [
         Self::Kill,
         Self::Pause,
         Self::Cut,
@@ -46,6 +58,12 @@ impl Mark {
         Self::Wire,
         Self::Clock,
         Self::Restart,
+        Self::Grow,
+        Self::Shrink,
+        Self::Replace,
+        Self::Refuse,
+        Self::Unseat,
+        Self::Trespass,
     ];
 
     /// Its class in the page's style sheet.
@@ -62,6 +80,12 @@ impl Mark {
             Self::Wire => "wire",
             Self::Clock => "clock",
             Self::Restart => "restart",
+            Self::Grow => "grow",
+            Self::Shrink => "shrink",
+            Self::Replace => "replace",
+            Self::Refuse => "refuse",
+            Self::Unseat => "unseat",
+            Self::Trespass => "trespass",
         }
     }
 
@@ -79,6 +103,12 @@ impl Mark {
             Self::Wire => "times of bad wires",
             Self::Clock => "jumps of a clock",
             Self::Restart => "drained restarts",
+            Self::Grow => "nodes let in",
+            Self::Shrink => "nodes removed",
+            Self::Replace => "nodes replaced",
+            Self::Refuse => "nodes refused",
+            Self::Unseat => "leaders removed",
+            Self::Trespass => "removed nodes that went on",
         }
     }
 

@@ -1,13 +1,18 @@
 //! Faults: a seed gives a schedule, which is data; hands carry it out.
 
+mod change;
 mod deeds;
 mod draw;
 mod fault;
 mod hands;
 mod mark;
+mod members;
+mod memory;
 mod schedule;
 mod topology;
+mod words;
 
+pub use change::Change;
 pub use fault::{Fault, Kind, Loss, Who};
 pub use hands::{Done, Hands};
 pub use mark::Mark;

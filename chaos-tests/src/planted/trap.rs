@@ -22,6 +22,8 @@ const fn trap(bug: Bug, scenario: &'static str, secs: u64) -> Trap {
 /// One for each bug that is looked for.
 pub const TRAPS: &[Trap] = &[
     trap(Bug::AckBeforeFsync, "register-amnesia", 14),
+    trap(Bug::VoteWithoutFsync, "register-revote", 24),
+    trap(Bug::OpenWithoutSync, "register-reopen", 24),
     trap(Bug::ReuseNodeId, "register-wipe", 14),
     trap(Bug::ReadWithoutIndex, "register-isolated", 20),
     trap(Bug::ForgetRequests, "calm", 20),

@@ -18,6 +18,9 @@ const BAR: f64 = 14.0;
 /// A lane for the leader, one for each node, one for the network.
 pub(super) fn draw(run: &Run) -> String {
     let nodes = Scenario::named(&run.plan.scenario).map_or(3, |scenario| scenario.nodes);
+    // The guest has a lane if anything was done to it.
+    let struck = run.faults.iter().flat_map(|fault| &fault.nodes).map(|node| node + 1);
+    let nodes = struck.max().unwrap_or(0).max(nodes);
     let time = Time::of(run);
     let height = LANE * (nodes as f64 + 2.0);
     let mut svg = time.axis(height);

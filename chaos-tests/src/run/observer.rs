@@ -127,7 +127,8 @@ impl Observer {
         let reply = gateway.send(Method::GET, "/v1/status", &[], "", LOOK).await.ok()?;
         let status = reply.json();
         let leader = status["leader"]["name"].as_str();
-        let leader = (0..cluster.count()).find(|i| leader == Some(cluster.name(*i)));
+        // The guest too, while it is a member.
+        let leader = (0..=cluster.guest()).find(|i| leader == Some(cluster.name(*i)));
         if let (Some(node), Some(term)) = (leader, status["term"].as_u64()) {
             self.saw(Leader { from_ns: recorder.now(), term, node });
         }

@@ -57,10 +57,8 @@ impl Plan {
         let known = named(scenario)?;
         let (mut kinds, mut left_out) = (Vec::new(), Vec::new());
         for kind in known.kinds {
-            let lacking = match kind.need() {
-                Some(need) if known.as_able => need.lacking(),
-                _ => Vec::new(),
-            };
+            let needs = if known.as_able { kind.needs() } else { &[] };
+            let lacking: Vec<String> = needs.iter().flat_map(|need| need.lacking()).collect();
             if lacking.is_empty() {
                 kinds.push(*kind);
             } else {
@@ -118,7 +116,7 @@ pub async fn run(
     }
     let mut working = start_clients(scenario, &clients);
 
-    let hands = Hands::new(Arc::clone(&cluster), observer.now(), recorder.clone());
+    let hands = Hands::new(observer.now(), context());
     let began = Instant::now();
     hands.carry_out(&plan.schedule, began).await?;
     tokio::time::sleep_until((began + plan.lasts).into()).await;

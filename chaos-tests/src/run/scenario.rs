@@ -72,6 +72,15 @@ const ALL: &[Kind] = &[
     Kind::Strobe,
     Kind::Rolling,
 ];
+/// Each of them once in a round.
+const MEMBERSHIP: &[(Mark, u64)] = &[
+    (Mark::Grow, 1),
+    (Mark::Shrink, 1),
+    (Mark::Replace, 1),
+    (Mark::Refuse, 2),
+    (Mark::Unseat, 1),
+    (Mark::Trespass, 2),
+];
 /// Just long enough to serve again, as a rule.
 const SOON_MS: (u64, u64) = (300, 4_000);
 const NETWORK: &[Kind] = &[Kind::Partition, Kind::Flapping, Kind::Loss];
@@ -80,6 +89,8 @@ const REGISTERS: Registers = Registers { clients: 8, keys: 12, values: None, rep
 /// Three values for two registers: the same is written again and again.
 const FEW: Registers = Registers { clients: 8, keys: 2, values: Some(3), repeated: 0 };
 const LIGHT: Registers = Registers { clients: 3, keys: 4, values: None, repeated: 20 };
+/// One write at a time: none waits behind another one.
+const SINGLE: Registers = Registers { clients: 1, keys: 4, values: None, repeated: 0 };
 const NEEDS: Needs =
     Needs { ok: 500, txns: 0, leaders: 1, struck: &[], reconnects: 6, snapshots: 0, faults: 2 };
 
@@ -271,6 +282,38 @@ pub const SCENARIOS: &[Scenario] = &[
         ..BASE
     },
     Scenario {
+        name: "register-reopen",
+        about: "registers while a follower is killed before a sync, comes back, and loses its power",
+        kinds: &[Kind::Reopen],
+        calm_ms: SOON_MS,
+        registers: Some(SINGLE),
+        needs: Needs {
+            ok: 30,
+            struck: &[(Mark::Power, 1)],
+            leaders: 0,
+            reconnects: 3,
+            faults: 1,
+            ..NEEDS
+        },
+        ..BASE
+    },
+    Scenario {
+        name: "register-revote",
+        about: "registers while a follower's power is cut right after it gave its vote",
+        kinds: &[Kind::Revote],
+        calm_ms: SOON_MS,
+        registers: Some(LIGHT),
+        needs: Needs {
+            ok: 50,
+            struck: &[(Mark::Power, 1)],
+            leaders: 0,
+            reconnects: 3,
+            faults: 1,
+            ..NEEDS
+        },
+        ..BASE
+    },
+    Scenario {
         name: "set",
         about: "resources made and deleted, listed at the end, under every fault",
         set: 6,
@@ -333,6 +376,15 @@ pub const SCENARIOS: &[Scenario] = &[
         registers: Some(LIGHT),
         admission: true,
         needs: Needs { ok: 50, leaders: 0, faults: 0, reconnects: 3, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
+        name: "membership",
+        about: "registers and transactions while nodes come, go, are replaced and come back wiped",
+        kinds: &[Kind::Membership],
+        registers: Some(LIGHT),
+        lists: 3,
+        needs: Needs { ok: 200, txns: 20, struck: MEMBERSHIP, leaders: 1, ..NEEDS },
         ..BASE
     },
     Scenario {

@@ -18,7 +18,7 @@ use super::{
     JoinHandler, Peer, StreamHandler,
     close::{CloseCode, Loss, loss},
     config::{MAX_CONTROL_STREAMS, MAX_DATA_STREAMS, RETRY_ABOVE},
-    dial::{WELCOME, chain},
+    dial::chain,
     error::RefusedBy,
     registry::{Direction, Live},
     shared::{Pass, Shared, count},
@@ -183,10 +183,17 @@ impl Acceptor {
             class = class.as_str(),
             expired,
         );
-        if welcome(&live.connection).await.is_ok() {
+        if welcome(&live.connection, shared.config.versions()).await.is_ok() {
             self.streams_of(&live, max_streams as usize).await;
         }
         shared.registry.remove(&live);
+        // One that does not want what it was told by the welcome says so, and both logs should.
+        if let Some(Loss::Refused { by: RefusedBy::Peer, code, reason }) =
+            live.connection.close_reason().as_ref().map(loss)
+        {
+            let address = live.connection.remote_address();
+            shared.refusals.refused(RefusedBy::Peer, code, address, class.as_str(), &reason);
+        }
         tracing::debug!(
             target: "swarmer::mesh",
             event = "connection_over",
@@ -311,11 +318,13 @@ pub(crate) fn open_when_expired(shared: &Shared, live: &Live, kind: StreamKind) 
     kind.allowed_when_expired() && (!raft || shared.admission.voter(live.peer.node))
 }
 
-/// Tells the dialler that it is let in.
-async fn welcome(connection: &Connection) -> Result<(), ()> {
+/// Tells the dialler that it is let in, by the oldest and the newest version of streams that this node
+/// speaks. On a one-way stream, because in TLS 1.3 the dialler's handshake is complete before the other
+/// side has seen its certificate.
+async fn welcome(connection: &Connection, versions: [u8; 2]) -> Result<(), ()> {
     let say = async {
         let mut send = connection.open_uni().await.map_err(drop)?;
-        send.write_all(&WELCOME).await.map_err(drop)?;
+        send.write_all(&versions).await.map_err(drop)?;
         send.finish().map_err(drop)
     };
     // The dialler's windows are open from the start, so this only waits for a dead one.

@@ -4,6 +4,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use tokio::runtime::Handle as Runtime;
 
+use crate::stream::{OLDEST_STREAM_VERSION, STREAM_VERSION};
+
 /// Largest UDP payload that QUIC tries. With segmentation offload and a larger one, quinn 0.11
 /// sends batches of more than 64 KiB, does not notice EMSGSIZE and falls back to 1,200 bytes.
 pub const MAX_UDP_PAYLOAD: u16 = 6_500;
@@ -85,6 +87,9 @@ pub struct Config {
     pub stop_grace: Duration,
     /// Whether [`super::Handle::lose`] may lose packets of this port on purpose.
     pub faults: bool,
+    /// The newest version of streams that this node says it speaks; at most [`STREAM_VERSION`]. Below
+    /// [`OLDEST_STREAM_VERSION`] it says that it speaks this one alone, as a node would that is too old.
+    pub wire_max: u8,
 }
 
 impl Config {
@@ -107,6 +112,12 @@ impl Config {
             send_window: 32 * 1024 * 1024,
             stop_grace: Duration::from_secs(2),
             faults: false,
+            wire_max: STREAM_VERSION,
         }
+    }
+
+    /// The oldest and the newest version of streams that this node says it speaks.
+    pub(crate) fn versions(&self) -> [u8; 2] {
+        [OLDEST_STREAM_VERSION.min(self.wire_max), self.wire_max]
     }
 }

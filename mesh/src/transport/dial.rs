@@ -19,13 +19,8 @@ use crate::{
         tls::server_name,
         {Identity, Refusal},
     },
-    stream::{Class, OLDEST_STREAM_VERSION, STREAM_VERSION},
+    stream::Class,
 };
-
-/// Bytes by which a node says that the dialler is let in: the oldest and the newest version of
-/// streams that it speaks. Sent on a one-way stream, because in TLS 1.3 the dialler's handshake
-/// is complete before the other side has seen its certificate.
-pub(crate) const WELCOME: [u8; 2] = [OLDEST_STREAM_VERSION, STREAM_VERSION];
 
 /// Dials a member, and waits until it has let us in.
 pub(crate) async fn member(
@@ -96,16 +91,18 @@ async fn attempt(
         OpenError::Refused { peer, by: RefusedBy::Us, code: refusal.code(), reason }
     })?;
     let mut welcome = connection.accept_uni().await.map_err(lost)?;
-    let mut versions = [0; WELCOME.len()];
+    // What `accept::welcome` sends.
+    let mut versions = [0; 2];
     if let Err(error) = welcome.read_exact(&mut versions).await {
         return Err(match connection.close_reason() {
             Some(reason) => lost(reason),
             None => unreachable(error.to_string()),
         });
     }
-    if versions[0] > STREAM_VERSION || versions[1] < OLDEST_STREAM_VERSION {
+    let [oldest, newest] = shared.config.versions();
+    if versions[0] > newest || versions[1] < oldest {
         let reason = format!(
-            "{}: it speaks versions {} to {} of streams, this node {OLDEST_STREAM_VERSION} to {STREAM_VERSION}",
+            "{}: it speaks versions {} to {} of streams, this node {oldest} to {newest}",
             codes::UNKNOWN_STREAM,
             versions[0],
             versions[1],

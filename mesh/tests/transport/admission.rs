@@ -6,14 +6,14 @@ use bytes::Bytes;
 use swarmer_mesh::{
     codes,
     identity::{Identity, NodeKey, Verdict},
-    stream::{FrameError, ResetCode, read_frame, write_frame},
-    transport::{Class, RefusedBy, StreamKind},
+    stream::{FrameError, OLDEST_STREAM_VERSION, ResetCode, read_frame, write_frame},
+    transport::{Class, Config, OpenError, RefusedBy, RequestError, StreamKind},
 };
 use swarmer_model::{Coded, NodeId};
 
 use crate::{
     ask, authority, clock, pair, refused, stranger,
-    support::{acquaint, log, member, membership, soon, start_with},
+    support::{acquaint, log, member, member_with, membership, soon, start_with},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -23,6 +23,22 @@ async fn a_peer_of_another_cluster_is_refused_and_both_logs_say_why() {
     let (a, b) = (member(&ours, 1, &clock), member(&theirs, 2, &clock));
     acquaint(&a, &b);
     refused(&a, &b, RefusedBy::Us, codes::OTHER_CLUSTER).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_whose_versions_do_not_meet_refuse_each_other_and_both_logs_say_why() {
+    let clock = clock();
+    let authority = authority(1, &clock);
+    let old = |config: &mut Config| config.wire_max = OLDEST_STREAM_VERSION - 1;
+    let (a, b) = (member(&authority, 1, &clock), member_with(&authority, 2, &clock, old));
+    acquaint(&a, &b);
+    refused(&a, &b, RefusedBy::Us, codes::UNKNOWN_STREAM).await;
+    refused(&b, &a, RefusedBy::Us, codes::UNKNOWN_STREAM).await;
+    // Two that are equally old understand each other's word of it.
+    let c = member_with(&authority, 3, &clock, old);
+    acquaint(&b, &c);
+    let denied = ask(&b, &c, StreamKind::Artifact).await;
+    assert!(!matches!(&denied, Err(RequestError::Open(OpenError::Refused { .. }))), "{denied:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

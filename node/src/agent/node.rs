@@ -110,6 +110,7 @@ impl Agent {
         let mut transport_config = transport::Config::new(config.listen, io.handle().clone());
         transport_config.data = work.handle().clone();
         transport_config.faults = config.allow_faults;
+        transport_config.wire_max = config.wire_max;
         let dependencies = Dependencies {
             admission: Arc::new(book.clone()),
             addresses: Arc::new(book.clone()),

@@ -102,8 +102,10 @@ impl Agent {
         let facts = Facts {
             name: self.config.name.clone(),
             addresses: vec![self.advertise],
-            wire_min: u16::from(swarmer_mesh::stream::OLDEST_STREAM_VERSION),
-            wire_max: u16::from(swarmer_mesh::stream::STREAM_VERSION),
+            wire_min: u16::from(
+                swarmer_mesh::stream::OLDEST_STREAM_VERSION.min(self.config.wire_max),
+            ),
+            wire_max: u16::from(self.config.wire_max),
             ingress: Some(SocketAddr::new(self.advertise.ip(), self.config.http.port())),
             voter: control.status().voters.contains(&node),
             draining: false,
