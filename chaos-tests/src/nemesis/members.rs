@@ -40,26 +40,29 @@ const REGISTER: &str = "trespass";
 const TRESPASS_VALUES: u64 = 900_000_000;
 
 impl Hands {
+    /// Carries the changes out, up to the first that does not come to its end: that is a violation, and
+    /// each one after it would take as long as it may.
     pub(super) async fn change(&self, changes: &[Change], calm_ms: u64) -> Result<()> {
         for change in changes {
             let mut client = self.recorder.client();
-            self.settle(&mut client).await;
+            if !self.settle(&mut client).await {
+                return Ok(());
+            }
             let (from_ns, what) = (self.now(), change.to_string());
             let struck = match change {
                 Change::Grow => self.grow(&mut client).await?,
                 Change::Shrink => self.leave(&mut client, self.cluster.guest(), &what).await?,
                 Change::Replace(node) => {
                     self.cluster.wipe(*node, false).await?;
-                    self.expel(&mut client, *node).await;
-                    self.admit(&mut client, *node).await?;
-                    Some((Mark::Replace, *node))
+                    let replaced = self.expel(&mut client, *node).await
+                        && self.admit(&mut client, *node).await?;
+                    replaced.then_some((Mark::Replace, *node))
                 }
                 Change::Intrude { from, with } => self.intrude(&mut client, *from, *with).await?,
                 Change::Unseat => self.unseat(&mut client, &what).await?,
             };
-            let nodes = struck.iter().map(|(_, node)| *node).collect();
-            let mark = struck.map_or(Mark::Refuse, |(mark, _)| mark);
-            self.tell(mark, from_ns, nodes, what);
+            let Some((mark, node)) = struck else { return Ok(()) };
+            self.tell(mark, from_ns, vec![node], what);
             sleep(calm_ms).await;
         }
         Ok(())
@@ -89,9 +92,9 @@ impl Hands {
     async fn unseat(&self, client: &mut Client, what: &str) -> Result<Option<(Mark, usize)>> {
         let (leader, _) = self.leader_and_voters().await;
         let leader = leader.unwrap_or_else(|| self.leader());
-        let removed = self.leave(client, leader, what).await?;
-        self.admit(client, leader).await?;
-        Ok(removed.map(|(_, node)| (Mark::Unseat, node)))
+        let removed = self.leave(client, leader, what).await?.is_some();
+        let done = removed && self.admit(client, leader).await?;
+        Ok(done.then_some((Mark::Unseat, leader)))
     }
 
     async fn intrude(
@@ -110,25 +113,23 @@ impl Hands {
             self.new_token(node).await?;
         }
         let (cluster, name) = (&self.cluster, self.cluster.name(node));
-        let mut entry = None;
         let work = async {
             match cluster.intrude(node, WITHIN).await {
                 Ok(Entry::LetIn) => Outcome::Ok { answer: Answer::Done { revision: None } },
-                Ok(Entry::Refused(code)) => {
-                    entry = Some(());
-                    Outcome::Failed { why: code }
-                }
+                Ok(Entry::Refused(code)) => Outcome::Failed { why: code },
                 Ok(Entry::Pending) => {
                     Outcome::Unknown { why: "it waits, neither let in nor refused".into() }
                 }
                 Err(error) => Outcome::Harness { why: error.to_string() },
             }
         };
-        client.does(name, Action::Intrude { with }, work).await;
+        let outcome = client.does(name, Action::Intrude { with }, work).await;
+        if !matches!(outcome, Outcome::Failed { .. }) {
+            return Ok(None);
+        }
         self.cluster.wipe(node, false).await?;
-        self.expel(client, node).await;
-        self.admit(client, node).await?;
-        Ok(entry.map(|()| (Mark::Refuse, node)))
+        let replaced = self.expel(client, node).await && self.admit(client, node).await?;
+        Ok(replaced.then_some((Mark::Refuse, node)))
     }
 
     /// Asks for the removal of a node until it is done. Gives whether it is.
@@ -222,8 +223,8 @@ impl Hands {
         }
     }
 
-    /// Waits until there are three voters and nobody is about to become one.
-    async fn settle(&self, client: &mut Client) {
+    /// Waits until there are three voters and nobody is about to become one. Gives whether it is so.
+    async fn settle(&self, client: &mut Client) -> bool {
         let work = async {
             let (began, mut seen) = (Instant::now(), Value::Null);
             while began.elapsed() < WITHIN {
@@ -244,7 +245,7 @@ impl Hands {
             let why = format!("after {WITHIN:?} {voters:?} vote and {learners:?} learn");
             Outcome::Unknown { why }
         };
-        client.does("any", Action::Settle, work).await;
+        matches!(client.does("any", Action::Settle, work).await, Outcome::Ok { .. })
     }
 
     /// Who leads and who votes, by the word of one who leads.
