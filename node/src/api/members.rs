@@ -38,6 +38,11 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Answer {
     let status = context.control.status();
     let (seen, members) = all(&context);
     let named = |node: NodeId| json!({ "name": context.node_name(node), "id": node });
+    // While a change of them is half done, those of before are needed too.
+    let settled = context.control.raft().is_none_or(|raft| {
+        let members = raft.members();
+        members.settled && members.configs.len() == 1
+    });
     let value = json!({
         "cluster": context.cluster,
         "node": { "name": context.name, "id": context.node, "role": status.role },
@@ -48,6 +53,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Answer {
         "stateHash": hex::encode(status.chain_hash.0),
         "quorum": status.quorum_ok,
         "voters": status.voters.iter().map(|voter| named(*voter)).collect::<Vec<_>>(),
+        "votersSettled": settled,
         "learners": status.learners.iter().map(|node| named(*node)).collect::<Vec<_>>(),
         "lag": status.lag,
         // The number of the key that this node seals gossip with.

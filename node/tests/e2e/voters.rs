@@ -68,7 +68,9 @@ async fn voters(cluster: &Cluster, ask: &[usize], expected: &[&str]) {
     for i in ask {
         until(&format!("{} knows the voters {expected:?}", cluster.nodes[*i].name), || async {
             let status = cluster.status(*i).await;
-            let so = names(&status, "voters") == expected && status["quorum"] == true;
+            let so = names(&status, "voters") == expected
+                && status["quorum"] == true
+                && status["votersSettled"] == true;
             (so && names(&status, "learners").is_empty()).then_some(())
         })
         .await;
