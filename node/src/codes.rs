@@ -195,6 +195,11 @@ codes! {
         "Please report it with the node's log.";
 }
 
+/// The code of this name, as another node or a document tells it.
+pub(crate) fn by_name(name: &str) -> Option<Code> {
+    all().into_iter().find(|code| code.name == name)
+}
+
 /// Every code of the product, in the order of the rooms.
 pub(crate) fn all() -> Vec<Code> {
     [

@@ -127,7 +127,7 @@ impl Problem {
     pub(crate) fn from_document(status: u16, body: &[u8]) -> Self {
         let document: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
         let name = document["code"].as_str().unwrap_or_default();
-        let code = crate::codes::all().into_iter().find(|code| code.name == name);
+        let code = crate::codes::by_name(name);
         let detail = match document["detail"].as_str() {
             Some(detail) => detail.to_owned(),
             None => {

@@ -46,6 +46,9 @@ pub const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 /// An answer to `request` must fit in one frame, see [`crate::stream::MAX_FRAME`].
 pub const MAX_REQUEST: usize = crate::stream::MAX_FRAME;
 
+/// What [`super::Handle::lose`] is told to lose all packets.
+pub const LOSE_ALL: u32 = 1000;
+
 /// How the transport is set up.
 #[derive(Debug, Clone)]
 pub struct Config {

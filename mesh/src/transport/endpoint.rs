@@ -118,8 +118,7 @@ impl Transport {
             control: open(Class::Control, socket.clone(), io).map_err(failed)?,
             data: open(Class::Data, data, calls).map_err(failed)?,
         };
-        let mut shared = Shared::new(config, endpoints, clock, admission, addresses, current);
-        shared.faults = faults;
+        let shared = Shared::new(config, endpoints, clock, admission, addresses, current, faults);
         let shared = Arc::new(shared);
         let sender = GossipSender { socket, counters };
         let gossip = GossipSocket { incoming, sender };

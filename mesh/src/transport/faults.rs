@@ -18,8 +18,7 @@ use quinn::{
 };
 use rand::RngExt as _;
 
-/// All packets are lost.
-pub(crate) const ALL: u32 = 1000;
+use super::config::LOSE_ALL;
 
 /// How much is lost, by all sockets of the port.
 #[derive(Debug, Default)]
@@ -34,7 +33,7 @@ impl Faults {
     /// [`Faults::end`] wants.
     pub(crate) fn lose(&self, per_mille: u32) -> u64 {
         let turn = self.turn.fetch_add(1, Ordering::AcqRel) + 1;
-        self.per_mille.store(per_mille.min(ALL), Ordering::Release);
+        self.per_mille.store(per_mille.min(LOSE_ALL), Ordering::Release);
         turn
     }
 
@@ -47,7 +46,7 @@ impl Faults {
 
     fn loses(&self) -> bool {
         let per_mille = self.per_mille.load(Ordering::Relaxed);
-        per_mille > 0 && rand::rng().random_range(0..ALL) < per_mille
+        per_mille > 0 && rand::rng().random_range(0..LOSE_ALL) < per_mille
     }
 }
 
@@ -126,9 +125,9 @@ mod tests {
     fn the_latest_setting_holds_until_its_own_end() {
         let faults = Faults::default();
         assert!(!faults.loses());
-        let first = faults.lose(ALL);
+        let first = faults.lose(LOSE_ALL);
         assert!(faults.loses());
-        let second = faults.lose(ALL);
+        let second = faults.lose(LOSE_ALL);
         faults.end(first);
         assert!(faults.loses(), "the end of an earlier one");
         faults.end(second);

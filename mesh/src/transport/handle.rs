@@ -308,10 +308,12 @@ impl Handle {
         self.shared.refusals.listen()
     }
 
-    /// Loses so many of a thousand packets of this port, in each direction, for so long; 1000 cuts
-    /// the node off. The latest call counts. Says whether it does: only with [`Config::faults`].
+    /// Loses so many of a thousand packets of this port, in each direction, for so long;
+    /// [`LOSE_ALL`] cuts the node off. The latest call counts. Says whether it does: only with
+    /// [`Config::faults`].
     ///
     /// [`Config::faults`]: super::Config::faults
+    /// [`LOSE_ALL`]: super::LOSE_ALL
     pub fn lose(&self, per_mille: u32, time: Duration) -> bool {
         let Some(faults) = self.shared.faults.clone() else { return false };
         let turn = faults.lose(per_mille);

@@ -130,6 +130,7 @@ impl Shared {
         admission: Arc<dyn Admission>,
         addresses: Arc<dyn AddressBook>,
         current: Current,
+        faults: Option<Arc<Faults>>,
     ) -> Self {
         Self {
             config,
@@ -142,7 +143,7 @@ impl Shared {
             registry: Registry::default(),
             refusals: Refusals::default(),
             gate: Arc::default(),
-            faults: None,
+            faults,
             strangers: Arc::new(Semaphore::new(MAX_STRANGERS)),
             stopping: CancellationToken::new(),
             counters: Counters::default(),

@@ -285,8 +285,7 @@ fn broken(why: &str) -> Problem {
 }
 
 fn refused(code: &str, detail: String) -> Problem {
-    let known = codes::all().into_iter().find(|known| known.name == code);
-    Problem::new(known.unwrap_or(codes::STORAGE), detail)
+    Problem::new(codes::by_name(code).unwrap_or(codes::STORAGE), detail)
 }
 
 impl From<LinkError> for Problem {

@@ -7,7 +7,7 @@ use std::{process::Command, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use swarmer_mesh::transport::StreamKind;
+use swarmer_mesh::transport::{LOSE_ALL, StreamKind};
 use swarmer_model::{Millis, NodeId};
 use tokio::time::Instant;
 
@@ -26,14 +26,13 @@ const HEAD_START: Duration = Duration::from_millis(200);
 const ASK_DEADLINE: Duration = Duration::from_secs(5);
 /// What `loss` loses, of a thousand packets in each direction.
 const LOSS_PER_MILLE: u32 = 200;
-/// What `isolate` loses.
-const ALL_PER_MILLE: u32 = 1000;
 
 /// What happens to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum FaultKind {
     /// Nothing: whether faults may be struck at all
+    #[value(skip)]
     None,
     /// The process dies as by kill -9; whatever runs it must start it again
     Crash,
@@ -78,8 +77,7 @@ impl Context {
         match serde_json::from_slice(&answer).map_err(internal)? {
             Reply::Accepted => Ok(()),
             Reply::Refused { code, detail } => {
-                let known = codes::all().into_iter().find(|known| known.name == code);
-                Err(Problem::new(known.unwrap_or(codes::INTERNAL), detail))
+                Err(Problem::new(codes::by_name(&code).unwrap_or(codes::INTERNAL), detail))
             }
         }
     }
@@ -117,7 +115,7 @@ impl Context {
                 FaultKind::None => {}
                 FaultKind::Crash => process::signal(std::process::id(), libc::SIGKILL),
                 FaultKind::Pause => pause(lasts),
-                FaultKind::Isolate => drop(transport.lose(ALL_PER_MILLE, lasts)),
+                FaultKind::Isolate => drop(transport.lose(LOSE_ALL, lasts)),
                 FaultKind::Loss => drop(transport.lose(LOSS_PER_MILLE, lasts)),
             }
         });

@@ -143,7 +143,7 @@ pub(crate) async fn join(
 }
 
 fn known_code(name: &str) -> Code {
-    codes::all().into_iter().find(|code| code.name == name).unwrap_or(codes::JOIN_REFUSED)
+    codes::by_name(name).unwrap_or(codes::JOIN_REFUSED)
 }
 
 async fn ask(

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use swarmer_runtime::fixtures;
 
-use crate::common::{Cluster, request};
+use crate::common::{Cluster, request, until};
 
 fn allowing(founders: usize) -> Cluster {
     let mut cluster = Cluster::prepare(founders);
@@ -37,12 +37,26 @@ async fn a_cluster_that_allows_it_is_struck_and_keeps_its_promises() {
     let node = cluster.nodes.iter().find(|node| node.name == struck).unwrap();
     assert!(node.log_text().contains("event=\"fault\""), "{}", node.log_text());
 
-    // A crash is one: nothing starts the node again here.
+    // What is cut off is seen to be: a fault that does nothing would pass all of the above.
     let victim = cluster.nodes[2].name.clone();
     let url = cluster.nodes[0].api_url(&format!("/v1/nodes/{victim}/faults"));
-    let answer =
-        request(&cluster.http, "POST", &url, r#"{"fault":"crash","lasts":"1s"}"#).await.unwrap();
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    let strike = async |body: &'static str| {
+        let answer = request(&cluster.http, "POST", &url, body).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    };
+    strike(r#"{"fault":"isolate","lasts":"4s"}"#).await;
+    for wanted in ["dead", "alive"] {
+        until(&format!("{victim} is {wanted}"), || async {
+            let status = cluster.status(0).await;
+            let mut members = status["members"].as_array()?.iter();
+            let found = members.any(|m| m["name"] == *victim && m["state"] == wanted);
+            found.then_some(())
+        })
+        .await;
+    }
+
+    // A crash is one: nothing starts the node again here.
+    strike(r#"{"fault":"crash","lasts":"1s"}"#).await;
     let status = cluster.nodes[2].wait();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
 }

@@ -66,6 +66,13 @@ impl Net {
         }
     }
 
+    /// Nobody hears this node, which hears all of them.
+    pub(crate) fn mute(&self, node: NodeId) {
+        let mut links = self.0.lock();
+        let others: Vec<NodeId> = links.nodes.keys().copied().collect();
+        links.cut.extend(others.into_iter().map(|other| (node, other)));
+    }
+
     /// How many channels were opened so far.
     pub(crate) fn opened(&self) -> usize {
         self.0.lock().channels.len()

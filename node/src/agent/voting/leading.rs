@@ -206,8 +206,8 @@ impl Leader<'_> {
         let log = match self.keeper.ask(node, &Ask::Prepare).await? {
             Told::Prepared { log } => log,
             Told::Refused { code, detail } => {
-                let code = codes::all().into_iter().find(|known| known.name == code);
-                return Err(Problem::new(code.unwrap_or(codes::INTERNAL), detail));
+                let code = codes::by_name(&code).unwrap_or(codes::INTERNAL);
+                return Err(Problem::new(code, detail));
             }
             _ => return Err(Problem::new(codes::INTERNAL, "the answer does not fit")),
         };

@@ -85,7 +85,6 @@ impl Report {
             ));
         }
         let verdict = match self.wrong().as_slice() {
-            [] if self.struck.is_empty() => "\nnothing was struck: it proves nothing\n".to_owned(),
             [] => {
                 "\nnothing that was acknowledged is lost; after each fault the cluster was whole\n"
                     .to_owned()
@@ -116,9 +115,14 @@ impl Report {
     }
 
     /// # Errors
-    /// Something was lost, or the cluster did not come back.
+    /// Something was lost, or the cluster did not come back; or so little happened that it proves
+    /// nothing.
     pub(super) fn verdict(&self) -> Outcome<()> {
         match self.wrong().as_slice() {
+            [] if self.struck.is_empty() || self.writes.tries.took.is_empty() => {
+                let why = "nothing was struck, or no write was acknowledged: it proves nothing";
+                Err(Problem::new(codes::FAILED, why))
+            }
             [] => Ok(()),
             wrong => Err(Problem::new(codes::CHAOS_BROKEN, wrong.join("; "))),
         }
