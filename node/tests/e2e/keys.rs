@@ -148,11 +148,46 @@ async fn a_removed_node_is_cut_off_by_every_member_within_two_seconds_and_says_w
     load.none_failed().await;
 }
 
+/// How long certificates live and how long the load lasts at least:
+/// `SWARMER_CERTIFICATE_RUN=5m,60m` is what the promise is measured by.
+fn certificate_run() -> (String, Duration) {
+    let asked = std::env::var("SWARMER_CERTIFICATE_RUN").unwrap_or("10s,0s".to_owned());
+    let (life, run) = asked.split_once(',').unwrap();
+    humantime::parse_duration(life).unwrap();
+    (life.to_owned(), humantime::parse_duration(run).unwrap())
+}
+
+/// Whose lease it is that is renewed under load.
+const HOLDER: &str = r#"{"holder": "load", "ttl": "1h"}"#;
+
+/// Writes of the control state at a fixed pace through one node after the other, until told to
+/// stop: how many were acknowledged, and the answers to the others.
+async fn writes(apis: Vec<String>, stop: Arc<AtomicBool>) -> (u64, Vec<String>) {
+    let (http, mut written, mut failed) = (http(), 0, Vec::new());
+    let held = request(&http, "POST", &(apis[0].clone() + "/acquire"), HOLDER).await.unwrap();
+    let renewal = serde_json::json!({ "token": held.json()["status"]["token"] }).to_string();
+    let mut ticks = tokio::time::interval(Duration::from_millis(20));
+    for api in apis.iter().cycle() {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        ticks.tick().await;
+        let answer =
+            request(&http, "POST", &(api.clone() + "/renew"), renewal.clone()).await.unwrap();
+        match answer.status {
+            200 => written += 1,
+            status => failed.push(format!("{api} {status} {}", answer.text())),
+        }
+    }
+    (written, failed)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_of_seconds_are_renewed_under_load_without_a_failed_request() {
+    let (life, run) = certificate_run();
     let mut cluster = Cluster::prepare(3);
     for node in &mut cluster.nodes {
-        node.extra = ["--certificate-ttl", "10s"].map(str::to_owned).to_vec();
+        node.extra = ["--certificate-ttl", &life].map(str::to_owned).to_vec();
     }
     for i in 0..3 {
         cluster.start(i);
@@ -162,17 +197,23 @@ async fn certificates_of_seconds_are_renewed_under_load_without_a_failed_request
     with_hello_on_all(&cluster, "2").await;
     let all = [0, 1, 2, follower];
     let load = Load::on(&cluster, &all);
+    let stop = Arc::new(AtomicBool::new(false));
+    let lease = |i: &usize| cluster.nodes[*i].api_url("/v1/namespaces/default/leases/load");
+    let writer = tokio::spawn(writes(all.iter().map(lease).collect(), Arc::clone(&stop)));
+    let term = async || cluster.status(0).await["term"].as_u64().unwrap();
+    let (began, term_before) = (Instant::now(), term().await);
     let renewals =
         |i: usize| cluster.nodes[i].log_text().matches("certificate was renewed").count();
     let started: Vec<usize> = all.map(renewals).to_vec();
+    tokio::time::sleep(run).await;
     // Long enough that each of the first ones would be out of its time.
-    let begin = Instant::now();
     until("every node has renewed its certificate three times", || async {
         let far = all.iter().all(|i| renewals(*i) >= started[*i] + 3);
         far.then_some(())
     })
     .await;
-    assert!(begin.elapsed() > Duration::from_secs(10), "they live for ten seconds");
+    let lasted = began.elapsed();
+    assert!(lasted > humantime::parse_duration(&life).unwrap(), "the first ones are out of time");
     let name = "again";
     let hello = cluster.component(name, &fixtures::hello_p2());
     cluster.nodes[follower].cli_ok(&["deploy", &hello, "--name", name]);
@@ -180,5 +221,19 @@ async fn certificates_of_seconds_are_renewed_under_load_without_a_failed_request
         let log = cluster.nodes[i].log_text();
         assert!(!log.contains("SW-MESH-EXPIRED"), "{log}");
     }
+    stop.store(true, Ordering::Relaxed);
+    let (written, failed) = writer.await.unwrap();
+    let elections = term().await - term_before;
+    println!(
+        "{lasted:?} of certificates that live {life}: {:?} renewals, {} answers of 200, \
+        {written} writes and {} others, {elections} elections",
+        all.map(|i| renewals(i) - started[i]),
+        load.good(),
+        failed.len(),
+    );
+    // A machine that is slow enough elects a leader, which may cost a write its answer; a
+    // renewal may not.
+    assert!(failed.is_empty() || elections > 0, "{failed:#?}");
+    assert!(written > 0);
     load.none_failed().await;
 }

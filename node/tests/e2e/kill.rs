@@ -38,6 +38,7 @@ pub(crate) async fn load(http: Http, url: String, seen: Arc<Seen>, stop: Arc<Ato
     let start = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         ticks.tick().await;
+        while open.try_join_next().is_some() {}
         let (http, url, seen) = (http.clone(), url.clone(), Arc::clone(&seen));
         open.spawn(async move {
             let sent = Instant::now();
