@@ -146,11 +146,13 @@ async fn read_answer(
     reader: &mut FrameReader,
     pumping: &mut Option<Pumping>,
 ) -> Result<(AnswerHead, bool), CallError> {
+    // Why the body could not be sent. The function sees that it broke off, as one of this node
+    // would, and may answer all the same.
+    let mut unsent = None;
     let header = poll_fn(|cx| {
         if let Poll::Ready(header) = reader.poll_header(cx, false) {
             return Poll::Ready(header);
         }
-        // A request whose body fails here has no use for an answer.
         if let Some(task) = pumping.as_mut().and_then(|pumping| pumping.task.as_mut())
             && let Poll::Ready(ended) = std::pin::Pin::new(task).poll(cx)
         {
@@ -158,18 +160,23 @@ async fn read_answer(
                 pumping.task = None;
             }
             match ended {
-                Ok(Err(PumpEnd::Failed(error))) => return Poll::Ready(Err(error)),
-                Err(error) if error.is_panic() => {
-                    return Poll::Ready(Err(CallError::body_source(error)));
-                }
+                Ok(Err(PumpEnd::Failed(error))) => unsent = Some(error),
+                Err(error) if error.is_panic() => unsent = Some(CallError::body_source(error)),
                 // Sent, or not wanted: the answer tells the rest.
                 _ => {}
             }
         }
         Poll::Pending
     })
-    .await?
-    .ok_or_else(|| CallError::broken("the stream ended without an answer"))?;
+    .await;
+    let header = match header {
+        Ok(Some(header)) => header,
+        Ok(None) => {
+            let silent = || CallError::broken("the stream ended without an answer");
+            return Err(unsent.unwrap_or_else(silent));
+        }
+        Err(error) => return Err(unsent.unwrap_or(error)),
+    };
     if header.kind != Kind::Answer {
         return Err(CallError::protocol(format!(
             "a {:?} frame where the head of the answer should be",

@@ -10,6 +10,14 @@ pub const BROKEN: Code = Code::new(
     "The call broke off after it was sent; it may have run in part.",
     "Send it again if that does no harm; the log of the other node says why it broke off.",
 );
+/// The request's body failed where it came from; the other node is not to blame.
+pub const BODY_SOURCE: Code = Code::new(
+    "SW-MESH-REQUEST-BODY",
+    400,
+    "The body of the request broke off, or is not what its headers say, before the function had all of it.",
+    "Send the whole body, as long as announced and in well-formed chunks; the function may have seen a \
+     part of it.",
+);
 /// The peer said something that is not the call protocol.
 pub const PROTOCOL: Code = Code::new(
     "SW-MESH-PROTOCOL",
@@ -40,4 +48,4 @@ pub const LOOP: Code = Code::new(
 );
 
 /// All codes of this module, for the docs.
-pub const ALL: &[Code] = &[BROKEN, PROTOCOL, HEAD_TOO_LARGE, ANSWER_TOO_LARGE, LOOP];
+pub const ALL: &[Code] = &[BROKEN, BODY_SOURCE, PROTOCOL, HEAD_TOO_LARGE, ANSWER_TOO_LARGE, LOOP];

@@ -346,6 +346,24 @@ async fn a_server_that_dies_is_an_error_on_the_client() {
 }
 
 #[tokio::test]
+async fn a_call_whose_request_body_failed_may_be_answered() {
+    let pair = pair().await;
+    let accept = pair.accept();
+    let (mut send, body) = Channel::<Bytes, CallError>::new(1);
+    send.send_data("part".into()).await.unwrap();
+    let server = async {
+        let call = accept.await.unwrap().unwrap();
+        send.abort(CallError::body_source("half of it is missing"));
+        collect(call.body, 100).await.unwrap_err();
+        let mut response = http::Response::new(full("only a part"));
+        *response.status_mut() = http::StatusCode::BAD_REQUEST;
+        call.responder.respond(response, SERVED).await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(pair.call(head(), body.boxed_unsync()), server);
+    assert_eq!(answer.unwrap().status(), http::StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
 async fn a_request_body_that_fails_is_seen_on_both_sides() {
     let pair = pair().await;
     let accept = pair.accept();

@@ -2,6 +2,7 @@
 //! and nobody else suffers.
 
 use std::{
+    net::SocketAddr,
     process::Output,
     time::{Duration, Instant},
 };
@@ -110,8 +111,8 @@ pub(crate) fn problem(answer: &Answer, status: u16, code: &str, words: &[&str]) 
 
 /// Sends bytes as they are, says that no more come, and reads the answer. HTTP libraries do not
 /// break off in the middle.
-async fn raw(node: &Node, pieces: &[&[u8]]) -> Answer {
-    let mut stream = TcpStream::connect(node.api).await.unwrap();
+pub(crate) async fn raw(to: SocketAddr, pieces: &[&[u8]]) -> Answer {
+    let mut stream = TcpStream::connect(to).await.unwrap();
     for piece in pieces {
         stream.write_all(piece).await.unwrap();
     }
@@ -230,10 +231,10 @@ async fn an_upload_that_is_too_large_or_breaks_off_leaves_nothing() {
     let (digest, half) = (Digest::of(&good), &good[..good.len() / 2]);
     let head = put(node, &digest, &format!("content-length: {}", good.len()));
     let told = format!("after {} bytes", half.len());
-    problem(&raw(node, &[&head, half]).await, 400, "SW-ARTIFACT-TRUNCATED", &[&told]);
+    problem(&raw(node.api, &[&head, half]).await, 400, "SW-ARTIFACT-TRUNCATED", &[&told]);
     let head = put(node, &digest, "transfer-encoding: chunked");
     let size = format!("{:x}\r\n", half.len());
-    let answer = raw(node, &[&head, size.as_bytes(), half]).await;
+    let answer = raw(node.api, &[&head, size.as_bytes(), half]).await;
     problem(&answer, 400, "SW-ARTIFACT-TRUNCATED", &[&told]);
     assert_eq!(artifacts(&node.dir), before, "a part was left behind");
     // The next one is whole.

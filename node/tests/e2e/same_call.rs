@@ -10,7 +10,7 @@ use serde_json::Value;
 use swarmer_runtime::fixtures::{self, Behaviour};
 
 use crate::{
-    bad_input::refused,
+    bad_input::{problem, raw, refused},
     common::{Cluster, Http, Node, PATIENCE, get, until},
 };
 
@@ -216,6 +216,24 @@ async fn what_a_call_may_carry_does_not_depend_on_where_the_function_runs() {
                 assert!(seen.document()["detail"].as_str().unwrap().contains("61440"), "{seen:?}");
             }
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_decides_what_becomes_of_a_body_that_breaks_off_wherever_it_runs() {
+    let both = Both::start().await;
+    both.deploy("echo", &fixtures::echo_p2(), &[]);
+    both.cluster.serves(&[0, 1], "/echo").await;
+    // A chunk of ten bytes that has four.
+    let request = b"POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\na\r\nhalf";
+    for node in [0, 1] {
+        let answer = raw(both.cluster.nodes[node].http, &[request]).await;
+        // This one dies of it, before its answer went out or after.
+        match answer.status {
+            200 => assert!(!answer.text().ends_with("0\r\n\r\n"), "whole: {}", answer.text()),
+            _ => problem(&answer, 500, "SW-RUNTIME-TRAP", &["before answering"]),
+        }
+        assert_eq!(answer.header("x-swarmer-node"), "only", "asked at node {node}");
     }
 }
 
