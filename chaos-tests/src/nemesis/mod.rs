@@ -1,5 +1,6 @@
 //! Faults: a seed gives a schedule, which is data; hands carry it out.
 
+mod aim;
 mod change;
 mod deeds;
 mod draw;

@@ -63,7 +63,23 @@ impl Schedule {
             at_ms += if random.chance(OVERLAP) { random.below(lasts + 1) } else { lasts };
             at_ms += random.between(calm_ms.0, calm_ms.1);
         }
-        Self(faults)
+        let mut schedule = Self(faults);
+        schedule.strike_the_leader();
+        schedule
+    }
+
+    /// A run in which nobody else comes to lead shows little: if chance struck no leader, the first
+    /// fault that can strikes it.
+    fn strike_the_leader(&mut self) {
+        if self.0.iter().any(|timed| timed.fault.unsettles_leader()) {
+            return;
+        }
+        for timed in &mut self.0 {
+            if let Some(fault) = timed.fault.of_leader() {
+                timed.fault = fault;
+                return;
+            }
+        }
     }
 
     /// What the machine must have for it.
@@ -120,6 +136,17 @@ mod tests {
         assert_eq!(of(1), of(1));
         assert_ne!(of(1), of(2));
         assert_eq!(Schedule::of(1, &[], 3, minute, CALM_MS), Schedule(vec![]));
+    }
+
+    #[test]
+    fn where_kills_are_allowed_the_leader_is_struck() {
+        let lasts = Duration::from_secs(20);
+        for seed in 0..300 {
+            let schedule = Schedule::of(seed, &[Kind::Kill, Kind::Clock], 3, lasts, CALM_MS);
+            let strikes = |timed: &Timed| timed.fault.unsettles_leader();
+            let kills = schedule.0.iter().any(|timed| timed.fault.mark() == Mark::Kill);
+            assert_eq!(schedule.0.iter().any(strikes), kills, "seed {seed}:\n{schedule}");
+        }
     }
 
     #[test]
