@@ -356,11 +356,11 @@ async fn a_call_whose_request_body_failed_may_be_answered() {
         send.abort(CallError::body_source("half of it is missing"));
         collect(call.body, 100).await.unwrap_err();
         let mut response = http::Response::new(full("only a part"));
-        *response.status_mut() = http::StatusCode::BAD_REQUEST;
+        *response.status_mut() = StatusCode::BAD_REQUEST;
         call.responder.respond(response, SERVED).await.unwrap();
     };
     let (answer, ()) = tokio::join!(pair.call(head(), body.boxed_unsync()), server);
-    assert_eq!(answer.unwrap().status(), http::StatusCode::BAD_REQUEST);
+    assert_eq!(answer.unwrap().status(), StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]

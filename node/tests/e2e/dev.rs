@@ -7,17 +7,22 @@ use std::{
     time::Instant,
 };
 
-use crate::common::{PATIENCE, binary, ended, get, http};
+use crate::common::{PATIENCE, binary, ended, get, http, until};
 
 struct Dev {
     child: Child,
     temp: tempfile::TempDir,
+    /// The path that stands in the command lines of its processes.
+    folder: PathBuf,
     ingresses: Vec<String>,
 }
 
 impl Dev {
     fn start(arguments: &[&str]) -> Self {
-        let temp = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), arguments)
+    }
+
+    fn start_in(temp: tempfile::TempDir, arguments: &[&str]) -> Self {
         let mut child = Command::new(binary())
             .arg("dev")
             .args(arguments)
@@ -42,7 +47,8 @@ impl Dev {
             }
             if line.contains("Ctrl-C") {
                 assert!(whole.contains("curl http://"), "{whole}");
-                return Self { child, temp, ingresses };
+                let folder = temp.path().to_owned();
+                return Self { child, temp, folder, ingresses };
             }
         }
         let _ = child.wait();
@@ -51,7 +57,7 @@ impl Dev {
 
     /// Processes of this cluster: those whose command line names its folder, and the janitor.
     fn processes(&self) -> Vec<PathBuf> {
-        let folder = self.temp.path().to_string_lossy().into_owned();
+        let folder = self.folder.to_string_lossy().into_owned();
         std::fs::read_dir("/proc")
             .unwrap()
             .flatten()
@@ -103,6 +109,58 @@ async fn dev_serves_the_example_and_ctrl_c_leaves_nothing() {
     assert!(status.success());
     assert!(dev.child.wait().unwrap().success());
     dev.nothing_is_left();
+}
+
+/// The node of `dev` that has this name, as a process.
+fn node(dev: &Dev, folder: &std::path::Path, name: &str) -> Option<String> {
+    let data = folder.join(name).to_string_lossy().into_owned();
+    let of = |path: &PathBuf| {
+        let line = std::fs::read(path.join("cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|argument| argument == data.as_bytes())
+    };
+    let path = dev.processes().into_iter().find(of)?;
+    Some(path.file_name()?.to_string_lossy().into_owned())
+}
+
+fn signal(name: &str, pid: &str) {
+    assert!(Command::new("kill").args([name, pid]).status().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_of_dev_that_is_killed_comes_back_and_a_kept_folder_goes_on() {
+    let base = tempfile::tempdir().unwrap();
+    let folder = base.path().canonicalize().unwrap().join("cluster");
+    let temp = || tempfile::tempdir_in(base.path()).unwrap();
+    let arguments = ["--dir", folder.to_str().unwrap(), "--nodes", "2"];
+    let mut dev = Dev::start_in(temp(), &arguments);
+    // Its processes are known by the folder, which is this one.
+    dev.folder = folder.clone();
+    let first = node(&dev, &folder, "node-2").unwrap();
+    signal("-KILL", &first);
+    let again = until("the node runs again", || async {
+        node(&dev, &folder, "node-2").filter(|pid| *pid != first)
+    })
+    .await;
+    let url = format!("http://{}/hello", dev.ingresses[1]);
+    until("it serves again", || async {
+        get(&http(), &url).await.ok().filter(|answer| answer.status == 200)
+    })
+    .await;
+    assert_ne!(first, again);
+    signal("-INT", &dev.child.id().to_string());
+    assert!(dev.child.wait().unwrap().success());
+
+    // A third node joins the cluster that is there, and the ports stay.
+    let more = ["--dir", folder.to_str().unwrap()];
+    let mut second = Dev::start_in(temp(), &more);
+    second.folder = folder.clone();
+    assert_eq!((second.ingresses.len(), &second.ingresses[..2]), (3, &dev.ingresses[..]));
+    let fewer = Command::new(binary()).arg("dev").args(arguments).output().unwrap();
+    let told = String::from_utf8_lossy(&fewer.stderr).into_owned();
+    assert!(!fewer.status.success() && told.contains("--nodes 3"), "{told}");
+    signal("-INT", &second.child.id().to_string());
+    assert!(second.child.wait().unwrap().success());
+    assert!(second.processes().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,6 @@
 //! `dev`: a whole local cluster in one command, in the foreground.
 
+mod folder;
 mod nodes;
 mod watch;
 
@@ -23,7 +24,8 @@ use crate::{
     codes,
     problem::{Outcome, Problem},
 };
-use nodes::{DevNode, Janitor, Ports};
+use folder::{Folder, Plan};
+use nodes::{DevNode, Janitor, Launch, Ports};
 
 /// The most nodes of a local cluster: each is a process of its own.
 const MAX_NODES: u32 = 15;
@@ -39,12 +41,14 @@ const EXAMPLE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hello.wasm"));
 #[command(after_help = "Examples:\n  \
     swarmer dev                     # three nodes and an example function\n  \
     swarmer dev --nodes 1 hello.wasm\n  \
+    swarmer dev --dir ./cluster     # keeps the cluster; the same command goes on with it\n  \
     swarmer dev --watch ./my-app    # deploys again whenever a file changes")]
 pub(crate) struct Dev {
     /// How many nodes
     #[arg(long, default_value_t = 3)]
     nodes: u32,
-    /// Folder for the nodes' data, kept at the end [default: a temporary one, removed]
+    /// Folder for the nodes' data, kept at the end; a cluster that is there goes on [default: a
+    /// temporary one, removed]
     #[arg(long)]
     dir: Option<PathBuf>,
     /// First ingress port; the nodes take it and the ones after it [default: free ones]
@@ -84,14 +88,14 @@ impl Dev {
     async fn supervise(self) -> Outcome<()> {
         let mut stop = Stop::new()?;
         let printer = Printer::new(Format::Table);
-        let folder = Folder::open(self.dir.as_deref())?;
+        let folder = Folder::open(self.dir.as_deref(), self.nodes)?;
         let mut janitor = Janitor::start(folder.temporary.then_some(folder.path.as_path()))?;
         let mut nodes = Vec::new();
         let outcome = tokio::select! {
             biased;
             () = stop.wait() => Ok(()),
             left = printer.reader_left() => Err(left),
-            outcome = self.serve(&folder.path, &mut janitor, &mut nodes, &printer) => outcome,
+            outcome = self.serve(&folder, &mut janitor, &mut nodes, &printer) => outcome,
         };
         if outcome.is_ok() {
             say(&format!("\nstopping {} node(s)", nodes.len()));
@@ -106,10 +110,10 @@ impl Dev {
         outcome
     }
 
-    /// Brings everything up, and stays until a node ends.
+    /// Brings everything up, and stays; a node that ends is started again.
     async fn serve(
         &self,
-        folder: &Path,
+        folder: &Folder,
         janitor: &mut Janitor,
         nodes: &mut Vec<DevNode>,
         printer: &Printer,
@@ -124,7 +128,12 @@ impl Dev {
         let mut changes = watch::Changes::new(&self.what);
         loop {
             tokio::select! {
-                failed = nodes::first_exit(nodes) => return Err(failed),
+                ended = nodes::first_exit(nodes) => {
+                    let (i, problem) = ended;
+                    say(&format!("{}\nstarting it again", problem.detail));
+                    nodes[i].start_again(problem)?;
+                    janitor.tell(&nodes[i])?;
+                }
                 () = changes.next(), if self.watch => {
                     say("a file changed: deploying again");
                     if let Err(problem) = self.deploy_all(&client, printer).await {
@@ -140,28 +149,43 @@ impl Dev {
 
     async fn start_nodes(
         &self,
-        folder: &Path,
+        folder: &Folder,
         janitor: &mut Janitor,
         nodes: &mut Vec<DevNode>,
     ) -> Outcome<()> {
+        let before = folder.plan.clone().unwrap_or_default();
         // Voters are an odd number; the others join as any node would.
-        let founders = match self.nodes {
-            1 | 2 => 1,
-            3 | 4 => 3,
-            _ => 3,
+        let founders = match (before.founders, self.nodes) {
+            (0, 1 | 2) => 1,
+            (0, _) => 3,
+            (founders, _) => founders,
         };
-        say(&format!("starting {} node(s), data in {}", self.nodes, folder.display()));
-        let secret = swarmer_mesh::founding::FoundingToken::generate();
-        let token = folder.join("founding.token");
-        crate::agent::data_dir::write_bytes(&token, secret.text().as_bytes())?;
+        let path = &folder.path;
+        say(&format!("starting {} node(s), data in {}", self.nodes, path.display()));
+        let token = path.join("founding.token");
+        if !token.exists() {
+            let secret = swarmer_mesh::founding::FoundingToken::generate();
+            crate::agent::data_dir::write_bytes(&token, secret.text().as_bytes())?;
+        }
         let mut taken = BTreeSet::new();
-        let ports: Vec<Ports> = (0..self.nodes)
-            .map(|i| Ports::choose(i, self.http_port, self.api_port, &mut taken))
-            .collect::<Outcome<_>>()?;
+        let mut ports = Vec::new();
+        for i in 0..self.nodes {
+            let kept = before.ports.get(ports.len()).copied();
+            ports.push(Ports::choose(i, self.http_port, self.api_port, kept, &mut taken)?);
+        }
+        folder.keep(&Plan { founders, ports: ports.clone() })?;
         let seeds: Vec<String> =
             ports.iter().take(founders).map(|ports| ports.listen.to_string()).collect();
-        for (i, ports) in ports.iter().take(founders).enumerate() {
-            let node = DevNode::start(folder, i, *ports, &seeds, &token, founders)?;
+        let launch = |i: usize, token: &Path| Launch {
+            folder: path.clone(),
+            number: i + 1,
+            ports: ports[i],
+            seeds: seeds.clone(),
+            token: token.to_owned(),
+            founders,
+        };
+        for i in 0..founders {
+            let node = DevNode::start(launch(i, &token))?;
             janitor.tell(&node)?;
             nodes.push(node);
         }
@@ -173,11 +197,11 @@ impl Dev {
         let uses = ports.len() - founders;
         let request = serde_json::json!({ "kind": "join", "uses": uses, "ttl": "1h" });
         let answer = client.json(http::Method::POST, "/v1/tokens", &request).await?;
-        let join = folder.join("join.token");
+        let join = path.join("join.token");
         let text = answer["token"].as_str().unwrap_or_default();
         crate::agent::data_dir::write_bytes(&join, text.as_bytes())?;
-        for (i, ports) in ports.iter().enumerate().skip(founders) {
-            let node = DevNode::start(folder, i, *ports, &seeds, &join, founders)?;
+        for i in founders..ports.len() {
+            let node = DevNode::start(launch(i, &join))?;
             janitor.tell(&node)?;
             nodes.push(node);
         }
@@ -228,7 +252,7 @@ async fn wait_ready(nodes: &mut [DevNode]) -> Outcome<()> {
         let client = nodes[i].client()?;
         let mut told = String::new();
         loop {
-            if let Some(problem) = nodes::exited(nodes) {
+            if let Some((_, problem)) = nodes::exited(nodes) {
                 return Err(problem);
             }
             let why = match client.get::<Value>("/readyz").await {
@@ -254,38 +278,6 @@ async fn wait_ready(nodes: &mut [DevNode]) -> Outcome<()> {
         say(&format!("  {} is ready", nodes[i].name));
     }
     Ok(())
-}
-
-/// The folder with the nodes' data.
-struct Folder {
-    path: PathBuf,
-    temporary: bool,
-}
-
-impl Folder {
-    fn open(given: Option<&Path>) -> Outcome<Self> {
-        let fail = |error: std::io::Error| Problem::new(codes::DATA_DIR, error.to_string());
-        match given {
-            Some(path) => {
-                std::fs::create_dir_all(path).map_err(fail)?;
-                let path = path.canonicalize().map_err(fail)?;
-                if path.join("node-1").exists() {
-                    let why = format!(
-                        "{} holds the data of an earlier `dev`; remove it or give another --dir",
-                        path.display()
-                    );
-                    return Err(Problem::new(codes::DATA_DIR_FOREIGN, why));
-                }
-                Ok(Self { path, temporary: false })
-            }
-            None => {
-                let folder =
-                    tempfile::Builder::new().prefix("swarmer-dev-").tempdir().map_err(fail)?;
-                // The janitor removes it, whichever way this process ends.
-                Ok(Self { path: folder.keep(), temporary: true })
-            }
-        }
-    }
 }
 
 /// Ctrl-C, SIGTERM and the terminal going away.

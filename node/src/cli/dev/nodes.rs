@@ -11,6 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     cli::{Client, say},
     codes,
@@ -27,8 +29,12 @@ const PORT_TRIES: usize = 1_000;
 /// How many of a node's last log lines are shown when it failed.
 const LAST_LINES: usize = 12;
 
+/// A node that ended so often in [`ENDED_WITHIN`] is not started again.
+const ENDED_OFTEN: usize = 5;
+const ENDED_WITHIN: Duration = Duration::from_secs(60);
+
 /// Where a local node listens.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Ports {
     pub(super) listen: SocketAddr,
     pub(super) http: SocketAddr,
@@ -36,21 +42,27 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// The ports of node `i`, free ones where none is given; `taken` are those of other nodes.
+    /// The ports of node `i`: where none is given those that it had, or free ones; `taken` are
+    /// those of other nodes.
     pub(super) fn choose(
         i: u32,
         http: Option<u16>,
         api: Option<u16>,
+        kept: Option<Self>,
         taken: &mut BTreeSet<u16>,
     ) -> Outcome<Self> {
-        let mut port = |flag: &str, first: Option<u16>| match first {
-            Some(first) => given(flag, first, i),
-            None => free(taken),
+        let mut port = |flag: &str, first: Option<u16>, kept: Option<SocketAddr>| {
+            let kept = kept.filter(|kept| unused(*kept) && taken.insert(kept.port()));
+            match (first, kept) {
+                (Some(first), _) => given(flag, first, i),
+                (None, Some(kept)) => Ok(kept),
+                (None, None) => free(taken),
+            }
         };
         Ok(Self {
-            listen: port("", None)?,
-            http: port("--http-port", http)?,
-            api: port("--api-port", api)?,
+            listen: port("", None, kept.map(|kept| kept.listen))?,
+            http: port("--http-port", http, kept.map(|kept| kept.http))?,
+            api: port("--api-port", api, kept.map(|kept| kept.api))?,
         })
     }
 }
@@ -70,42 +82,48 @@ fn given(flag: &str, first: u16, i: u32) -> Outcome<SocketAddr> {
     Ok(local(port))
 }
 
+fn unused(address: SocketAddr) -> bool {
+    TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok()
+}
+
 /// A port that nobody has. Below the range from which the system takes ports for outgoing
 /// connections: one of those may be taken again before the node binds it.
 fn free(taken: &mut BTreeSet<u16>) -> Outcome<SocketAddr> {
     for _ in 0..PORT_TRIES {
         let address = local(rand::random_range(FREE_PORTS));
-        let unused = TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok();
-        if unused && taken.insert(address.port()) {
+        if unused(address) && taken.insert(address.port()) {
             return Ok(address);
         }
     }
     Err(Problem::new(codes::PORT_IN_USE, "no free port was found on the loopback address"))
 }
 
-/// One node of the local cluster.
-pub(super) struct DevNode {
-    pub(super) name: String,
+/// How a node is started.
+pub(super) struct Launch {
+    pub(super) folder: PathBuf,
+    /// Counted from one.
+    pub(super) number: usize,
     pub(super) ports: Ports,
-    child: Child,
-    log: PathBuf,
+    pub(super) seeds: Vec<String>,
+    pub(super) token: PathBuf,
+    pub(super) founders: usize,
 }
 
-impl DevNode {
-    pub(super) fn start(
-        folder: &Path,
-        i: usize,
-        ports: Ports,
-        seeds: &[String],
-        token: &Path,
-        founders: usize,
-    ) -> Outcome<Self> {
-        let name = format!("node-{}", i + 1);
+impl Launch {
+    fn name(&self) -> String {
+        format!("node-{}", self.number)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join(format!("{}.log", self.name()))
+    }
+
+    fn spawn(&self) -> Outcome<Child> {
+        let name = self.name();
         let fail = |error: std::io::Error| {
             Problem::new(codes::FAILED, format!("cannot start {name}: {error}"))
         };
-        let log = folder.join(format!("{name}.log"));
-        let output = File::create(&log).map_err(fail)?;
+        let output = File::options().create(true).append(true).open(self.log()).map_err(fail)?;
         let program = std::env::current_exe().map_err(fail)?;
         let mut command = Command::new(program);
         // A configuration meant for a real node must not leak into this one.
@@ -114,18 +132,18 @@ impl DevNode {
                 command.env_remove(key);
             }
         }
-        let child = command
+        command
             .arg("node")
             .args(["--name", &name])
             .arg("--data-dir")
-            .arg(folder.join(&name))
-            .args(["--listen", &ports.listen.to_string()])
-            .args(["--http", &ports.http.to_string()])
-            .args(["--api", &ports.api.to_string()])
-            .args(["--join", &seeds.join(",")])
+            .arg(self.folder.join(&name))
+            .args(["--listen", &self.ports.listen.to_string()])
+            .args(["--http", &self.ports.http.to_string()])
+            .args(["--api", &self.ports.api.to_string()])
+            .args(["--join", &self.seeds.join(",")])
             .arg("--token-file")
-            .arg(token)
-            .args(["--bootstrap-expect", &founders.to_string()])
+            .arg(&self.token)
+            .args(["--bootstrap-expect", &self.founders.to_string()])
             .args(["--die-with", &std::process::id().to_string()])
             // Ctrl-C of the terminal reaches `dev` alone, which stops the nodes in order.
             .process_group(0)
@@ -133,8 +151,35 @@ impl DevNode {
             .stdout(output.try_clone().map_err(fail)?)
             .stderr(output)
             .spawn()
-            .map_err(fail)?;
-        Ok(Self { name, ports, child, log })
+            .map_err(fail)
+    }
+}
+
+/// One node of the local cluster.
+pub(super) struct DevNode {
+    pub(super) name: String,
+    pub(super) ports: Ports,
+    launch: Launch,
+    child: Child,
+    /// When it ended, the last times.
+    ended: Vec<Instant>,
+}
+
+impl DevNode {
+    pub(super) fn start(launch: Launch) -> Outcome<Self> {
+        let child = launch.spawn()?;
+        Ok(Self { name: launch.name(), ports: launch.ports, launch, child, ended: Vec::new() })
+    }
+
+    /// Starts it once more after it ended; gives its end back if it does so all the time.
+    pub(super) fn start_again(&mut self, problem: Problem) -> Outcome<()> {
+        self.ended.push(Instant::now());
+        self.ended.retain(|ended| ended.elapsed() < ENDED_WITHIN);
+        if self.ended.len() >= ENDED_OFTEN {
+            return Err(problem);
+        }
+        self.child = self.launch.spawn()?;
+        Ok(())
     }
 
     pub(super) fn client(&self) -> Outcome<Client> {
@@ -161,28 +206,28 @@ impl DevNode {
 
     /// The last lines of its log.
     pub(super) fn last_lines(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let text = std::fs::read_to_string(self.launch.log()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         let from = lines.len().saturating_sub(LAST_LINES);
         lines[from..].iter().map(|line| format!("    {line}\n")).collect()
     }
 }
 
-/// The first node that ended by itself, if one did.
-pub(super) fn exited(nodes: &mut [DevNode]) -> Option<Problem> {
-    nodes.iter_mut().find_map(|node| {
+/// The first node that ended by itself, if one did, and how.
+pub(super) fn exited(nodes: &mut [DevNode]) -> Option<(usize, Problem)> {
+    nodes.iter_mut().enumerate().find_map(|(i, node)| {
         let status = node.child.try_wait().ok().flatten()?;
         let why =
             format!("{} ended with {status}; its last lines:\n{}", node.name, node.last_lines());
-        Some(Problem::new(codes::FAILED, why))
+        Some((i, Problem::new(codes::FAILED, why)))
     })
 }
 
 /// Waits until a node ends by itself.
-pub(super) async fn first_exit(nodes: &mut [DevNode]) -> Problem {
+pub(super) async fn first_exit(nodes: &mut [DevNode]) -> (usize, Problem) {
     loop {
-        if let Some(problem) = exited(nodes) {
-            return problem;
+        if let Some(ended) = exited(nodes) {
+            return ended;
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
