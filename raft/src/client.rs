@@ -11,11 +11,13 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     adapter::{
-        Engine, ProposeReply, ReadReply, Reply, decode_reply, propose_request, read_request,
+        Engine, Proposal, ProposeReply, ReadReply, Reply, decode_reply, propose_request,
+        read_request,
     },
     error::RaftError,
     gate::Gate,
     keyspace::{MAX_KEYSPACE_BYTES, Response},
+    lanes::{Lanes, Waiting},
     rounds::Rounds,
     status::Status,
     transport::{Transport, TransportError},
@@ -45,6 +47,7 @@ pub struct Client {
     view: View,
     seeds: Arc<BTreeSet<NodeId>>,
     rounds: Arc<Rounds>,
+    lanes: Arc<Lanes>,
     gate: Arc<Gate>,
     /// Of a voter: asked directly instead of over the transport.
     local: Option<Weak<Engine>>,
@@ -73,6 +76,7 @@ impl Client {
             view,
             seeds: Arc::new(seeds),
             rounds: Arc::default(),
+            lanes: Arc::default(),
             gate: Arc::default(),
             local: None,
         }
@@ -91,6 +95,7 @@ impl Client {
             view: View::new(engine.shared().clone()),
             seeds: Arc::default(),
             rounds: Arc::default(),
+            lanes: Arc::default(),
             gate: Arc::default(),
             local: Some(Arc::downgrade(engine)),
         }
@@ -295,12 +300,12 @@ impl Client {
             };
         }
         let limit = rest.min(ATTEMPT);
-        let body = match ask {
-            Ask::Write(txn) => propose_request(target, txn, limit),
-            Ask::Read => read_request(target, limit),
-        };
-        let Ok(body) = body else { return Answer::Nowhere };
-        let call = tokio::time::timeout(limit, self.transport.call(target, body, limit));
+        let call = tokio::time::timeout(limit, async {
+            match ask {
+                Ask::Write(txn) => self.send(target, txn, limit).await.map(Answer::Propose),
+                Ask::Read => self.ask_barrier(target, limit).await,
+            }
+        });
         let mut status = self.status.clone();
         status.mark_unchanged();
         // A leader that was replaced meanwhile will not answer well.
@@ -313,16 +318,77 @@ impl Client {
             Ok(_) = replaced, if known => return Answer::None,
         };
         match answer {
-            Ok(Ok(bytes)) => {
+            Ok(Ok(answer)) => {
                 search.answered.insert(target);
-                match decode_reply(&bytes) {
-                    Ok(Reply::Propose(reply)) => Answer::Propose(reply),
-                    Ok(Reply::ReadIndex(reply)) => Answer::Read(reply),
-                    Ok(_) | Err(_) => Answer::Odd,
-                }
+                answer
             }
             Ok(Err(TransportError::Unreachable(_))) => Answer::Nowhere,
             Ok(Err(_)) | Err(_) => Answer::None,
+        }
+    }
+
+    async fn ask_barrier(&self, target: NodeId, limit: Duration) -> Result<Answer, TransportError> {
+        let body = read_request(target, limit).map_err(unsendable)?;
+        let bytes = self.transport.call(target, body, limit).await?;
+        Ok(match decode_reply(&bytes) {
+            Ok(Reply::ReadIndex(reply)) => Answer::Read(reply),
+            Ok(_) | Err(_) => Answer::Odd,
+        })
+    }
+
+    /// Sends a write to another node, together with others where there are many.
+    async fn send(
+        &self,
+        target: NodeId,
+        txn: &Txn,
+        limit: Duration,
+    ) -> Result<ProposeReply, TransportError> {
+        let (told, drive) = self.lanes.join(target, txn.clone(), Instant::now() + limit);
+        if drive {
+            tokio::spawn(self.clone().drive_lane(target));
+        }
+        let stopped = |_| Err(TransportError::Failed("the node stopped".to_owned()));
+        told.await.unwrap_or_else(stopped)
+    }
+
+    /// Sends messages for as long as writes wait to be sent to this node.
+    async fn drive_lane(self, target: NodeId) {
+        while let Some(batch) = self.lanes.next(target) {
+            let now = Instant::now();
+            let longest = batch.iter().map(|waiting| waiting.until).max().unwrap_or(now);
+            let (proposals, tell): (Vec<_>, Vec<_>) = batch
+                .into_iter()
+                .map(|Waiting { txn, until, tell }| {
+                    let ttl_ms = millis(until.saturating_duration_since(now));
+                    (Proposal { txn, ttl_ms }, tell)
+                })
+                .unzip();
+            let sent =
+                self.send_together(target, proposals, longest.saturating_duration_since(now)).await;
+            // Whoever gave up waits no more.
+            match sent {
+                Ok(replies) => tell.into_iter().zip(replies).for_each(|(tell, reply)| {
+                    let _ = tell.send(Ok(reply));
+                }),
+                Err(error) => tell.into_iter().for_each(|tell| {
+                    let _ = tell.send(Err(error.clone()));
+                }),
+            }
+        }
+    }
+
+    async fn send_together(
+        &self,
+        target: NodeId,
+        proposals: Vec<Proposal>,
+        deadline: Duration,
+    ) -> Result<Vec<ProposeReply>, TransportError> {
+        let count = proposals.len();
+        let body = propose_request(target, proposals).map_err(unsendable)?;
+        let bytes = self.transport.call(target, body, deadline).await?;
+        match decode_reply(&bytes) {
+            Ok(Reply::Propose(replies)) if replies.len() == count => Ok(replies),
+            Ok(_) | Err(_) => Err(TransportError::Failed("an answer that does not fit".to_owned())),
         }
     }
 
@@ -350,6 +416,10 @@ impl Client {
         }
         RaftError::NoLeader { waited_ms }
     }
+}
+
+fn unsendable(error: std::io::Error) -> TransportError {
+    TransportError::Unreachable(error.to_string())
 }
 
 #[derive(Clone, Copy)]

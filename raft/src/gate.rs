@@ -67,7 +67,7 @@ impl Drop for Permit {
 }
 
 /// About the memory that a transaction takes.
-fn weight(txn: &Txn) -> usize {
+pub(crate) fn weight(txn: &Txn) -> usize {
     const FIXED: usize = 128;
     let checks = txn.checks.iter().map(|Check { key, .. }| FIXED + key.len());
     let ops = txn.ops.iter().map(|op| {

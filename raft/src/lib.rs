@@ -20,6 +20,7 @@ mod follower;
 mod gate;
 mod handle;
 mod keyspace;
+mod lanes;
 mod latency;
 mod members;
 mod raft;

@@ -226,16 +226,16 @@ async fn a_watch_is_ordered_complete_and_without_duplicates_across_leaders() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_for_others_or_of_nonsense_are_refused() {
     let mut cluster = Cluster::start(1).await;
-    for body in [&b""[..], &[9, 1, 2], &[2, 0xff, 0xff], &[2, 1, 200]] {
+    for body in [&b""[..], &[9, 1, 2], &[3, 0xff, 0xff], &[3, 1, 200]] {
         let error = cluster.handle(1).handle_message(NodeId(9), body.to_vec().into()).await;
         assert_eq!(error.unwrap_err().code(), codes::BAD_MESSAGE);
     }
-    let wrong = cluster.handle(1).handle_message(NodeId(9), vec![2, 7, 5, 5].into()).await;
+    let wrong = cluster.handle(1).handle_message(NodeId(9), vec![3, 7, 5, 5].into()).await;
     let expected = RaftError::WrongNode { intended: NodeId(7), actual: NodeId(1) };
     assert_eq!(wrong.unwrap_err(), expected);
     // An empty AppendEntries: to whom, the leader's term, id and committed mark, and three
     // times nothing. Sent for the right node by its leader it is answered.
-    let append = |to, leader| Bytes::from(vec![2, to, 1, leader, 1, 0, 0, 0]);
+    let append = |to, leader| Bytes::from(vec![3, to, 1, leader, 1, 0, 0, 0]);
     let serve = async |messages: Vec<Bytes>| -> Vec<_> {
         let messages = futures::stream::iter(messages);
         cluster.handle(1).serve_appends(NodeId(9), messages).collect().await
@@ -247,7 +247,7 @@ async fn messages_for_others_or_of_nonsense_are_refused() {
     let answers = serve(vec![append(1, 8), append(1, 9)]).await;
     let [Err(forged)] = &answers[..] else { panic!("{answers:?}") };
     assert_eq!(forged.code(), codes::BAD_MESSAGE);
-    let answers = serve(vec![Bytes::from_static(&[2, 1, 200])]).await;
+    let answers = serve(vec![Bytes::from_static(&[3, 1, 200])]).await;
     assert!(matches!(&answers[..], [Err(RaftError::BadMessage(_))]), "{answers:?}");
     cluster.stop_all().await;
 }

@@ -28,7 +28,9 @@ use super::{
     open::{Opened, engine_config, open_disk},
     receive::Receiving,
     types::{Command, Types, Vote, encode},
-    wire::{Envelope, ProposeReply, ReadReply, Reply, Request, decode_versioned, versioned},
+    wire::{
+        Envelope, Proposal, ProposeReply, ReadReply, Reply, Request, decode_versioned, versioned,
+    },
 };
 use crate::{
     disk::{Disk, blocking},
@@ -181,8 +183,11 @@ impl Engine {
                 let result = result.map_err(|fatal| fatal_error(&fatal))?;
                 Reply::Transfer(result.map_err(|error| error.to_string()))
             }
-            Request::Propose { txn, ttl_ms } => {
-                Reply::Propose(self.propose(txn, Duration::from_millis(ttl_ms)).await)
+            Request::Propose(proposals) => {
+                let proposed = proposals.into_iter().map(|Proposal { txn, ttl_ms }| {
+                    self.propose(txn, Duration::from_millis(ttl_ms))
+                });
+                Reply::Propose(futures::future::join_all(proposed).await)
             }
             Request::ReadIndex { ttl_ms } => {
                 Reply::ReadIndex(self.read_index(Duration::from_millis(ttl_ms)).await)

@@ -18,5 +18,5 @@ mod wire;
 pub(crate) use engine::Engine;
 pub(crate) use recover::recover;
 pub(crate) use wire::{
-    ProposeReply, ReadReply, Reply, decode_reply, propose_request, read_request,
+    Proposal, ProposeReply, ReadReply, Reply, decode_reply, propose_request, read_request,
 };

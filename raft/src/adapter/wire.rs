@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The first byte of every message: the version of all that follows.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// One snapshot chunk at most.
 pub(crate) const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
@@ -46,8 +46,18 @@ pub(crate) enum Request {
     PreVote(VoteRequest<Types>),
     Snapshot(SnapshotChunk),
     Transfer(TransferLeaderRequest<Types>),
-    Propose { txn: Txn, ttl_ms: u64 },
-    ReadIndex { ttl_ms: u64 },
+    /// Each is answered in its place, all at once.
+    Propose(Vec<Proposal>),
+    ReadIndex {
+        ttl_ms: u64,
+    },
+}
+
+/// A write, sent on by a node that does not lead.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Proposal {
+    pub(crate) txn: Txn,
+    pub(crate) ttl_ms: u64,
 }
 
 /// A part of a snapshot file.
@@ -68,7 +78,7 @@ pub(crate) enum Reply {
     Vote(VoteResponse<Types>),
     Snapshot(SnapshotReply),
     Transfer(Result<(), String>),
-    Propose(ProposeReply),
+    Propose(Vec<ProposeReply>),
     ReadIndex(ReadReply),
 }
 
@@ -113,8 +123,8 @@ pub(crate) fn request(to: u64, request: Request) -> io::Result<Bytes> {
     versioned(&Envelope { to, request })
 }
 
-pub(crate) fn propose_request(to: NodeId, txn: &Txn, ttl: Duration) -> io::Result<Bytes> {
-    request(to.0, Request::Propose { txn: txn.clone(), ttl_ms: millis(ttl) })
+pub(crate) fn propose_request(to: NodeId, proposals: Vec<Proposal>) -> io::Result<Bytes> {
+    request(to.0, Request::Propose(proposals))
 }
 
 pub(crate) fn read_request(to: NodeId, ttl: Duration) -> io::Result<Bytes> {
