@@ -20,13 +20,13 @@ impl fmt::Debug for Key {
     }
 }
 
-/// What a node says of the keys that it has: their numbers, never the keys. Zeros are of a node that
-/// is too old to say.
+/// What a node says of the keys that it has, or of the authorities that it believes: their numbers,
+/// never the keys. Zeros are of a node that is too old to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct HeldKeys {
-    /// The newest one that it opens with.
+    /// The newest one that it opens with, or believes.
     pub newest: KeyId,
-    /// The one that it seals with.
+    /// The one that it seals with, or has its certificate of.
     pub seals: KeyId,
 }
 

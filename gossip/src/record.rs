@@ -80,6 +80,10 @@ pub struct Facts {
     /// Which keys of gossip it has; kept by the core, whatever is published here.
     #[serde(skip)]
     pub keys: HeldKeys,
+    /// Which of the cluster's authorities it believes and has its certificate of, by their numbers.
+    /// Gossip makes nothing of it. Zeros are of a node that is too old to say.
+    #[serde(skip)]
+    pub authority: HeldKeys,
 }
 
 /// What was added to records after their first version. It follows the record in the signed bytes:
@@ -94,6 +98,12 @@ struct Later {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct LaterKeys {
     keys: HeldKeys,
+}
+
+/// What follows [`LaterKeys`].
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct LaterAuthority {
+    authority: HeldKeys,
 }
 
 impl Facts {
@@ -174,7 +184,8 @@ impl Record {
         self.facts.check()?;
         let later = Later { software: self.facts.software.clone() };
         let keys = LaterKeys { keys: self.facts.keys };
-        let bytes = postcard::to_stdvec(&(self, later, keys)).map_err(|error| {
+        let authority = LaterAuthority { authority: self.facts.authority };
+        let bytes = postcard::to_stdvec(&(self, later, keys, authority)).map_err(|error| {
             GossipError::Record { field: "record", problem: format!("cannot be encoded: {error}") }
         })?;
         if bytes.len() > MAX_RECORD_BYTES {
@@ -221,9 +232,14 @@ impl SignedRecord {
                 postcard::take_from_bytes::<Later>(rest).map_err(|_| Refusal::Malformed)?;
             record.facts.software = later.software;
             if !rest.is_empty() {
-                let (later, _) =
+                let (later, rest) =
                     postcard::take_from_bytes::<LaterKeys>(rest).map_err(|_| Refusal::Malformed)?;
                 record.facts.keys = later.keys;
+                if !rest.is_empty() {
+                    let (later, _) = postcard::take_from_bytes::<LaterAuthority>(rest)
+                        .map_err(|_| Refusal::Malformed)?;
+                    record.facts.authority = later.authority;
+                }
             }
         }
         record.facts.check().map_err(|_| Refusal::OversizedRecord)?;
@@ -274,6 +290,8 @@ pub enum RecordUpdate {
     Voter(bool),
     /// Where its ingress listens.
     Ingress(Option<SocketAddr>),
+    /// Which authorities it believes and has its certificate of.
+    Authority(HeldKeys),
 }
 
 impl RecordUpdate {
@@ -304,6 +322,7 @@ impl RecordUpdate {
             Self::Draining(draining) => facts.draining = draining,
             Self::Voter(voter) => facts.voter = voter,
             Self::Ingress(ingress) => facts.ingress = ingress,
+            Self::Authority(authority) => facts.authority = authority,
         }
     }
 }
@@ -321,8 +340,13 @@ mod tests {
     }
 
     fn record(software: &str) -> Record {
-        let keys = HeldKeys { newest: 300, seals: 299 };
-        let facts = Facts { name: "a".into(), software: software.into(), keys, ..Facts::default() };
+        let facts = Facts {
+            name: "a".into(),
+            software: software.into(),
+            keys: HeldKeys { newest: 300, seals: 299 },
+            authority: HeldKeys { newest: 400, seals: 399 },
+            ..Facts::default()
+        };
         Record { node: NodeId(7), boot: 1, version: 2, left: false, facts }
     }
 
@@ -338,12 +362,19 @@ mod tests {
         let old = postcard::to_stdvec(&record("")).unwrap();
         let mut read_old = record("");
         read_old.facts.keys = HeldKeys::default();
+        read_old.facts.authority = HeldKeys::default();
         assert_eq!(read(old.clone()).unwrap(), read_old);
         // And of the version between them, which told its software and not its keys.
         let later = Later { software: "1.0.0".into() };
         let between = postcard::to_stdvec(&(record(""), later)).unwrap();
         assert_eq!(read(between.clone()).unwrap().facts.software, "1.0.0");
         assert_eq!(read(between).unwrap().facts.keys, HeldKeys::default());
+        // And of the one that told its keys and nothing of authorities.
+        let keys = LaterKeys { keys: record("").facts.keys };
+        let later = Later { software: "1.0.0".into() };
+        let between = read(postcard::to_stdvec(&(record(""), later, keys)).unwrap()).unwrap();
+        assert_eq!(between.facts.keys, record("").facts.keys);
+        assert_eq!(between.facts.authority, HeldKeys::default());
         // What such a node reads of ours, and it passes on the bytes as they are.
         assert!(new.bytes.starts_with(&old));
         let (seen, _) = postcard::take_from_bytes::<Record>(&new.bytes).unwrap();

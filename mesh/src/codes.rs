@@ -82,6 +82,13 @@ pub const EXPIRED: Code = Code::new(
     "A certificate is expired or not yet valid, which only allows its renewal and Raft between voters.",
     "Compare the clocks of the two nodes; if they agree, wait for the renewal.",
 );
+/// The certificate is of an authority that is not believed.
+pub const UNBELIEVED: Code = Code::new(
+    "SW-MESH-OUTDATED-CA",
+    403,
+    "A member's certificate is of an authority that is not believed (any more), which only allows its renewal, Raft between voters and the watch of the desired state.",
+    "Wait: whichever of the two nodes slept while the authority changed catches up and renews by itself. If it lasts, let that node reach a voter that it knows.",
+);
 /// The members are not known yet.
 pub const STARTING: Code = Code::new(
     "SW-MESH-STARTING",
@@ -107,8 +114,8 @@ pub const WRONG_NODE: Code = Code::new(
 pub const WRONG_PIN: Code = Code::new(
     "SW-MESH-WRONG-PIN",
     403,
-    "The node at a seed address is not of the cluster that the join token names.",
-    "Check the seed list, or create a token at the cluster that you mean.",
+    "The node at a seed address does not show the authority that the join token names.",
+    "Check the seed list. If the cluster's authority was changed since the token was made, make another one there (`swarmer token create`).",
 );
 /// The peer does not serve the protocol.
 pub const NOT_SERVED: Code = Code::new(
@@ -216,6 +223,7 @@ pub const ALL: &[Code] = &[
     NOT_ADMITTED,
     REVOKED,
     EXPIRED,
+    UNBELIEVED,
     STARTING,
     TWIN,
     WRONG_NODE,

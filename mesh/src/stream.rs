@@ -122,6 +122,16 @@ impl StreamKind {
         matches!(self, Self::Raft | Self::RaftAppend | Self::Renew)
     }
 
+    /// Whether a peer may open it, or have it opened to it, whose certificate no believed authority
+    /// signed, and whose key was admitted.
+    ///
+    /// These bring back a node that slept while the authority changed. It may not know a living
+    /// voter's authority, nor they its own, until its copy of the desired state names the new one:
+    /// so the watch is open too, to be followed only where a voter serves it.
+    pub const fn allowed_when_unbelieved(self) -> bool {
+        self.allowed_when_expired() || matches!(self, Self::Feed)
+    }
+
     /// The number on the wire.
     pub const fn wire(self) -> u8 {
         self as u8
@@ -422,5 +432,10 @@ mod tests {
         let allowed: Vec<_> =
             StreamKind::ALL.iter().filter(|kind| kind.allowed_when_expired()).collect();
         assert_eq!(allowed, [&StreamKind::Raft, &StreamKind::Renew, &StreamKind::RaftAppend]);
+        let more: Vec<_> = StreamKind::ALL
+            .iter()
+            .filter(|kind| kind.allowed_when_unbelieved() && !kind.allowed_when_expired())
+            .collect();
+        assert_eq!(more, [&StreamKind::Feed], "by which a node that slept hears of the authority");
     }
 }

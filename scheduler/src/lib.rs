@@ -39,8 +39,8 @@ pub use planner::plan;
 pub use reason::{Reason, Trouble};
 pub use record::{Record, ReplayError};
 pub use rotation::{
-    KeyRotation, KeyWord, ROTATION_PATIENCE_MS, ROTATION_SETTLE_MS, RingCommand, RingOutlook,
-    RingState, RingStep,
+    KeyRotation, KeyWord, ROTATION_LOST_MS, ROTATION_PATIENCE_MS, ROTATION_SETTLE_MS, RingCommand,
+    RingOutlook, RingState, RingStep, RotationAsk,
 };
 pub use voters::{
     DEFAULT_VOTER_GRACE_MS, DiskPace, MAX_VOTERS, Membership, SlowDisk, SlowLeader, Stuck,

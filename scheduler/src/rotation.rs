@@ -1,4 +1,5 @@
-//! How the cluster's gossip key is replaced: the next step, on the node that leads.
+//! How a key that all members share in is replaced, that of gossip or that of the authority: the next
+//! step, on the node that leads.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -12,7 +13,12 @@ pub const ROTATION_SETTLE_MS: u64 = 2_000;
 /// that is looked for anew.
 pub const ROTATION_PATIENCE_MS: u64 = 60_000;
 
-/// The keys as they are committed, by their ascending numbers.
+/// How long nobody may have the secret of the newest key before another takes its place: who has it
+/// may be starting again. Longer than an election and than a voter takes to fetch it.
+pub const ROTATION_LOST_MS: u64 = 10_000;
+
+/// The keys as they are committed, by their ascending numbers. Of authorities, to open is to believe,
+/// and to seal is to issue certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RingState {
     /// Counts what was committed; another number is another step.
@@ -39,6 +45,19 @@ pub enum KeyWord {
     },
 }
 
+/// What is asked of a rotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RotationAsk {
+    /// Nothing: what was begun is finished.
+    Nothing,
+    /// Another key than those of now. Asked during a rotation it means one more after it, because
+    /// whoever was removed meanwhile may know the key that is being brought in.
+    Another,
+    /// The leader does not have the secret of the newest key, and nobody whom it asks has: it went
+    /// with a leader that died.
+    Lost,
+}
+
 /// What is to be committed next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RingCommand {
@@ -53,9 +72,9 @@ pub enum RingCommand {
 impl fmt::Display for RingCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Add(id) => write!(f, "key {id} opens too"),
-            Self::Seal(id) => write!(f, "key {id} seals"),
-            Self::Keep(id) => write!(f, "only key {id} is left"),
+            Self::Add(id) => write!(f, "number {id} opens too"),
+            Self::Seal(id) => write!(f, "number {id} seals"),
+            Self::Keep(id) => write!(f, "only number {id} is left"),
         }
     }
 }
@@ -93,14 +112,12 @@ pub struct KeyRotation {
 }
 
 impl KeyRotation {
-    /// What comes next. `wanted`: whether somebody asks for another key than those of now; one that
-    /// asks during a rotation means one more after it, because whoever was removed meanwhile may
-    /// know the key that is being brought in. `living`: the admitted members that live, the leader
-    /// among them. `now_ms`: of a monotonic clock.
+    /// What comes next. `living`: the admitted members that live, the leader among them. `now_ms`: of
+    /// a monotonic clock.
     pub fn next(
         &mut self,
         ring: &RingState,
-        wanted: bool,
+        ask: RotationAsk,
         living: &[(NodeId, KeyWord)],
         now_ms: u64,
     ) -> RingOutlook {
@@ -110,12 +127,20 @@ impl KeyRotation {
         };
         self.standing = Some((ring.generation, since));
         let newest = ring.keys.last().copied().unwrap_or(ring.seals);
+        let stands_for = now_ms.saturating_sub(since);
         let step = |command, behind| RingOutlook::Step(RingStep { command, behind });
+        // Nobody is to be waited for: one that does not know the key yet loses nothing by it.
+        let another = step(RingCommand::Add(newest.saturating_add(1)), Vec::new());
+        if ask == RotationAsk::Lost {
+            return match stands_for < ROTATION_LOST_MS {
+                true => RingOutlook::Waits(Vec::new()),
+                false => another,
+            };
+        }
         if ring.keys.len() < 2 {
-            // Nobody is to be waited for: one that does not know the key yet loses nothing by it.
-            return match wanted {
-                true => step(RingCommand::Add(newest.saturating_add(1)), Vec::new()),
-                false => RingOutlook::Settled,
+            return match ask {
+                RotationAsk::Another => another,
+                _ => RingOutlook::Settled,
             };
         }
         let spreads = ring.seals != newest;
@@ -126,7 +151,6 @@ impl KeyRotation {
         };
         let behind: Vec<NodeId> =
             living.iter().filter(|(_, word)| !ready(word)).map(|(node, _)| *node).collect();
-        let stands_for = now_ms.saturating_sub(since);
         // One that can never follow would be cut off for good: it is updated first, or removed.
         let hopeless = living.iter().any(|(_, word)| *word == KeyWord::TooOld);
         let patient = !behind.is_empty() && (hopeless || stands_for < ROTATION_PATIENCE_MS);
@@ -142,7 +166,7 @@ impl KeyRotation {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{RotationAsk::*, *};
 
     const A: NodeId = NodeId(1);
     const B: NodeId = NodeId(2);
@@ -163,7 +187,7 @@ mod tests {
     fn a_key_opens_everywhere_before_it_seals_and_seals_everywhere_before_the_old_one_goes() {
         let mut rotation = KeyRotation::default();
         let mut next = |ring: &RingState, living: &[(NodeId, KeyWord)], now_ms| {
-            rotation.next(ring, false, living, now_ms)
+            rotation.next(ring, Nothing, living, now_ms)
         };
         let spreading = ring(1, &[1, 2], 1);
         let both = [(A, holds(2, 1)), (B, holds(2, 1))];
@@ -187,10 +211,10 @@ mod tests {
         let mut rotation = KeyRotation::default();
         let living = [(A, holds(2, 2))];
         let switching = ring(2, &[1, 2], 2);
-        assert_eq!(rotation.next(&switching, true, &living, 0), RingOutlook::Waits(vec![]));
-        assert_eq!(rotation.next(&switching, true, &living, 2_000), step(RingCommand::Keep(2)));
+        assert_eq!(rotation.next(&switching, Another, &living, 0), RingOutlook::Waits(vec![]));
+        assert_eq!(rotation.next(&switching, Another, &living, 2_000), step(RingCommand::Keep(2)));
         assert_eq!(
-            rotation.next(&ring(3, &[2], 2), true, &living, 2_000),
+            rotation.next(&ring(3, &[2], 2), Another, &living, 2_000),
             step(RingCommand::Add(3))
         );
     }
@@ -200,7 +224,7 @@ mod tests {
         let mut rotation = KeyRotation::default();
         let spreading = ring(1, &[1, 2], 1);
         let living = [(A, holds(2, 1)), (B, holds(1, 1))];
-        let mut at = |now_ms| rotation.next(&spreading, false, &living, now_ms);
+        let mut at = |now_ms| rotation.next(&spreading, Nothing, &living, now_ms);
         assert_eq!(at(7), RingOutlook::Waits(vec![B]));
         assert_eq!(at(6 + ROTATION_PATIENCE_MS), RingOutlook::Waits(vec![B]));
         let behind = vec![B];
@@ -209,14 +233,36 @@ mod tests {
         // Another leader has its own patience.
         let mut other = KeyRotation::default();
         let late = 9 * ROTATION_PATIENCE_MS;
-        assert_eq!(other.next(&spreading, false, &living, late), RingOutlook::Waits(vec![B]));
+        assert_eq!(other.next(&spreading, Nothing, &living, late), RingOutlook::Waits(vec![B]));
+    }
+
+    #[test]
+    fn a_key_whose_secret_went_with_a_leader_is_replaced_once_nobody_had_it_for_long() {
+        // Nobody can have taken it, so nobody says that it has; a new leader finds it so.
+        let living = [(A, holds(1, 1)), (B, holds(1, 1))];
+        for state in [ring(1, &[1, 2], 1), ring(2, &[1, 2], 2), ring(3, &[2], 2)] {
+            let mut rotation = KeyRotation::default();
+            let mut at = |ask, now_ms| rotation.next(&state, ask, &living, now_ms);
+            assert_eq!(at(Lost, 5), RingOutlook::Waits(vec![]));
+            assert_eq!(at(Lost, 4 + ROTATION_LOST_MS), RingOutlook::Waits(vec![]));
+            // It comes back with one that has it: the rotation goes on as if nothing had been.
+            assert_ne!(at(Nothing, 5 + ROTATION_LOST_MS), step(RingCommand::Add(3)));
+            assert_eq!(at(Lost, 5 + ROTATION_LOST_MS), step(RingCommand::Add(3)));
+        }
+        // With the next one all goes on.
+        let mut rotation = KeyRotation::default();
+        let living = [(A, holds(3, 2)), (B, holds(3, 2))];
+        let mut next = |state: &RingState, now_ms| rotation.next(state, Nothing, &living, now_ms);
+        let state = ring(4, &[1, 2, 3], 2);
+        assert_eq!(next(&state, 0), RingOutlook::Waits(vec![]));
+        assert_eq!(next(&state, ROTATION_SETTLE_MS), step(RingCommand::Seal(3)));
     }
 
     #[test]
     fn one_that_can_never_follow_is_not_cut_off() {
         let mut rotation = KeyRotation::default();
         let living = [(A, holds(2, 1)), (B, KeyWord::TooOld)];
-        let mut at = |now_ms| rotation.next(&ring(1, &[1, 2], 1), false, &living, now_ms);
+        let mut at = |now_ms| rotation.next(&ring(1, &[1, 2], 1), Nothing, &living, now_ms);
         assert_eq!(at(0), RingOutlook::Waits(vec![B]));
         assert_eq!(at(100 * ROTATION_PATIENCE_MS), RingOutlook::Waits(vec![B]));
     }
@@ -226,17 +272,17 @@ mod tests {
         // A step a second, and members that follow, sleep and wake in all orders of two.
         for order in 0..4_u32 {
             let mut rotation = KeyRotation::default();
-            let (mut state, mut wanted, mut now_ms) = (ring(0, &[1], 1), true, 0);
-            while wanted || state.keys.len() > 1 {
+            let (mut state, mut ask, mut now_ms) = (ring(0, &[1], 1), Another, 0);
+            while ask == Another || state.keys.len() > 1 {
                 let follows = (now_ms / 1_000 + u64::from(order)) % 2 == 0 || order < 2;
                 let newest = *state.keys.last().unwrap();
                 let b = if follows { holds(newest, state.seals) } else { holds(1, 1) };
                 let living = [(A, holds(newest, state.seals)), (B, b)];
-                if let RingOutlook::Step(step) = rotation.next(&state, wanted, &living, now_ms) {
+                if let RingOutlook::Step(step) = rotation.next(&state, ask, &living, now_ms) {
                     state.generation += 1;
                     match step.command {
                         RingCommand::Add(id) => {
-                            wanted = false;
+                            ask = Nothing;
                             assert!(state.keys.insert(id));
                         }
                         RingCommand::Seal(id) => state.seals = id,

@@ -89,6 +89,11 @@ impl Authority {
         Fingerprint::of_spki(&self.key.spki())
     }
 
+    /// Whether `key_pem` is the key of the authority with this certificate.
+    pub fn fits(key_pem: &str, certificate_der: &[u8]) -> bool {
+        Self::from_parts(key_pem, certificate_der).is_ok()
+    }
+
     /// A bundle that believes this authority alone.
     pub fn bundle(&self) -> TrustBundle {
         TrustBundle::new([self.certificate.to_vec()])
@@ -220,14 +225,21 @@ mod tests {
         assert_eq!(again.cluster(), ClusterId(5));
         assert_eq!(again.fingerprint(), authority.fingerprint());
         assert_eq!(authority.bundle().fingerprints().next(), Some(again.fingerprint()));
+        assert!(Authority::fits(&authority.key_pem(), authority.certificate_der()));
         let text = authority.fingerprint().to_string();
         assert_eq!(text.parse::<Fingerprint>().unwrap(), authority.fingerprint());
 
         let other = Authority::create(ClusterId(5), now).unwrap();
         assert!(Authority::from_parts(&other.key_pem(), authority.certificate_der()).is_err());
+        assert!(!Authority::fits(&other.key_pem(), authority.certificate_der()));
         let key = NodeKey::generate().unwrap();
         let leaf = authority.issue(NodeId(1), &key.spki(), now, CERTIFICATE_VALIDITY).unwrap();
         assert!(Authority::from_parts(&key.to_pem(), leaf.der()).is_err());
+        // Which of several signed it.
+        let both = [&other, &authority].map(|one| one.certificate_der().to_vec());
+        let both = TrustBundle::new(both).unwrap();
+        assert_eq!(both.issuer_of(&leaf), Some(authority.fingerprint()));
+        assert_eq!(other.bundle().issuer_of(&leaf), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::{
     error::IdentityError,
     key::point_of,
     spiffe::{SpiffeId, SpiffePath},
+    verify::{Side, verify_path},
 };
 
 /// More authorities than this at once is a mistake: one, or two while they rotate.
@@ -212,6 +213,17 @@ impl TrustBundle {
             .iter()
             .filter_map(|der| facts(der).ok())
             .map(|facts| Fingerprint::of_spki(&facts.spki))
+    }
+
+    /// Which of these authorities signed a node's certificate, whatever the time.
+    pub fn issuer_of(&self, certificate: &NodeCertificate) -> Option<Fingerprint> {
+        let NodeCertificate { der, facts: of_node, .. } = certificate;
+        let signed = |authority: &&CertificateDer<'static>| {
+            let alone = std::slice::from_ref(*authority);
+            verify_path(der, of_node, alone, of_node.not_before, Side::Server).is_ok()
+        };
+        let authority = self.authorities.iter().find(signed)?;
+        Some(Fingerprint::of_spki(&facts(authority).ok()?.spki))
     }
 
     pub(crate) fn certificates(&self) -> &[CertificateDer<'static>] {

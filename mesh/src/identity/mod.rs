@@ -4,7 +4,9 @@
 //! signs that key into a [`NodeCertificate`] for a day (an X.509 SVID: one `spiffe://` URI).
 //! Signature and chain prove who a peer *says* it is; [`Admission`], fed from the desired state,
 //! says whether that node with that key may take part *now*. A certificate outside of its time
-//! still names its node, but opens only what [`crate::stream::StreamKind::allowed_when_expired`] says.
+//! still names its node, but opens only what [`crate::stream::StreamKind::allowed_when_expired`] says;
+//! one of an authority that is not believed, over the key that was admitted, what
+//! [`crate::stream::StreamKind::allowed_when_unbelieved`] says.
 
 mod admission;
 mod authority;

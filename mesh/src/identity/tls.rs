@@ -35,7 +35,7 @@ use super::{
     certificate::{Fingerprint, TrustBundle, facts},
     clock::WallClock,
     key::NodeKey,
-    verify::{PeerIdentity, Refusal, Side, check_admission, verify_chain, verify_pinned},
+    verify::{PeerIdentity, Refusal, Side, verify_admitted, verify_pinned},
 };
 
 /// Control streams between members.
@@ -133,9 +133,8 @@ impl Judge {
         chain: &[CertificateDer<'_>],
         side: Side,
     ) -> Result<PeerIdentity, Refusal> {
-        let peer = verify_chain(chain, self.cluster, &self.bundle, self.clock.now(), side)?;
-        check_admission(&peer, &*self.admission)?;
-        Ok(peer)
+        let now = self.clock.now();
+        verify_admitted(chain, self.cluster, &self.bundle, now, side, &*self.admission)
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::codes;
 
-/// A member whose chain, key and admission were verified.
+/// A member whose key and admission were verified, and whose chain, if it says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerIdentity {
     /// The node.
@@ -24,12 +24,20 @@ pub struct PeerIdentity {
     pub not_before: SystemTime,
     /// Until when its certificate is valid.
     pub not_after: SystemTime,
+    /// Whether an authority that is believed here signed its certificate. If not, one of the two
+    /// slept while the authority changed: what speaks for the peer is its admitted key alone.
+    pub believed: bool,
 }
 
 impl PeerIdentity {
     /// Whether `now` is outside of the certificate's time.
     pub fn expired(&self, now: SystemTime) -> bool {
         now < self.not_before || now > self.not_after
+    }
+
+    /// Whether its certificate opens only what makes it whole again.
+    pub fn limited(&self, now: SystemTime) -> bool {
+        !self.believed || self.expired(now)
     }
 }
 
@@ -71,11 +79,20 @@ pub enum Refusal {
         expected: NodeId,
     },
     /// None of the authorities shown is the pinned one.
-    #[error("the authority shown is not the one with fingerprint {0} that the token names")]
+    #[error(
+        "the authority shown is not the one with fingerprint {0} that the token names: the token is \
+         of another cluster, or older than a change of this cluster's authority"
+    )]
     WrongPin(Fingerprint),
     /// The certificate is outside of its time, where that matters.
     #[error("the certificate of node {0} is expired or not yet valid by this node's clock")]
     Expired(NodeId),
+    /// The certificate is of an authority that is not believed, where that matters.
+    #[error(
+        "the certificate of node {0} is of an authority that is not believed here: one of the two \
+         nodes slept while it changed"
+    )]
+    Unbelieved(NodeId),
 }
 
 impl Coded for Refusal {
@@ -91,6 +108,7 @@ impl Coded for Refusal {
             Self::WrongNode { .. } => codes::WRONG_NODE,
             Self::WrongPin(_) => codes::WRONG_PIN,
             Self::Expired(_) => codes::EXPIRED,
+            Self::Unbelieved(_) => codes::UNBELIEVED,
         }
     }
 }
@@ -105,7 +123,9 @@ pub(crate) enum Side {
 /// Verifies a peer's chain (leaf first) as that of an admitted member of `cluster`.
 ///
 /// Possession of the key is proven by TLS, not here. A certificate outside of its time passes:
-/// ask [`PeerIdentity::expired`]. Its chain is then verified for the middle of its time.
+/// ask [`PeerIdentity::expired`]. Its chain is then verified for the middle of its time. One that
+/// no believed authority signed passes too, if it is over exactly the key that was admitted: ask
+/// [`PeerIdentity::believed`].
 pub fn verify_member(
     chain: &[CertificateDer<'_>],
     cluster: ClusterId,
@@ -113,21 +133,28 @@ pub fn verify_member(
     now: SystemTime,
     admission: &dyn Admission,
 ) -> Result<PeerIdentity, Refusal> {
-    let peer = verify_chain(chain, cluster, bundle, now, Side::Client)?;
-    check_admission(&peer, admission)?;
-    Ok(peer)
+    verify_admitted(chain, cluster, bundle, now, Side::Client, admission)
 }
 
-/// The desired state's word on a verified peer.
-pub(crate) fn check_admission(
-    peer: &PeerIdentity,
+/// As [`verify_member`], for a peer on either side of TLS.
+pub(crate) fn verify_admitted(
+    chain: &[CertificateDer<'_>],
+    cluster: ClusterId,
+    bundle: &TrustBundle,
+    now: SystemTime,
+    side: Side,
     admission: &dyn Admission,
-) -> Result<(), Refusal> {
-    match admission.check(peer.node, &peer.spki) {
-        Verdict::Admitted => Ok(()),
-        Verdict::Unknown => Err(Refusal::NotAdmitted(peer.node)),
-        Verdict::NotYet => Err(Refusal::Starting(peer.node)),
-        Verdict::Revoked => Err(Refusal::Revoked(peer.node)),
+) -> Result<PeerIdentity, Refusal> {
+    let (peer, signed) = read_chain(chain, cluster, bundle, now, side)?;
+    match (admission.check(peer.node, &peer.spki), signed) {
+        (Verdict::Admitted, Ok(())) => Ok(peer),
+        (Verdict::Admitted, Err(Refusal::ForeignAuthority(_))) => {
+            Ok(PeerIdentity { believed: false, ..peer })
+        }
+        (Verdict::Revoked, _) => Err(Refusal::Revoked(peer.node)),
+        (Verdict::NotYet, _) => Err(Refusal::Starting(peer.node)),
+        (_, Err(refusal)) => Err(refusal),
+        (Verdict::Unknown, Ok(())) => Err(Refusal::NotAdmitted(peer.node)),
     }
 }
 
@@ -139,6 +166,18 @@ pub(crate) fn verify_chain(
     now: SystemTime,
     side: Side,
 ) -> Result<PeerIdentity, Refusal> {
+    let (peer, signed) = read_chain(chain, cluster, bundle, now, side)?;
+    signed.map(|()| peer)
+}
+
+/// Who a chain says that the peer is, and whether a believed authority says so too.
+fn read_chain(
+    chain: &[CertificateDer<'_>],
+    cluster: ClusterId,
+    bundle: &TrustBundle,
+    now: SystemTime,
+    side: Side,
+) -> Result<(PeerIdentity, Result<(), Refusal>), Refusal> {
     let leaf = chain.first().ok_or(Refusal::NoCertificate)?;
     let facts = facts(leaf).map_err(Refusal::Malformed)?;
     let (domain, node) = match &facts.id {
@@ -149,16 +188,18 @@ pub(crate) fn verify_chain(
     if domain != TrustDomain(cluster) {
         return Err(Refusal::OtherCluster { presented: domain.0, expected: cluster });
     }
-    verify_path(leaf, &facts, bundle.certificates(), now, side)?;
-    Ok(PeerIdentity {
+    let signed = verify_path(leaf, &facts, bundle.certificates(), now, side);
+    let peer = PeerIdentity {
         node,
         spki: facts.spki,
         not_before: facts.not_before,
         not_after: facts.not_after,
-    })
+        believed: true,
+    };
+    Ok((peer, signed))
 }
 
-fn verify_path(
+pub(super) fn verify_path(
     leaf: &CertificateDer<'_>,
     facts: &Facts,
     authorities: &[CertificateDer<'_>],
@@ -187,7 +228,13 @@ fn verify_path(
             None,
             None,
         )
-        .map_err(|error| Refusal::ForeignAuthority(error.to_string()))?;
+        .map_err(|error| match error {
+            // All authorities have one name, so that a foreign one is found by its signature.
+            webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
+                Refusal::ForeignAuthority(error.to_string())
+            }
+            error => Refusal::Malformed(error.to_string()),
+        })?;
     Ok(())
 }
 
@@ -276,7 +323,7 @@ mod tests {
         assert_eq!(verify(&leaf(&ours), Verdict::Unknown), Err(codes::NOT_ADMITTED));
         assert_eq!(verify(&leaf(&ours), Verdict::NotYet), Err(codes::STARTING));
         assert_eq!(verify(&leaf(&ours), Verdict::Revoked), Err(codes::REVOKED));
-        assert_eq!(verify(&leaf(&forger), Verdict::Admitted), Err(codes::FOREIGN_CA));
+        assert_eq!(verify(&leaf(&forger), Verdict::Unknown), Err(codes::FOREIGN_CA));
         assert_eq!(verify(&leaf(&other), Verdict::Admitted), Err(codes::OTHER_CLUSTER));
         assert_eq!(verify(&[], Verdict::Admitted), Err(codes::NO_CERTIFICATE));
         let garbage = [CertificateDer::from(vec![0x30, 0x03, 1, 2, 3])];
@@ -286,7 +333,49 @@ mod tests {
         let mut flipped = leaf(&ours)[0].to_vec();
         let last = flipped.len() - 1;
         flipped[last] ^= 1;
-        assert!(verify(&[CertificateDer::from(flipped)], Verdict::Admitted).is_err());
+        let flipped = [CertificateDer::from(flipped)];
+        assert_eq!(verify(&flipped, Verdict::Unknown), Err(codes::FOREIGN_CA));
+        assert!(!verify(&flipped, Verdict::Admitted).unwrap().believed);
+    }
+
+    #[test]
+    fn of_an_authority_that_is_not_believed_the_admitted_key_alone_is_known_and_limited() {
+        struct Knows(NodeId, Vec<u8>);
+        impl Admission for Knows {
+            fn check(&self, node: NodeId, spki: &[u8]) -> Verdict {
+                match node == self.0 && spki == self.1 {
+                    true => Verdict::Admitted,
+                    false => Verdict::Unknown,
+                }
+            }
+
+            fn voter(&self, _: NodeId) -> bool {
+                true
+            }
+        }
+        let now = SystemTime::now();
+        let (old, new) =
+            (Authority::create(CLUSTER, now).unwrap(), Authority::create(CLUSTER, now).unwrap());
+        let (key, stolen) = (NodeKey::generate().unwrap(), NodeKey::generate().unwrap());
+        let of = |authority: &Authority, key: &NodeKey| {
+            let issued = authority.issue(NodeId(3), &key.spki(), now, CERTIFICATE_VALIDITY);
+            [issued.unwrap().certificate()]
+        };
+        let knows = Knows(NodeId(3), key.spki());
+        let verify = |chain: &[CertificateDer<'_>], admission: &dyn Admission| {
+            verify_member(chain, CLUSTER, &new.bundle(), now, admission)
+        };
+        let whole = verify(&of(&new, &key), &knows).unwrap();
+        assert!(whole.believed && !whole.limited(now));
+        let slept = verify(&of(&old, &key), &knows).unwrap();
+        assert!(!slept.believed && !slept.expired(now) && slept.limited(now));
+        // Another key in that node's name, whoever signed it.
+        let code = |refused: Result<PeerIdentity, Refusal>| refused.unwrap_err().code();
+        assert_eq!(code(verify(&of(&old, &stolen), &knows)), codes::FOREIGN_CA);
+        assert_eq!(code(verify(&of(&new, &stolen), &knows)), codes::NOT_ADMITTED);
+        // One that was removed is told so, and one that starts does not call it a stranger.
+        assert_eq!(code(verify(&of(&old, &key), &Says(Verdict::Revoked))), codes::REVOKED);
+        assert_eq!(code(verify(&of(&old, &key), &Says(Verdict::NotYet))), codes::STARTING);
     }
 
     #[test]
@@ -302,8 +391,10 @@ mod tests {
             params.signed_by(key.pair(), &issuer).unwrap().der().clone()
         };
         let chain = [forged, member.certificate()];
-        let result = verify_member(&chain, CLUSTER, &ours.bundle(), now, &Says(Verdict::Admitted));
+        let result = verify_member(&chain, CLUSTER, &ours.bundle(), now, &Says(Verdict::Unknown));
         assert_eq!(result.map_err(|refusal| refusal.code()), Err(codes::FOREIGN_CA));
+        let result = verify_member(&chain, CLUSTER, &ours.bundle(), now, &Says(Verdict::Admitted));
+        assert!(!result.unwrap().believed);
     }
 
     trait FromMember {

@@ -182,6 +182,7 @@ impl Acceptor {
             address = %live.connection.remote_address(),
             class = class.as_str(),
             expired,
+            believed = live.believed(),
         );
         if welcome(&live.connection, shared.config.versions()).await.is_ok() {
             self.streams_of(&live, max_streams as usize).await;
@@ -291,11 +292,14 @@ impl Acceptor {
                 return;
             }
         }
-        let expired = peer.expired(shared.clock.now());
-        if expired && !open_when_expired(shared, &live, header.kind) {
+        let limited = live.limited(shared.clock.now());
+        if limited && !open_when_limited(shared, &live, header.kind) {
             count(&shared.counters.refused);
             let address = live.connection.remote_address();
-            let refusal = Refusal::Expired(peer.node);
+            let refusal = match live.believed() {
+                true => Refusal::Expired(peer.node),
+                false => Refusal::Unbelieved(peer.node),
+            };
             let kind = header.kind.as_str();
             shared.refusals.refused(RefusedBy::Us, refusal.code(), address, kind, &refusal);
             return abort(&mut send, &mut recv, ResetCode::EXPIRED);
@@ -304,7 +308,7 @@ impl Acceptor {
         let peer = Peer {
             node: peer.node,
             class: live.class,
-            expired,
+            limited,
             not_after: peer.not_after,
             addr: live.connection.remote_address(),
         };
@@ -312,10 +316,20 @@ impl Acceptor {
     }
 }
 
-/// Whether a kind is open to a peer with an expired certificate.
-pub(crate) fn open_when_expired(shared: &Shared, live: &Live, kind: StreamKind) -> bool {
-    let raft = matches!(kind, StreamKind::Raft | StreamKind::RaftAppend);
-    kind.allowed_when_expired() && (!raft || shared.admission.voter(live.peer.node))
+/// Whether a kind is open to a peer with an expired certificate, or one of an authority that is not
+/// believed.
+pub(crate) fn open_when_limited(shared: &Shared, live: &Live, kind: StreamKind) -> bool {
+    let allowed = match live.believed() {
+        true => kind.allowed_when_expired(),
+        false => kind.allowed_when_unbelieved(),
+    };
+    let of_voters = match kind {
+        StreamKind::Raft | StreamKind::RaftAppend => true,
+        // Any member may follow, and follows a voter.
+        StreamKind::Feed => live.direction == Direction::Outbound,
+        _ => false,
+    };
+    allowed && (!of_voters || shared.admission.voter(live.peer.node))
 }
 
 /// Tells the dialler that it is let in, by the oldest and the newest version of streams that this node

@@ -109,6 +109,16 @@ pub enum OpenError {
         /// The peer.
         peer: NodeId,
     },
+    /// The peer's certificate is of an authority that is not believed here, and the kind of stream
+    /// needs one that is.
+    #[error(
+        "the certificate of node {peer} is of an authority that is not believed here: one of the \
+         two nodes slept while it changed, and is not whole yet"
+    )]
+    Unbelieved {
+        /// The peer.
+        peer: NodeId,
+    },
     /// The deadline came first.
     #[error("no stream to node {peer} before the deadline")]
     Deadline {
@@ -136,6 +146,7 @@ impl Coded for OpenError {
             Self::Backoff { last, .. } => last.code(),
             Self::Refused { code, .. } => *code,
             Self::Expired { .. } => codes::EXPIRED,
+            Self::Unbelieved { .. } => codes::UNBELIEVED,
             Self::Deadline { .. } => codes::DEADLINE,
             Self::Closed => codes::CLOSED,
         }

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    accept::open_when_expired,
+    accept::open_when_limited,
     close::{CloseCode, Loss, loss},
     config::MAX_REQUEST,
     error::{DialError, OpenError, RefusedBy, RequestError},
@@ -29,9 +29,9 @@ use crate::{
     },
 };
 
-/// A connection to a peer with an expired certificate is dialled anew at most this often, to see
-/// whether the certificate was renewed.
-const EXPIRED_REDIAL: Duration = Duration::from_secs(1);
+/// A connection to a peer with an expired certificate, or one of an authority that is not believed, is
+/// dialled anew at most this often, to see whether that has changed.
+const LIMITED_REDIAL: Duration = Duration::from_secs(1);
 
 /// The way to send, and to look at and change what the transport does. Cheap to clone.
 ///
@@ -67,12 +67,18 @@ impl Handle {
 
     /// Shows and serves another identity from now on: after founding or joining, after renewal,
     /// when the authority rotates, when founding is over. Standing connections and their streams
-    /// go on; new streams to peers go over new connections.
+    /// go on; new streams to peers go over new connections if another certificate is shown.
     ///
     /// # Errors
     /// Key, certificate and cluster do not fit together; then nothing changes.
     pub fn set_identity(&self, identity: Identity) -> Result<(), IdentityError> {
         self.shared.set_identity(identity)
+    }
+
+    /// Whether a connection stands with a member whose certificate is of an authority that is believed
+    /// here: then this node did not sleep while the authority changed.
+    pub fn meets_believed(&self) -> bool {
+        self.shared.registry.all().iter().any(|live| live.believed())
     }
 
     /// Opens a stream to a member and writes its header. Dials if there is no connection: one
@@ -190,14 +196,17 @@ impl Handle {
         let shared = &self.shared;
         let mut live = shared.pool.connect(shared, peer, class, deadline).await?;
         let shut = |live: &Live| {
-            live.peer.expired(shared.clock.now()) && !open_when_expired(shared, live, kind)
+            live.limited(shared.clock.now()) && !open_when_limited(shared, live, kind)
         };
-        if shut(&live) && live.opened.elapsed() >= EXPIRED_REDIAL {
+        if shut(&live) && live.opened.elapsed() >= LIMITED_REDIAL {
             shared.pool.leave(&live);
             live = shared.pool.connect(shared, peer, class, deadline).await?;
         }
         if shut(&live) {
-            return Err(OpenError::Expired { peer });
+            return Err(match live.believed() {
+                true => OpenError::Expired { peer },
+                false => OpenError::Unbelieved { peer },
+            });
         }
         let (code, reason) = match shared.admission.check(peer, &live.peer.spki) {
             Verdict::Admitted => return Ok(live),

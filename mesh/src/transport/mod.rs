@@ -60,9 +60,9 @@ pub struct Peer {
     pub node: NodeId,
     /// The connection that the stream came on.
     pub class: Class,
-    /// Whether its certificate is outside of its time. Then only Raft of voters and renewal come
-    /// through to handlers at all.
-    pub expired: bool,
+    /// Whether its certificate is outside of its time, or of an authority that is not believed
+    /// here. Then only what makes it whole again comes through to handlers at all.
+    pub limited: bool,
     /// Until when its certificate is valid.
     pub not_after: SystemTime,
     /// Where it sends from.

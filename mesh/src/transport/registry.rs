@@ -5,9 +5,9 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use parking_lot::Mutex;
@@ -18,8 +18,12 @@ use tokio::time::Instant;
 use super::{
     close::CloseCode,
     config::{MAX_INBOUND, MAX_INBOUND_PER_PEER},
+    dial::chain,
 };
-use crate::{identity::PeerIdentity, stream::Class};
+use crate::{
+    identity::{PeerIdentity, Side, tls::Judge},
+    stream::Class,
+};
 
 /// Who opened a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,6 +71,7 @@ pub(crate) struct Live {
     pub(crate) generation: u64,
     /// Whether the peer's certificate was outside of its time when it was verified.
     pub(crate) born_expired: bool,
+    believed: AtomicBool,
     last_used: Mutex<Instant>,
     pub(crate) streams: AtomicUsize,
 }
@@ -83,6 +88,7 @@ impl Live {
         let now = Instant::now();
         Arc::new(Self {
             connection,
+            believed: AtomicBool::new(peer.believed),
             peer,
             class,
             direction,
@@ -92,6 +98,30 @@ impl Live {
             last_used: Mutex::new(now),
             streams: AtomicUsize::new(0),
         })
+    }
+
+    /// Whether an authority that is believed by now signed the peer's certificate, or was believed
+    /// once since the connection stands.
+    pub(crate) fn believed(&self) -> bool {
+        self.believed.load(Ordering::Relaxed)
+    }
+
+    /// Whether the peer's certificate opens only what makes its node whole again.
+    pub(crate) fn limited(&self, now: SystemTime) -> bool {
+        !self.believed() || self.peer.expired(now)
+    }
+
+    /// Looks again whether the peer's certificate is believed, when others are than before.
+    pub(crate) fn judge_again(&self, judge: &Judge) {
+        let side = match self.direction {
+            Direction::Inbound => Side::Client,
+            Direction::Outbound => Side::Server,
+        };
+        if !self.believed()
+            && judge.member(&chain(&self.connection), side).is_ok_and(|peer| peer.believed)
+        {
+            self.believed.store(true, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn alive(&self) -> bool {
@@ -135,7 +165,8 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// Takes a connection in. An inbound one may displace the oldest of its peer and class.
+    /// Takes a connection in. An inbound one may displace the oldest of its peer and class, rather
+    /// one that nothing runs on.
     pub(crate) fn insert(&self, live: &Arc<Live>) -> Result<(), Full> {
         let mut peers = self.peers.lock();
         let inbound = live.direction == Direction::Inbound;
@@ -149,7 +180,10 @@ impl Registry {
                 other.direction == Direction::Inbound && other.class == live.class && other.alive()
             };
             if all.iter().filter(same).count() >= MAX_INBOUND_PER_PEER
-                && let Some(oldest) = all.iter().filter(same).min_by_key(|other| other.opened)
+                && let Some(oldest) = all
+                    .iter()
+                    .filter(same)
+                    .min_by_key(|other| (other.streams.load(Ordering::Relaxed) > 0, other.opened))
             {
                 // Its own task takes it out of the registry.
                 oldest.connection.close(CloseCode::REPLACED.var(), b"newer connections stand");
@@ -180,9 +214,14 @@ impl Registry {
         all.filter(|live| live.alive()).cloned().collect()
     }
 
+    /// All that live.
+    pub(crate) fn all(&self) -> Vec<Arc<Live>> {
+        let peers = self.peers.lock();
+        peers.values().flatten().filter(|live| live.alive()).cloned().collect()
+    }
+
     pub(crate) fn infos(&self) -> Vec<ConnectionInfo> {
-        let all: Vec<_> = self.peers.lock().values().flatten().cloned().collect();
-        all.iter().filter(|live| live.alive()).map(|live| live.info()).collect()
+        self.all().iter().map(|live| live.info()).collect()
     }
 
     pub(crate) fn count(&self) -> (usize, usize) {

@@ -88,7 +88,7 @@ pub(crate) fn count(counter: &AtomicU64) {
 #[derive(Debug)]
 pub(crate) struct Current {
     pub(crate) identity: Identity,
-    /// Grows with every change, so that connections of an older one are left.
+    /// Grows with every other certificate or key, so that connections of an older one are left.
     pub(crate) generation: u64,
     pub(crate) judge: Option<Judge>,
     control: Option<ClientConfig>,
@@ -157,10 +157,26 @@ impl Shared {
     /// Shows another identity from now on. Standing connections go on.
     pub(crate) fn set_identity(&self, identity: Identity) -> Result<(), IdentityError> {
         let mut current = self.current.write();
+        let shown = |identity: &Identity| {
+            let certificate =
+                identity.membership.as_ref().map(|own| own.certificate.der().to_vec());
+            (identity.node, identity.key.spki(), certificate)
+        };
+        // Whom a connection was opened to is not changed by whom else this node believes.
+        let other = shown(&identity) != shown(&current.identity);
+        let generation = current.generation + u64::from(other);
         let (next, server) =
-            prepare(&self.config, identity, current.generation + 1, &self.clock, &self.admission)?;
+            prepare(&self.config, identity, generation, &self.clock, &self.admission)?;
         self.endpoints.set_server_config(server.as_ref());
-        *current = Arc::new(next);
+        let next = Arc::new(next);
+        *current = next.clone();
+        drop(current);
+        // One that is being made meanwhile is dialled anew when somebody needs it.
+        if let Some(judge) = &next.judge {
+            for live in self.registry.all() {
+                live.judge_again(judge);
+            }
+        }
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use swarmer_mesh::{
     codes,
-    identity::{Identity, NodeKey, Verdict},
+    identity::{Identity, NodeKey, TrustBundle, Verdict},
     stream::{FrameError, OLDEST_STREAM_VERSION, ResetCode, read_frame, write_frame},
     transport::{Class, Config, OpenError, RefusedBy, RequestError, StreamKind},
 };
@@ -47,6 +47,8 @@ async fn a_foreign_authority_of_the_same_cluster_id_is_refused() {
     let (ours, forged) = (authority(1, &clock), authority(1, &clock));
     let (a, b) = (member(&ours, 1, &clock), member(&forged, 2, &clock));
     acquaint(&a, &b);
+    // The right id with another key, as of a cluster that was founded twice.
+    a.book.members.lock().get_mut(&b.id).unwrap().0 = a.key.spki();
     refused(&a, &b, RefusedBy::Us, codes::FOREIGN_CA).await;
     // One that believes everything still does not get in.
     let key = NodeKey::generate().unwrap();
@@ -54,7 +56,99 @@ async fn a_foreign_authority_of_the_same_cluster_id_is_refused() {
     place.bundle = ours.bundle();
     let c = start_with(Identity::member(NodeId(3), key, place), &clock, |_| {});
     acquaint(&a, &c);
+    a.book.members.lock().remove(&c.id);
     refused(&c, &a, RefusedBy::Peer, codes::FOREIGN_CA).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_slept_while_the_authority_changed_gets_what_makes_it_whole_and_nothing_else() {
+    let clock = clock();
+    let (old, new) = (authority(1, &clock), authority(1, &clock));
+    let (mut slept, mut voter) = (member(&old, 1, &clock), member(&new, 2, &clock));
+    acquaint(&slept, &voter);
+    // It votes itself, as the other one knows.
+    let open = [StreamKind::Raft, StreamKind::RaftAppend, StreamKind::Renew, StreamKind::Feed];
+    for kind in StreamKind::ALL.iter().copied().filter(|kind| *kind != StreamKind::Observe) {
+        let (out, back) = (ask(&slept, &voter, kind).await, ask(&voter, &slept, kind).await);
+        if open.contains(&kind) {
+            assert_eq!((out.unwrap(), back.unwrap()), ("hello".into(), "hello".into()), "{kind:?}");
+            for seen in [&mut slept.seen, &mut voter.seen] {
+                assert!(seen.recv().await.unwrap().0.limited, "{kind:?}");
+            }
+        } else {
+            for error in [out.unwrap_err(), back.unwrap_err()] {
+                assert_eq!(error.code(), codes::UNBELIEVED, "{kind:?}: {error}");
+                assert!(error.not_started());
+            }
+        }
+    }
+    assert!(!slept.handle.meets_believed());
+    // Raft is for voters, and only of a voter the watch is followed.
+    for node in [&slept, &voter] {
+        node.book.members.lock().values_mut().for_each(|member| member.2 = false);
+    }
+    for kind in [StreamKind::Raft, StreamKind::Feed] {
+        assert_eq!(ask(&slept, &voter, kind).await.unwrap_err().code(), codes::UNBELIEVED);
+    }
+    slept.book.members.lock().get_mut(&voter.id).unwrap().2 = true;
+    assert_eq!(ask(&slept, &voter, StreamKind::Feed).await.unwrap(), "hello");
+    assert_eq!(
+        ask(&slept, &voter, StreamKind::Raft).await.unwrap_err().reset(),
+        Some(ResetCode::EXPIRED),
+        "the voter knows that the other one is none"
+    );
+    log().refusal("us", slept.addr, codes::UNBELIEVED.name).await;
+
+    // Once it believes the new authority, it opens all to whoever shows that one; to the other it is
+    // limited until it is renewed.
+    let mut place = membership(&old, slept.id, &slept.key, &clock);
+    place.certificate = slept.handle.identity().membership.unwrap().certificate;
+    place.bundle = new.bundle();
+    slept.handle.set_identity(Identity::member(slept.id, slept.key.clone(), place)).unwrap();
+    // On the connection that stands.
+    assert!(slept.handle.meets_believed());
+    let dials = slept.handle.stats().dials;
+    let error = ask(&slept, &voter, StreamKind::Artifact).await.unwrap_err();
+    assert_eq!(error.reset(), Some(ResetCode::EXPIRED), "{error}");
+    assert_eq!(slept.handle.stats().dials, dials);
+    assert_eq!(ask(&slept, &voter, StreamKind::Renew).await.unwrap(), "hello");
+    let place = membership(&new, slept.id, &slept.key, &clock);
+    slept.handle.set_identity(Identity::member(slept.id, slept.key.clone(), place)).unwrap();
+    assert_eq!(ask(&slept, &voter, StreamKind::Artifact).await.unwrap(), "hello");
+    voter.handle.disconnect(slept.id, "dial again");
+    assert_eq!(ask(&voter, &slept, StreamKind::Artifact).await.unwrap(), "hello");
+
+    // Revoked is revoked, whatever it shows.
+    voter.book.set(slept.id, Verdict::Revoked);
+    let place = membership(&old, slept.id, &slept.key, &clock);
+    slept.handle.set_identity(Identity::member(slept.id, slept.key.clone(), place)).unwrap();
+    assert_eq!(ask(&slept, &voter, StreamKind::Feed).await.unwrap_err().code(), codes::REVOKED);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_bundle_leaves_no_connection_and_another_certificate_does() {
+    let clock = clock();
+    let (authority, a, b) = pair(&clock);
+    assert!(ask(&a, &b, StreamKind::Artifact).await.is_ok());
+    let next = crate::authority(1, &clock);
+    let mut place = a.handle.identity().membership.unwrap();
+    let both = [authority.certificate_der().to_vec(), next.certificate_der().to_vec()];
+    place.bundle = TrustBundle::new(both).unwrap();
+    a.handle.set_identity(Identity::member(a.id, a.key.clone(), place.clone())).unwrap();
+    assert!(ask(&a, &b, StreamKind::Artifact).await.is_ok());
+    assert_eq!(a.handle.stats().dials, 1);
+    // And what is dialled from now on is judged by it.
+    let c = member(&next, 3, &clock);
+    acquaint(&a, &c);
+    let both = place.bundle.clone();
+    let mut place = c.handle.identity().membership.unwrap();
+    place.bundle = both;
+    c.handle.set_identity(Identity::member(c.id, c.key.clone(), place)).unwrap();
+    assert_eq!(ask(&a, &c, StreamKind::Artifact).await.unwrap(), "hello");
+    let place = membership(&authority, a.id, &a.key, &clock);
+    a.handle.set_identity(Identity::member(a.id, a.key.clone(), place)).unwrap();
+    assert!(ask(&a, &b, StreamKind::Artifact).await.is_ok());
+    assert_eq!(a.handle.stats().dials, 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -126,7 +220,7 @@ async fn after_a_month_asleep_only_raft_of_voters_and_renewal_are_open() {
     clock.jump(Duration::from_secs(30 * 86_400));
     for kind in [StreamKind::Raft, StreamKind::Renew] {
         assert_eq!(ask(&a, &b, kind).await.unwrap(), "hello");
-        assert!(b.seen.recv().await.unwrap().0.expired);
+        assert!(b.seen.recv().await.unwrap().0.limited);
     }
     for kind in [StreamKind::Artifact, StreamKind::Feed, StreamKind::PushPull, StreamKind::Admin] {
         let error = ask(&a, &b, kind).await.unwrap_err();

@@ -13,7 +13,7 @@ use swarmer_model::{ClusterId, Coded, NodeId};
 
 use crate::{
     ask, authority, clock, refused,
-    support::{acquaint, know, log, member, membership, soon, start_with},
+    support::{know, log, member, membership, soon, start_with},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -87,6 +87,6 @@ async fn a_founder_may_not_speak_as_a_member_while_founding_is_served() {
     let mut place = membership(&forged, NodeId(2), &key, &clock);
     place.bundle = authority.bundle();
     let b = start_with(Identity::member(NodeId(2), key, place), &clock, |_| {});
-    acquaint(&node, &b);
+    know(&b, &node);
     refused(&b, &node, RefusedBy::Peer, codes::FOREIGN_CA).await;
 }

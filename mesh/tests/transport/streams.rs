@@ -35,7 +35,7 @@ async fn two_members_talk_on_both_connections_and_both_ways() {
         assert_eq!(ask(&a, &b, kind).await.unwrap(), "hello");
         assert_eq!(ask(&b, &a, kind).await.unwrap(), "hello");
         let (peer, seen) = a.seen.recv().await.unwrap();
-        assert_eq!((peer.node, peer.class, peer.expired, seen), (b.id, kind.class(), false, kind));
+        assert_eq!((peer.node, peer.class, peer.limited, seen), (b.id, kind.class(), false, kind));
     }
     let large = Bytes::from(vec![7; 5 * 1024 * 1024]);
     let answer = a.handle.request(b.id, StreamKind::Artifact, large.clone(), soon()).await.unwrap();

@@ -9,11 +9,12 @@ use std::{
 use parking_lot::RwLock;
 use swarmer_mesh::identity::Authority;
 use swarmer_model::NodeId;
+use swarmer_raft::View;
 
 use crate::{
     agent::{
-        identity::{Grant, PeerInfo, identity_problem},
-        keys::Ring,
+        identity::{Grant, KeptGrant, PeerInfo, identity_problem},
+        keys::{Authorities, Ring, committed},
     },
     problem::Outcome,
 };
@@ -62,26 +63,30 @@ impl NodeAuthority {
         Ok(certificate.der().to_vec())
     }
 
-    /// What a node gets that joins; `voters` are those of now, and so are the `keys` of gossip if
-    /// any were committed.
+    /// What a node gets that joins; `voters` are those of now, and so are the keys of gossip and the
+    /// authorities of `view`, if any were committed.
     pub(crate) fn grant_for(
         &self,
         subject: &Subject<'_>,
         voters: Vec<PeerInfo>,
-        keys: Option<&Ring>,
+        view: &View,
         now: SystemTime,
     ) -> Outcome<Grant> {
         let mut grant = Grant {
             certificate: self.issue(subject, now)?,
             ca_key_pem: None,
+            next_ca: None,
             maker: false,
             witness: None,
             voters: voters.iter().map(|voter| voter.node).collect(),
             peers: voters,
             ..self.grant.clone()
         };
-        if let Some(ring) = keys {
+        if let Some((ring, _)) = committed::<Ring>(view)? {
             ring.put_into(&mut grant);
+        }
+        if let Some((authorities, _)) = committed::<Authorities>(view)? {
+            authorities.put_into(&mut grant)?;
         }
         Ok(grant)
     }
@@ -102,9 +107,10 @@ impl HeldAuthority {
     }
 
     /// Takes it from a grant that has it, or gives it up with one that has not.
-    pub(crate) fn follow(&self, grant: &Grant) -> Outcome<()> {
-        let held = NodeAuthority::from_grant(grant, self.ttl)?.map(Arc::new);
-        *self.held.write() = held;
+    pub(crate) fn follow(&self, kept: &KeptGrant) -> Outcome<()> {
+        // Read while nobody else takes another one: the last to come has the newest.
+        let mut held = self.held.write();
+        *held = NodeAuthority::from_grant(&kept.get(), self.ttl)?.map(Arc::new);
         Ok(())
     }
 

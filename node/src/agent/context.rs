@@ -18,9 +18,11 @@ use crate::{
         readiness::{Readiness, Signs},
     },
     artifacts::ArtifactStore,
+    codes,
     desired::DesiredStore,
     dispatch::{Catalog, Dispatcher},
     functions::{FunctionManager, LogBook},
+    problem::{Outcome, Problem},
 };
 
 /// A running member. Shared as `Arc<Context>`; every field is a cheap handle.
@@ -54,8 +56,8 @@ pub(crate) struct Context {
     pub(crate) replicator: Replicator,
     pub(crate) images: Images,
     pub(crate) logs: LogBook,
-    /// What a join token pins.
-    pub(crate) ca_fingerprint: Fingerprint,
+    /// Of the authority that the cluster was founded with, which stays what it is known by.
+    pub(crate) founding_authority: Fingerprint,
     /// The cluster's authority, on voters.
     pub(crate) authority: HeldAuthority,
     pub(crate) started: Instant,
@@ -70,8 +72,15 @@ impl Context {
 
     /// What this node is to another member that it meets.
     pub(crate) fn presence(&self) -> Presence {
-        let authority = self.ca_fingerprint.0;
+        let authority = self.founding_authority.0;
         Presence { cluster: self.cluster, authority, node: self.node, run: self.run }
+    }
+
+    /// What a join token pins: the newest authority that is believed.
+    pub(crate) fn pin(&self) -> Outcome<Fingerprint> {
+        let own = self.transport.identity().membership;
+        let newest = own.and_then(|own| own.bundle.fingerprints().last());
+        newest.ok_or_else(|| Problem::new(codes::INTERNAL, "no authority is believed here"))
     }
 
     /// Why this node cannot serve as a member yet; `None` once it can, for as long as it runs.
@@ -82,12 +91,17 @@ impl Context {
             let others = self.gossip.members();
             let alive = |member: &Member| member.node != self.node && member.state.is_active();
             let membership = self.transport.identity().membership;
+            let met = || self.transport.meets_believed();
             Signs {
                 state: status.revision > 0,
-                leader: status.leader.is_some() && status.quorum_ok,
+                leader: status.quorum_ok
+                    && status.leader.is_some_and(|leader| leader == self.node || met()),
                 admitted: desired.nodes.contains_key(&self.node),
-                certified: membership.is_some_and(|own| !own.certificate.expired(now)),
-                answered: others.iter().any(alive),
+                certified: membership.is_some_and(|own| {
+                    let issuer = own.bundle.issuer_of(&own.certificate);
+                    issuer.is_some() && !own.certificate.expired(now)
+                }),
+                answered: others.iter().any(alive) && met(),
             }
         })
     }

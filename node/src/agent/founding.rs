@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fs, io,
     net::{SocketAddr, ToSocketAddrs as _},
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
@@ -34,6 +35,10 @@ use crate::{
     problem::{Outcome, Problem, chain},
 };
 
+/// What the core keeps, which has the other founders' parts on the one that made the cluster.
+const RECORD: &str = "founding.bin";
+/// The secrets of the cluster that this founder made.
+const MADE: &str = "made.json";
 /// How often the core is told the time and seeds without a link are dialled.
 const TICK: Duration = Duration::from_millis(200);
 /// How long one dial may take.
@@ -124,14 +129,10 @@ impl FoundingDriver {
         seeds: Vec<String>,
         accepted: mpsc::Receiver<AcceptedLink>,
     ) -> Outcome<Self> {
-        let record = read_bytes(&dir.join("founding.bin"))?
-            .map(|bytes| FoundingRecord::decode(&bytes))
-            .transpose();
+        let record =
+            read_bytes(&dir.join(RECORD))?.map(|bytes| FoundingRecord::decode(&bytes)).transpose();
         let damaged = |error: &dyn std::fmt::Display| {
-            Problem::new(
-                codes::DATA_DIR_FOREIGN,
-                format!("{}: founding.bin: {error}", dir.display()),
-            )
+            Problem::new(codes::DATA_DIR_FOREIGN, format!("{}: {RECORD}: {error}", dir.display()))
         };
         let record = record.map_err(|error| damaged(&error))?;
         let core = Founding::new(config.clone(), record).map_err(|error| damaged(&error))?;
@@ -381,7 +382,7 @@ impl FoundingDriver {
                 }
             }
             Output::Persist { sequence, record } => {
-                write_bytes(&self.dir.join("founding.bin"), &record.encode())?;
+                write_bytes(&self.dir.join(RECORD), &record.encode())?;
                 return Ok(Some(Input::Persisted { sequence }));
             }
             Output::Close { link, reason } => {
@@ -503,7 +504,7 @@ impl FoundingDriver {
     /// Makes authority and keys, once: after a crash the same ones are handed out again.
     fn make(&self, founders: &[Founder]) -> Outcome<Vec<(NodeId, Vec<u8>)>> {
         let cluster = self.config.token.cluster;
-        let path = self.dir.join("made.json");
+        let path = self.dir.join(MADE);
         let made = match read_json::<Made>(&path)? {
             Some(made) => made,
             None => {
@@ -531,12 +532,15 @@ impl FoundingDriver {
             let grant = Grant {
                 cluster,
                 ca: made.ca.clone(),
+                authorities: None,
+                founding_ca: None,
                 certificate: issued.der().to_vec(),
                 gossip_keys: vec![GossipKey { id: 1, key: made.gossip_key }],
                 gossip_generation: 0,
                 peers: peers.clone(),
                 voters: founders.iter().map(|founder| founder.node).collect(),
                 ca_key_pem: Some(made.ca_key_pem.clone()),
+                next_ca: None,
                 maker: founder.node == self.config.me.node,
                 witness: (founder.node == self.config.me.node)
                     .then(|| hex::encode(self.config.token.secret.witness().expose())),
@@ -545,6 +549,20 @@ impl FoundingDriver {
         };
         founders.iter().map(grant).collect()
     }
+}
+
+/// Deletes what is kept of a founding that is over, the key of its authority above all.
+pub(crate) fn forget(dir: &Path) -> Outcome<()> {
+    for file in [MADE, RECORD] {
+        match fs::remove_file(dir.join(file)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let why = format!("{}: {file}: {error}", dir.display());
+                return Err(Problem::new(codes::DATA_DIR, why));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn peer_info(founder: &Founder) -> Outcome<PeerInfo> {

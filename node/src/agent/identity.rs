@@ -11,12 +11,18 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use swarmer_mesh::{
     founding::{FoundingToken, JoinToken},
-    identity::{Identity, Membership, NodeCertificate, NodeKey, TrustBundle},
+    identity::{
+        Authority, Fingerprint, Identity, Membership, NodeCertificate, NodeKey, TrustBundle,
+    },
 };
 use swarmer_model::{ClusterId, Coded as _, Labels, NodeId};
+use tokio::sync::watch;
 
 use crate::{
-    agent::data_dir::{DataDir, read_json, write_json},
+    agent::{
+        data_dir::{DataDir, read_json, write_json},
+        keys::{Authorities, Rotated as _},
+    },
     codes,
     problem::{Outcome, Problem},
 };
@@ -47,14 +53,28 @@ pub(crate) struct GossipKey {
     pub(crate) key: [u8; 32],
 }
 
+/// An authority whose key this node has and that issues nothing yet.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HeldCa {
+    #[serde(with = "hex::serde")]
+    pub(crate) ca: Vec<u8>,
+    pub(crate) key_pem: String,
+}
+
 /// Everything that makes a node a member. Handed over when it is admitted, over a channel that
 /// proved the cluster's authority or the founding secret; kept in a file for its owner only.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Grant {
     pub(crate) cluster: ClusterId,
-    /// The authority's certificate.
+    /// The certificate of the authority that issues certificates.
     #[serde(with = "hex::serde")]
     pub(crate) ca: Vec<u8>,
+    /// All that are believed; none while there was never another than the founding's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) authorities: Option<Authorities>,
+    /// The fingerprint of the founding's, in hex, once there was another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) founding_ca: Option<String>,
     /// The node's certificate.
     #[serde(with = "hex::serde")]
     pub(crate) certificate: Vec<u8>,
@@ -67,8 +87,11 @@ pub(crate) struct Grant {
     pub(crate) peers: Vec<PeerInfo>,
     /// The first voters, for a founder.
     pub(crate) voters: Vec<NodeId>,
-    /// The authority's key, for a voter.
+    /// The key of the authority that issues certificates, for a voter.
     pub(crate) ca_key_pem: Option<String>,
+    /// For a voter: the authority that is brought in, or that this node made to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) next_ca: Option<HeldCa>,
     /// Whether this node makes the first state of the cluster.
     pub(crate) maker: bool,
     /// For the maker: what the cluster keeps of its founding secret, in hex.
@@ -150,14 +173,43 @@ impl Grant {
         write_json(&dir.join(FILE), self)
     }
 
-    /// The authority's certificate as PEM: what clients of an API with TLS trust.
-    pub(crate) fn ca_pem(&self) -> String {
-        let text = STANDARD.encode(&self.ca);
-        let lines: Vec<&str> = (0..text.len())
-            .step_by(PEM_LINE)
-            .map(|at| &text[at..text.len().min(at + PEM_LINE)])
-            .collect();
-        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+    /// The certificates of all believed authorities as PEM: what clients of an API with TLS trust.
+    pub(crate) fn ca_pem(&self) -> Outcome<String> {
+        let bundle = self.bundle()?;
+        Ok(bundle.ders().map(pem).collect())
+    }
+
+    /// Tells this cluster from one with the same id, whatever authority it has by now.
+    pub(crate) fn founding_authority(&self) -> Outcome<Fingerprint> {
+        if let Some(text) = &self.founding_ca {
+            let unreadable = |_| Problem::new(codes::DATA_DIR, "founding_ca is no fingerprint");
+            return text.parse().map_err(unreadable);
+        }
+        let founded = Authorities::founded(self.ca.clone()).bundle()?;
+        let none = || Problem::new(codes::INTERNAL, "the trust bundle is empty");
+        founded.fingerprints().next().ok_or_else(none)
+    }
+
+    /// Keeps those of these keys that it lacks and certificates are issued by, or will be; whether
+    /// there was one.
+    pub(crate) fn take_ca_keys(&mut self, keys: &[String]) -> Outcome<bool> {
+        let before = (self.ca_key_pem.clone(), self.next_ca.clone());
+        let key_of = |ca: &[u8]| keys.iter().find(|key| Authority::fits(key, ca)).cloned();
+        if self.ca_key_pem.is_none() {
+            self.ca_key_pem = key_of(&self.ca);
+        }
+        let all = Authorities::of(self)?;
+        if all.lacks(self) {
+            let newest = all.newest()?;
+            let held = key_of(newest).map(|key_pem| HeldCa { ca: newest.to_vec(), key_pem });
+            self.next_ca = held.or(self.next_ca.take());
+        }
+        Ok(before != (self.ca_key_pem.clone(), self.next_ca.clone()))
+    }
+
+    /// Whether a voter with this lacks a key that it needs.
+    pub(crate) fn lacks_ca_key(&self) -> bool {
+        self.ca_key_pem.is_none() || Authorities::of(self).is_ok_and(|all| all.lacks(self))
     }
 
     /// Whether `node` votes.
@@ -166,7 +218,7 @@ impl Grant {
     }
 
     pub(crate) fn bundle(&self) -> Outcome<TrustBundle> {
-        TrustBundle::new([self.ca.clone()]).map_err(|error| identity_problem(&error))
+        Authorities::of(self)?.bundle()
     }
 
     /// What the transport shows.
@@ -178,27 +230,63 @@ impl Grant {
     }
 }
 
-/// The membership on disk, shared by those who change it: renewal, and votes that come and go.
+/// A certificate (RFC 7468).
+fn pem(der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<&str> = (0..text.len())
+        .step_by(PEM_LINE)
+        .map(|at| &text[at..text.len().min(at + PEM_LINE)])
+        .collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}
+
+/// The membership on disk, shared by those who change it: renewal, keys that rotate, and votes that
+/// come and go.
 #[derive(Clone)]
-pub(crate) struct KeptGrant(Arc<(PathBuf, Mutex<Grant>)>);
+pub(crate) struct KeptGrant(Arc<Kept>);
+
+struct Kept {
+    dir: PathBuf,
+    grant: Mutex<Grant>,
+    changes: watch::Sender<()>,
+}
 
 impl KeptGrant {
     pub(crate) fn new(dir: &Path, grant: Grant) -> Self {
-        Self(Arc::new((dir.to_owned(), Mutex::new(grant))))
+        let (grant, (changes, _)) = (Mutex::new(grant), watch::channel(()));
+        Self(Arc::new(Kept { dir: dir.to_owned(), grant, changes }))
     }
 
     pub(crate) fn get(&self) -> Grant {
-        self.0.1.lock().clone()
+        self.0.grant.lock().clone()
     }
 
     /// Changes it, durably; gives what it is then.
     pub(crate) fn update(&self, change: impl FnOnce(&mut Grant)) -> Outcome<Grant> {
-        let mut kept = self.0.1.lock();
+        self.try_update(|grant| {
+            change(grant);
+            Ok(())
+        })
+    }
+
+    /// The same with a change that can fail; nothing is changed then.
+    pub(crate) fn try_update(
+        &self,
+        change: impl FnOnce(&mut Grant) -> Outcome<()>,
+    ) -> Outcome<Grant> {
+        let mut kept = self.0.grant.lock();
         let mut next = kept.clone();
-        change(&mut next);
-        next.save(&self.0.0)?;
+        change(&mut next)?;
+        next.save(&self.0.dir)?;
         kept.clone_from(&next);
+        drop(kept);
+        self.0.changes.send_replace(());
         Ok(next)
+    }
+
+    /// Tells that it has changed.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.0.changes.subscribe()
     }
 }
 

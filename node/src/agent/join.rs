@@ -28,7 +28,6 @@ use crate::{
         context::now_ms,
         control::unchanged,
         identity::{Grant, PeerInfo},
-        keys,
     },
     audit::{self, Who},
     codes,
@@ -338,10 +337,7 @@ async fn try_admit(context: &Context, request: &JoinRequest) -> Outcome<Option<G
         name: &request.name,
         address: request.address,
     };
-    let grant = || {
-        let ring = keys::committed(&view)?.map(|(ring, _)| ring);
-        authority.grant_for(&subject, voters(context), ring.as_ref(), SystemTime::now())
-    };
+    let grant = || authority.grant_for(&subject, voters(context), &view, SystemTime::now());
     if let Some(entry) = view.get(node_key.as_str()) {
         let known: Node = serde_json::from_slice(&entry.value)
             .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;

@@ -4,12 +4,11 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, stream};
 use swarmer_model::{Kind, Lease};
-use swarmer_raft::{Expect, Handle, ListAndWatch, Outcome, RaftError, Role, Status, Txn, Update};
+use swarmer_raft::{Expect, Handle, ListAndWatch, Outcome, RaftError, Txn, Update};
 use swarmer_scheduler::{Expired, LEASE_LOOK_MS, LeaseClock};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::{Control, control::WRITE_DEADLINE};
+use crate::agent::{Control, control::WRITE_DEADLINE, leading::in_each_term};
 
 /// Leases that are ended at once: each is a transaction of its own, since one that was renewed at
 /// the last moment must not keep the others.
@@ -18,37 +17,8 @@ const MAX_ENDED: usize = 64;
 /// Runs until `shutdown`. Only the leader counts, and it begins anew in each of its terms: whoever
 /// held a lease when it was elected has the whole time before it.
 pub(crate) async fn run(control: Control, shutdown: CancellationToken) {
-    let mut status = control.subscribe_status();
-    loop {
-        let now = status.borrow_and_update().clone();
-        if now.role == Role::Leader
-            && let Some(handle) = control.raft()
-        {
-            let term = now.term;
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = other_than(status.clone(), term) => {}
-                // Of a voter that has stopped: what this node is next comes with its status.
-                () = count(&handle, term) => {}
-            }
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            changed = status.changed() => if changed.is_err() { return },
-        }
-    }
-}
-
-fn leads(status: &Status, term: u64) -> bool {
-    status.role == Role::Leader && status.term == term
-}
-
-/// Waits until this node does not lead in this term any more.
-async fn other_than(mut status: watch::Receiver<Status>, term: u64) {
-    // If the node stops, `shutdown` says so.
-    if status.wait_for(|status| !leads(status, term)).await.is_err() {
-        std::future::pending().await
-    }
+    in_each_term(&control, &shutdown, |handle, term| async move { count(&handle, term).await })
+        .await;
 }
 
 /// Counts the time of all leases and ends those that are over. Ends with the engine.

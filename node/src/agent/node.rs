@@ -28,14 +28,13 @@ use crate::{
         admission::{PeerBook, settle},
         authority::HeldAuthority,
         collect,
-        data_dir::{DataDir, write_bytes},
+        data_dir::DataDir,
         encounters,
         health::Looks,
         identity::{Grant, KeptGrant, identity_problem},
         io_runtime::IoRuntime,
-        keys, leases, members, placement,
+        leases, members, placement,
         readiness::Readiness,
-        renew,
         streams::{Slots, Strangers, Streams},
         voting,
     },
@@ -185,7 +184,6 @@ impl Agent {
         stop: &mut (impl Future<Output = ()> + Unpin),
     ) -> Outcome<()> {
         self.api.set_stage("starting as a member".to_owned());
-        write_bytes(&self.dir.path().join("ca.pem"), grant.ca_pem().as_bytes())?;
         let node = self.dir.meta().node;
         let kept = KeptGrant::new(self.dir.path(), grant.clone());
         let authority = HeldAuthority::new(self.config.certificate_ttl);
@@ -253,7 +251,7 @@ impl Agent {
             replicator,
             images,
             logs,
-            ca_fingerprint: parts::fingerprint(&grant)?,
+            founding_authority: grant.founding_authority()?,
             authority,
             started: Instant::now(),
             readiness: Readiness::default(),
@@ -261,21 +259,7 @@ impl Agent {
         let _ = self.slots.context.set(Arc::clone(&context));
         tokio::spawn(functions.clone().run(self.shutdown.clone()));
         let api_certificate = self.serve_api(&grant)?;
-        tokio::spawn(keys::run(Arc::clone(&context), kept.clone(), self.shutdown.clone()));
-        tokio::spawn(keys::follow(
-            control.clone(),
-            kept.clone(),
-            gossip.clone(),
-            self.book.clone(),
-            self.shutdown.clone(),
-        ));
-        tokio::spawn(renew::run(
-            Arc::clone(&context),
-            kept,
-            self.key.clone(),
-            api_certificate,
-            self.shutdown.clone(),
-        ));
+        self.keep_keys(&context, &kept, api_certificate)?;
         tokio::spawn(placement::run(Arc::clone(&context), self.shutdown.clone()));
         tokio::spawn(leases::run(context.control.clone(), self.shutdown.clone()));
         tokio::spawn(keeper.clone().run(context.gossip.clone()));

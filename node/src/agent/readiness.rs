@@ -11,9 +11,11 @@ pub(crate) struct Signs {
     pub(crate) leader: bool,
     /// The control state names this node as a member.
     pub(crate) admitted: bool,
-    /// Its certificate is in its time by its own clock: else the others take no calls of it.
+    /// Its certificate is in its time by its own clock, and of an authority that it believes: else the
+    /// others take no calls of it.
     pub(crate) certified: bool,
-    /// Another member answers.
+    /// Another member answers, and shows a certificate of an authority that is believed here: else
+    /// this node slept while it changed.
     pub(crate) answered: bool,
 }
 
@@ -30,7 +32,7 @@ impl Signs {
             return Some("waiting for this node's admission to arrive");
         }
         if !self.certified {
-            return Some("waiting for a certificate that is in its time by this node's clock");
+            return Some("waiting for a certificate that the other members take by now");
         }
         // One that is alone leads itself.
         (!self.answered && !self.leader).then_some("waiting for another member to answer")

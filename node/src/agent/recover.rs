@@ -10,7 +10,7 @@ use crate::{
     agent::{
         data_dir::{DataDir, KeptPart},
         identity::Grant,
-        keys::wanted_key,
+        keys::{Authorities, Ring, Rotated as _},
         voting::{leaving_key, log_key},
     },
     codes,
@@ -70,8 +70,9 @@ fn shut_out(view: &View, voters: &BTreeSet<NodeId>, node: NodeId) -> Txn {
     let note = json!({ "node": node, "revision": view.revision(), "lost": lost });
     let mut txn = Txn::new()
         .put(Key::cluster("recovered"), note.to_string())
-        // They know the keys of gossip.
-        .put(wanted_key(), "");
+        // They know the keys of gossip, and of the authority.
+        .put(Ring::wanted(), "")
+        .put(Authorities::wanted(), "");
     for (key, entry) in view.list(Kind::Node.prefix()).1 {
         let Ok(found) = serde_json::from_slice::<Node>(&entry.value) else { continue };
         if lost.contains(&found.spec.id) {

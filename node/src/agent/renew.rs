@@ -1,4 +1,5 @@
-//! Certificates are renewed at half of their life, and at once when they are out of their time.
+//! Certificates are renewed at half of their life, and at once when they are out of their time or not
+//! of the authority that issues.
 
 use std::{
     sync::Arc,
@@ -18,9 +19,10 @@ use crate::{
     agent::{
         Context,
         admission::PeerBook,
-        api_tls::ApiCertificate,
         authority::Subject,
         identity::{Grant, KeptGrant, identity_problem},
+        keys::is_current,
+        shown::Shown,
     },
     codes,
     problem::{Outcome, Problem, chain},
@@ -32,22 +34,35 @@ const LOOK: Duration = Duration::from_secs(30);
 const SOON: Duration = Duration::from_secs(1);
 /// Pause after a failed renewal.
 const RETRY: Duration = Duration::from_secs(2);
+/// Over how long renewals are spread that are due everywhere at once.
+const JITTER: Duration = Duration::from_millis(1500);
 /// How long a voter may take.
 const ASK_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Keeps this node's certificate fresh until `shutdown`.
+/// Keeps this node's certificate fresh, and of the authority that issues, until `shutdown`.
 pub(crate) async fn run(
     context: Arc<Context>,
     kept: KeptGrant,
     key: NodeKey,
-    api: Option<ApiCertificate>,
+    shown: Shown,
     shutdown: CancellationToken,
 ) {
+    let mut changes = kept.changes();
     loop {
+        changes.borrow_and_update();
         let ttl = context.authority.get().map(|authority| authority.ttl());
-        let pause = until_due(&kept.get(), ttl, SystemTime::now());
-        let pause = if pause.is_zero() {
-            match renew(&context, &kept, &key, api.as_ref()).await {
+        let grant = kept.get();
+        let mut pause = until_due(&grant, ttl, SystemTime::now());
+        if !pause.is_zero() && !is_current(&grant) {
+            // The whole cluster does so at this moment.
+            let turn = JITTER.mul_f64(rand::random());
+            if shutdown.run_until_cancelled(tokio::time::sleep(turn)).await.is_none() {
+                return;
+            }
+            pause = Duration::ZERO;
+        }
+        if pause.is_zero() {
+            pause = match renew(&context, &kept, &key, &shown).await {
                 Ok(()) => {
                     tracing::info!(target: "swarmer::identity", "the certificate was renewed");
                     until_due(&kept.get(), None, SystemTime::now()).max(SOON)
@@ -57,13 +72,17 @@ pub(crate) async fn run(
                         detail = %problem.detail, "the certificate is not renewed yet");
                     RETRY
                 }
+            };
+            // A voter may issue by the authority of before for a moment.
+            if !is_current(&kept.get()) {
+                pause = pause.min(RETRY);
             }
-        } else {
-            pause
-        };
+            changes.borrow_and_update();
+        }
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
+            Ok(()) = changes.changed() => {}
         }
     }
 }
@@ -79,12 +98,7 @@ fn until_due(grant: &Grant, ttl: Option<Duration>, now: SystemTime) -> Duration 
     certificate.half_life().duration_since(now).unwrap_or_default().min(LOOK)
 }
 
-async fn renew(
-    context: &Context,
-    kept: &KeptGrant,
-    key: &NodeKey,
-    api: Option<&ApiCertificate>,
-) -> Outcome<()> {
+async fn renew(context: &Context, kept: &KeptGrant, key: &NodeKey, shown: &Shown) -> Outcome<()> {
     let certificate = match context.authority.get() {
         Some(authority) => {
             let subject = Subject {
@@ -104,13 +118,12 @@ async fn renew(
             "the new certificate is for another node or key",
         ));
     }
-    let renewed = kept.update(|grant| grant.certificate = certificate)?;
-    let identity = renewed.identity(context.node, key)?;
-    context.transport.set_identity(identity).map_err(|error| identity_problem(&error))?;
-    if let Some(shown) = api {
-        shown.renew(&renewed, key)?;
+    if kept.get().bundle()?.issuer_of(&read).is_none() {
+        let why = "the new certificate is of an authority that is not believed here";
+        return Err(Problem::new(codes::INTERNAL, why));
     }
-    Ok(())
+    kept.update(|grant| grant.certificate = certificate)?;
+    shown.show()
 }
 
 async fn ask_voters(context: &Context, grant: &Grant) -> Outcome<Vec<u8>> {

@@ -19,6 +19,7 @@ use swarmer_mesh::{
 use swarmer_model::{Key, NodeId};
 use swarmer_raft::{ChainHash, MAX_MESSAGE_BYTES};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::{
@@ -55,6 +56,9 @@ pub(crate) struct Slots {
     pub(crate) gossip: OnceLock<swarmer_gossip::Handle>,
     pub(crate) context: OnceLock<Arc<Context>>,
     pub(crate) founders: OnceLock<mpsc::Sender<AcceptedLink>>,
+    /// Ends the service to founders that were away: their parts are of an authority that is gone, or
+    /// no longer this node's to give.
+    pub(crate) founding_over: CancellationToken,
 }
 
 /// Streams of members.
@@ -346,7 +350,7 @@ pub(crate) async fn follow(
     follower: swarmer_raft::Follower,
     transport: swarmer_mesh::transport::Handle,
     first_voters: Vec<NodeId>,
-    shutdown: tokio_util::sync::CancellationToken,
+    shutdown: CancellationToken,
 ) {
     let mut turn = 0_usize;
     loop {

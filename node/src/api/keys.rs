@@ -1,45 +1,80 @@
-//! `/v1/keys`: the keys of the cluster, by number, and a new one. No key is ever shown.
+//! `/v1/keys`: the keys of the cluster, by number, and new ones. No key is ever shown.
 
 use std::sync::Arc;
 
 use axum::extract::State;
-use serde_json::json;
-use swarmer_raft::Txn;
+use serde_json::{Value, json};
+use swarmer_mesh::identity::{Fingerprint, TrustBundle};
+use swarmer_raft::{Txn, View};
 
 use crate::{
-    agent::{TxnExt as _, keys},
+    agent::{
+        TxnExt as _,
+        keys::{Authorities, Ring, Rotated, committed, wanted},
+    },
     api::{
         Api,
         reply::{self, Answer},
         request::WriteHeaders,
     },
+    problem::Outcome,
 };
 
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Answer {
     let context = api.member()?;
     let view = context.control.view();
-    let wanted = keys::wanted(&view);
-    let item = match keys::committed(&view)? {
-        Some((ring, _)) => json!({
-            "name": "gossip", "key": ring.seals, "held": ring.ids(), "phase": ring.phase(),
-            "wanted": wanted,
-        }),
+    let gossip = match committed::<Ring>(&view)? {
+        Some((ring, _)) => shown("gossip", &ring, &view),
         None => {
             let key = context.gossip.stats().key;
             json!({
-                "name": "gossip", "key": key, "held": [key], "phase": "settled", "wanted": wanted,
+                "name": "gossip", "key": key, "held": [key], "phase": "settled",
+                "wanted": wanted::<Ring>(&view),
             })
         }
     };
-    Ok(reply::list(view.revision(), vec![item]))
+    let authority = match committed::<Authorities>(&view)? {
+        Some((all, _)) => {
+            let mut item = shown("authority", &all, &view);
+            item["fingerprint"] = json!(fingerprint(all.issuing()?).map(|print| print.to_string()));
+            item
+        }
+        None => json!({
+            "name": "authority", "key": 1, "held": [1], "phase": "settled",
+            "wanted": wanted::<Authorities>(&view),
+            "fingerprint": context.pin()?.to_string(),
+        }),
+    };
+    Ok(reply::list(view.revision(), vec![gossip, authority]))
+}
+
+fn shown<R: Rotated>(name: &str, rotated: &R, view: &View) -> Value {
+    let state = rotated.state();
+    json!({
+        "name": name, "key": state.seals, "held": state.keys, "phase": rotated.phase(),
+        "wanted": wanted::<R>(view),
+    })
+}
+
+fn fingerprint(certificate: &[u8]) -> Option<Fingerprint> {
+    TrustBundle::new([certificate.to_vec()]).ok()?.fingerprints().next()
+}
+
+pub(super) async fn rotate_gossip(State(api): State<Arc<Api>>, headers: WriteHeaders) -> Answer {
+    let revision = ask::<Ring>(&api, &headers).await?;
+    Ok(reply::read(revision, &json!({ "rotating": "gossip", "revision": revision })))
+}
+
+pub(super) async fn rotate_authority(State(api): State<Arc<Api>>, headers: WriteHeaders) -> Answer {
+    let revision = ask::<Authorities>(&api, &headers).await?;
+    Ok(reply::read(revision, &json!({ "rotating": "authority", "revision": revision })))
 }
 
 /// Repeatable: until the leader has begun with it, asking again changes nothing.
-pub(super) async fn rotate(State(api): State<Arc<Api>>, headers: WriteHeaders) -> Answer {
+async fn ask<R: Rotated>(api: &Api, headers: &WriteHeaders) -> Outcome<u64> {
     let context = api.member()?;
-    let mut txn = Txn::new().put(keys::wanted_key(), "");
+    let mut txn = Txn::new().put(R::wanted(), "");
     txn.request_id = headers.request_id(0);
     let outcome = context.control.write(txn).await?;
-    let revision = outcome.committed("asking for a new key")?;
-    Ok(reply::read(revision, &json!({ "rotating": "gossip", "revision": revision })))
+    outcome.committed("asking for a new key")
 }

@@ -9,7 +9,11 @@ use swarmer_model::{Key, Kind, Node, NodeId, Revision};
 use swarmer_raft::{Expect, Outcome as TxnOutcome, Status, Txn, View};
 
 use crate::{
-    agent::{Context, Fault, TxnExt as _, keys::wanted_key, leaving_key, may_leave},
+    agent::{
+        Context, Fault, TxnExt as _, has_held_authority,
+        keys::{Authorities, Ring, Rotated as _},
+        leaving_key, may_leave,
+    },
     api::{
         Api,
         members::name_claim,
@@ -96,6 +100,8 @@ pub(super) async fn delete(
             return Err(problem.into());
         }
     };
+    // Asked before its vote moves.
+    let held_authority = has_held_authority(&context, node.spec.id);
     move_vote(&context, &node).await?;
     let mut txn = Txn::new()
         .check(Key::node(node.spec.id), Expect::At(revision))
@@ -103,7 +109,10 @@ pub(super) async fn delete(
         .delete(name_claim(&node.metadata.name))
         .delete(leaving_key(node.spec.id))
         // It knows the keys of gossip: the leader brings others, after it is shut out.
-        .put(wanted_key(), "");
+        .put(Ring::wanted(), "");
+    if held_authority {
+        txn = txn.put(Authorities::wanted(), "");
+    }
     txn.request_id = headers.request_id(0);
     let outcome = context.control.write(txn).await?;
     let revision = outcome.committed(&format!("deleting node {}", node.metadata.name))?;

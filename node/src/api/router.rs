@@ -208,7 +208,15 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             "/v1/keys/gossip/rotate",
             Govern,
             "Replace the key that members seal gossip with",
-            keys::rotate,
+            keys::rotate_gossip,
+        )
+        .of_several(),
+        Endpoint::new(
+            Method::POST,
+            "/v1/keys/authority/rotate",
+            Govern,
+            "Replace the authority that signs the certificates of all nodes",
+            keys::rotate_authority,
         )
         .of_several(),
         Endpoint::get("/v1/tokens", Govern, "All tokens, without their secrets", tokens::list),

@@ -134,7 +134,7 @@ pub(super) async fn create(
     }
     let (token, hash) = match &kind {
         TokenKind::Join { .. } => {
-            let token = JoinToken::generate(context.cluster, context.ca_fingerprint.0);
+            let token = JoinToken::generate(context.cluster, context.pin()?.0);
             (token.text(), hex::encode(token.secret.hash()))
         }
         TokenKind::Api { .. } => auth::new_token(),

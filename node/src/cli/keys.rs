@@ -12,7 +12,8 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     swarmer keys list\n  \
-    swarmer keys rotate")]
+    swarmer keys rotate\n  \
+    swarmer keys rotate --authority")]
 pub(crate) struct Keys {
     #[command(subcommand)]
     pub(crate) command: KeysCommand,
@@ -20,9 +21,10 @@ pub(crate) struct Keys {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
-    /// List the keys that members seal gossip with, by number, and how far a rotation is
+    /// List the keys that members seal gossip with and the authorities, by number, and how far a
+    /// rotation is
     List(Asking<List>),
-    /// Replace the key of gossip; removing a node does so by itself
+    /// Replace the key of gossip, or the authority; removing a node does so by itself
     Rotate(Asking<Rotate>),
 }
 
@@ -44,6 +46,7 @@ impl Ask for List {
                 ("HELD", "held"),
                 ("PHASE", "phase"),
                 ("WANTED", "wanted"),
+                ("FINGERPRINT", "fingerprint"),
             ],
         )
     }
@@ -52,14 +55,25 @@ impl Ask for List {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     swarmer keys rotate\n  \
-    swarmer keys rotate -o json")]
-pub(crate) struct Rotate;
+    swarmer keys rotate --authority\n  \
+    swarmer keys rotate -o json\n\n\
+    After the authority has changed, join tokens made before are of no use, and clients of an API\n\
+    with TLS need the new ca.pem of a node's data directory.")]
+pub(crate) struct Rotate {
+    /// The authority that signs the nodes' certificates, instead of the key of gossip
+    #[arg(long)]
+    authority: bool,
+}
 
 impl Ask for Rotate {
     async fn ask(&self, client: &Client, printer: &Printer) -> Outcome<()> {
-        let answer = client.json(Method::POST, "/v1/keys/gossip/rotate", &json!({})).await?;
+        let (path, what) = match self.authority {
+            true => ("/v1/keys/authority/rotate", "authority"),
+            false => ("/v1/keys/gossip/rotate", "key"),
+        };
+        let answer = client.json(Method::POST, path, &json!({})).await?;
         if printer.is_table() {
-            printer.text("a new key comes; `swarmer keys list` shows how far it is\n")
+            printer.text(&format!("a new {what} comes; `swarmer keys list` shows how far it is\n"))
         } else {
             printer.value(&answer)
         }

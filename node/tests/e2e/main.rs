@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a harness that cannot go on must stop the test")]
 
 mod audit;
+mod authority;
 mod backup;
 mod bad_input;
 mod bad_input_disk;

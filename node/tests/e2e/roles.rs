@@ -54,6 +54,7 @@ const EXPECTED: &[(&str, &str, Need)] = &[
     ("post", "/v1/nodes/{node}/faults", Whole),
     ("get", "/v1/keys", Token),
     ("post", "/v1/keys/gossip/rotate", Whole),
+    ("post", "/v1/keys/authority/rotate", Whole),
     ("get", "/v1/tokens", Whole),
     ("post", "/v1/tokens", Whole),
     ("delete", "/v1/tokens/{id}", Whole),

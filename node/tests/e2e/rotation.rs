@@ -25,7 +25,7 @@ fn json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-fn identity(cluster: &Cluster, i: usize) -> Value {
+pub(crate) fn identity(cluster: &Cluster, i: usize) -> Value {
     json(&cluster.nodes[i].dir.join("identity.json"))
 }
 
@@ -37,7 +37,7 @@ fn kept(cluster: &Cluster, i: usize) -> Vec<(u64, String)> {
 }
 
 /// Waits until these nodes seal with this key and hold no other, in memory and on disk.
-async fn only(cluster: &Cluster, nodes: &[usize], key: u64) {
+pub(crate) async fn only(cluster: &Cluster, nodes: &[usize], key: u64) {
     for i in nodes {
         let name = &cluster.nodes[*i].name;
         until(&format!("{name} has key {key} alone"), || async {
@@ -52,7 +52,7 @@ async fn only(cluster: &Cluster, nodes: &[usize], key: u64) {
 }
 
 /// Waits until each of these nodes takes all of them for alive.
-async fn all_alive(cluster: &Cluster, nodes: &[usize]) {
+pub(crate) async fn all_alive(cluster: &Cluster, nodes: &[usize]) {
     for i in nodes {
         until(&format!("{} sees all alive", cluster.nodes[*i].name), || async {
             let status = cluster.status(*i).await;
@@ -84,7 +84,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// The files below a folder that hold this text.
-fn holding(dir: &Path, text: &str) -> Vec<PathBuf> {
+pub(crate) fn holding(dir: &Path, text: &str) -> Vec<PathBuf> {
     let holds = |path: &PathBuf| {
         // One that goes away while this looks holds nothing.
         let bytes = std::fs::read(path).unwrap_or_default();

@@ -1,47 +1,60 @@
-//! On every member: takes the keys from the committed state, to disk and to gossip.
+//! On every member: takes what was committed of the keys, to disk and to those who use it.
 
 use std::time::Duration;
 
 use swarmer_raft::{ListAndWatch, Update};
 use tokio_util::sync::CancellationToken;
 
-use super::ring::{Ring, read, ring_key};
+use super::{
+    ring::Ring,
+    rotated::{Rotated, read},
+};
 use crate::{
     agent::{Control, admission::PeerBook, identity::KeptGrant},
-    problem::Outcome,
+    problem::{Outcome, Problem},
 };
 
 /// When what failed is tried again: a full disk, or gossip that is busy.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Runs until `shutdown`.
-pub(crate) async fn follow(
+/// Who takes what was committed.
+pub(crate) trait Taker: Send {
+    type What: Rotated;
+
+    /// Takes it; `certain` if the local copy has all that was committed before this start. Repeatable.
+    fn take(
+        &mut self,
+        what: &Self::What,
+        certain: bool,
+    ) -> impl Future<Output = Outcome<()>> + Send;
+}
+
+/// Lets `taker` take each step, until `shutdown`.
+pub(crate) async fn follow<T: Taker>(
     control: Control,
-    kept: KeptGrant,
-    gossip: swarmer_gossip::Handle,
     book: PeerBook,
+    mut taker: T,
     shutdown: CancellationToken,
 ) {
-    let mut rings: ListAndWatch = control.view().list_and_watch(ring_key().as_str());
+    let entry = T::What::entry();
+    let mut steps: ListAndWatch = control.view().list_and_watch(entry.as_str());
     let mut settled = book.settled();
-    // Gossip began with those that were kept.
-    let mut told = Ring::of(&kept.get()).ok();
-    let mut shown: Option<Ring> = None;
+    let mut shown: Option<T::What> = None;
     loop {
         let certain = *settled.borrow_and_update();
         let taken = match &shown {
-            Some(ring) => take(ring, certain, &kept, &gossip, &mut told).await,
+            Some(what) => taker.take(what, certain).await,
             None => Ok(()),
         };
         let failed = taken.is_err();
         if let Err(problem) = taken {
             tracing::warn!(target: "swarmer::keys", code = problem.code.name,
-                detail = %problem.detail, "the keys of gossip are not taken over yet");
+                detail = %problem.detail, "{} are not taken over yet", T::What::WHAT);
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
-            update = rings.next() => match update {
-                Some(update) => see(&mut shown, update),
+            update = steps.next() => match update {
+                Some(update) => see(&mut shown, entry.as_str(), update),
                 None => return,
             },
             Ok(()) = settled.changed(), if !certain => {}
@@ -50,23 +63,23 @@ pub(crate) async fn follow(
     }
 }
 
-fn see(shown: &mut Option<Ring>, update: Update) {
+fn see<R: Rotated>(shown: &mut Option<R>, entry: &str, update: Update) {
     let value = match update {
         Update::Snapshot { entries, .. } => {
-            entries.into_iter().find(|(key, _)| key == ring_key().as_str()).map(|(_, e)| e.value)
+            entries.into_iter().find(|(key, _)| key == entry).map(|(_, e)| e.value)
         }
         Update::Changes(item) => {
-            let mine = item.events.into_iter().filter(|event| event.key == ring_key().as_str());
+            let mine = item.events.into_iter().filter(|event| event.key == entry);
             mine.last().and_then(|event| event.value)
         }
     };
     let Some(value) = value else { return };
     match read(&value) {
-        Ok(ring) => *shown = Some(ring),
+        Ok(what) => *shown = Some(what),
         // Of a newer version: this node goes on with what it has.
         Err(problem) => {
             tracing::error!(target: "swarmer::keys", code = problem.code.name,
-                detail = %problem.detail, "the keys of gossip cannot be read");
+                detail = %problem.detail, "{} cannot be read", R::WHAT);
         }
     }
 }
@@ -75,39 +88,51 @@ fn see(shown: &mut Option<Ring>, update: Update) {
 /// copy may be older, and a step back would cut the node off; once it is certain to have what was
 /// committed before the start, it counts, whatever its number: the cluster may have been recovered
 /// from a voter that was behind.
-fn counts(ring: &Ring, held: &Ring, certain: bool) -> bool {
-    certain || ring.generation > held.generation
+pub(super) fn counts<R: Rotated>(what: &R, held: &R, certain: bool) -> bool {
+    certain || what.state().generation > held.state().generation
 }
 
-async fn take(
-    ring: &Ring,
-    certain: bool,
-    kept: &KeptGrant,
-    gossip: &swarmer_gossip::Handle,
-    told: &mut Option<Ring>,
-) -> Outcome<()> {
-    let held = Ring::of(&kept.get())?;
-    // What is kept is compared as it is kept: in its order.
-    let mut wanted = kept.get();
-    ring.put_into(&mut wanted);
-    let ring = Ring::of(&wanted)?;
-    if ring != held && !counts(&ring, &held, certain) {
-        return Ok(());
+/// Takes the keys of gossip.
+pub(crate) struct TakeRing {
+    kept: KeptGrant,
+    gossip: swarmer_gossip::Handle,
+    told: Option<Ring>,
+}
+
+impl TakeRing {
+    pub(crate) fn new(kept: KeptGrant, gossip: swarmer_gossip::Handle) -> Self {
+        // Gossip began with those that were kept.
+        let told = Ring::of(&kept.get()).ok();
+        Self { kept, gossip, told }
     }
-    let stored = match ring == held {
-        true => Ok(()),
-        false => kept.update(|grant| ring.put_into(grant)).map(|_| ()),
-    };
-    // Gossip takes them even if the disk does not: a start with the old ones gets them again.
-    if told.as_ref() != Some(&ring) {
-        let taken = gossip.set_keyring(ring.keyring()?).await;
-        taken
-            .map_err(|error| crate::problem::Problem::of(&error, "changing the keys of gossip"))?;
-        tracing::info!(target: "swarmer::keys", seals = ring.seals, held = ?ring.ids(),
-            phase = ring.phase(), "the keys of gossip changed");
-        *told = Some(ring);
+}
+
+impl Taker for TakeRing {
+    type What = Ring;
+
+    async fn take(&mut self, ring: &Ring, certain: bool) -> Outcome<()> {
+        let mut wanted = self.kept.get();
+        let held = Ring::of(&wanted)?;
+        // What is kept is compared as it is kept: in its order.
+        ring.put_into(&mut wanted);
+        let ring = Ring::of(&wanted)?;
+        if ring != held && !counts(&ring, &held, certain) {
+            return Ok(());
+        }
+        let stored = match ring == held {
+            true => Ok(()),
+            false => self.kept.update(|grant| ring.put_into(grant)).map(|_| ()),
+        };
+        // Gossip takes them even if the disk does not: a start with the old ones gets them again.
+        if self.told.as_ref() != Some(&ring) {
+            let taken = self.gossip.set_keyring(ring.keyring()?).await;
+            taken.map_err(|error| Problem::of(&error, "changing the keys of gossip"))?;
+            tracing::info!(target: "swarmer::keys", seals = ring.seals, held = ?ring.ids(),
+                phase = ring.phase(), "the keys of gossip changed");
+            self.told = Some(ring);
+        }
+        stored
     }
-    stored
 }
 
 #[cfg(test)]

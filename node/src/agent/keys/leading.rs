@@ -5,18 +5,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use swarmer_gossip::Member;
+use swarmer_gossip::{HeldKeys, Member};
 use swarmer_model::{Coded as _, NodeId};
-use swarmer_raft::{Expect, Handle, Outcome as TxnOutcome, RaftError, Role, Txn};
-use swarmer_scheduler::{KeyRotation, KeyWord, RingOutlook, RingStep};
+use swarmer_raft::{Expect, Handle, Outcome as TxnOutcome, RaftError, Txn};
+use swarmer_scheduler::{KeyRotation, KeyWord, RingCommand, RingOutlook, RingStep, RotationAsk};
 use tokio_util::sync::CancellationToken;
 
-use super::ring::{Ring, committed, ring_key, wanted_key};
+use super::rotated::{Rotated, committed};
 use crate::{
     agent::{
         Context,
         control::{WRITE_DEADLINE, unchanged},
         identity::KeptGrant,
+        leading::in_each_term,
     },
     codes,
     problem::{Outcome, Problem, chain},
@@ -26,100 +27,86 @@ use crate::{
 const TICK: Duration = Duration::from_millis(500);
 
 /// Runs until `shutdown`; does nothing while another node leads.
-pub(crate) async fn run(context: Arc<Context>, kept: KeptGrant, shutdown: CancellationToken) {
-    let mut status = context.control.subscribe_status();
-    let start = Instant::now();
-    let mut leading: Option<Leading> = None;
-    loop {
-        let (leads, term) = {
-            let now = status.borrow_and_update();
-            (now.role == Role::Leader, now.term)
-        };
-        match context.control.raft().filter(|_| leads) {
-            Some(raft) => {
-                let leading = match &mut leading {
-                    Some(leading) if leading.term == term => leading,
-                    // Whose patience the last one had is over with its term.
-                    other => other.insert(Leading::new(term)),
-                };
-                let now_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-                if let Err(problem) = leading.look(&context, &raft, &kept, now_ms).await {
-                    tracing::warn!(target: "swarmer::keys", code = problem.code.name,
-                        detail = %problem.detail, "the keys of gossip do not change yet");
-                }
+pub(crate) async fn run<R: Rotated>(
+    context: Arc<Context>,
+    kept: KeptGrant,
+    shutdown: CancellationToken,
+) {
+    let (context, kept) = (&*context, &kept);
+    in_each_term(&context.control, &shutdown, |raft, term| async move {
+        let start = Instant::now();
+        // Whose patience the last leader had is over with its term.
+        let (rotation, waits) = (KeyRotation::default(), Vec::new());
+        let mut leading = Leading { context, kept, raft, term, rotation, waits };
+        loop {
+            let now_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+            if let Err(problem) = leading.look::<R>(now_ms).await {
+                tracing::warn!(target: "swarmer::keys", code = problem.code.name,
+                    detail = %problem.detail, "{} do not change yet", R::WHAT);
             }
-            None => leading = None,
+            tokio::time::sleep(TICK).await;
         }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            changed = status.wait_for(|now| (now.role == Role::Leader) != leads) => {
-                if changed.is_err() {
-                    return;
-                }
-            }
-            () = tokio::time::sleep(TICK) => {}
-        }
-    }
+    })
+    .await;
 }
 
 /// The leader in one of its terms.
-struct Leading {
+struct Leading<'a> {
+    context: &'a Context,
+    kept: &'a KeptGrant,
+    raft: Handle,
     term: u64,
     rotation: KeyRotation,
     /// For whom the rotation waits, as it was told last.
     waits: Vec<NodeId>,
 }
 
-impl Leading {
-    fn new(term: u64) -> Self {
-        Self { term, rotation: KeyRotation::default(), waits: Vec::new() }
-    }
-
-    async fn look(
-        &mut self,
-        context: &Context,
-        raft: &Handle,
-        kept: &KeptGrant,
-        now_ms: u64,
-    ) -> Outcome<()> {
+impl Leading<'_> {
+    async fn look<R: Rotated>(&mut self, now_ms: u64) -> Outcome<()> {
         // Before the first state is there nobody is a member.
-        if context.desired.current().nodes.is_empty() {
+        if self.context.desired.current().nodes.is_empty() {
             return Ok(());
         }
-        let view = context.control.view();
-        let wanted = view.get(wanted_key().as_str());
-        let (ring, at) = match committed(&view)? {
-            Some((ring, revision)) => (ring, Expect::At(revision)),
+        let view = self.context.control.view();
+        let wanted = view.get(R::wanted().as_str());
+        let grant = self.kept.get();
+        let (rotated, at) = match committed::<R>(&view)? {
+            Some((rotated, revision)) => (rotated, Expect::At(revision)),
             None if wanted.is_none() => return Ok(()),
-            // The key of the founding, as each member has it.
-            None => (Ring::of(&kept.get())?, Expect::Absent),
+            // That of the founding, as each member has it.
+            None => (R::of(&grant)?, Expect::Absent),
         };
-        let living = living(context);
-        match self.rotation.next(&ring.state(), wanted.is_some(), &living, now_ms) {
-            RingOutlook::Settled => self.tell_waits(Vec::new()),
-            RingOutlook::Waits(behind) => self.tell_waits(behind),
+        let ask = match &wanted {
+            _ if rotated.lacks(&grant) => RotationAsk::Lost,
+            Some(_) => RotationAsk::Another,
+            None => RotationAsk::Nothing,
+        };
+        let living = self.living(R::word);
+        match self.rotation.next(&rotated.state(), ask, &living, now_ms) {
+            RingOutlook::Settled => self.tell_waits::<R>(Vec::new()),
+            RingOutlook::Waits(behind) => self.tell_waits::<R>(behind),
             RingOutlook::Step(step) => {
-                let next = ring.after(&step.command, rand::random);
+                let next = rotated.next(&step.command, self.kept)?;
                 let mut txn = Txn::new()
-                    .check(ring_key(), at)
-                    .put(ring_key(), serde_json::to_vec(&next).map_err(internal)?);
+                    .check(R::entry(), at)
+                    .put(R::entry(), serde_json::to_vec(&next).map_err(internal)?);
                 // What is asked for is begun; who asks from now on means one more.
-                if let Some(entry) = wanted.filter(|_| ring.keys.len() < next.keys.len()) {
-                    let key = wanted_key();
+                if let (Some(entry), RingCommand::Add(_)) = (wanted, &step.command) {
+                    let key = R::wanted();
                     txn = txn.check(key.as_str(), unchanged(Some(&entry))).delete(key);
                 }
-                self.commit(raft, txn, &step).await?;
+                self.commit::<R>(txn, &step).await?;
             }
         }
         Ok(())
     }
 
-    async fn commit(&mut self, raft: &Handle, txn: Txn, step: &RingStep) -> Outcome<()> {
-        match raft.write_leading(txn, self.term, WRITE_DEADLINE).await {
+    async fn commit<R: Rotated>(&self, txn: Txn, step: &RingStep) -> Outcome<()> {
+        match self.raft.write_leading(txn, self.term, WRITE_DEADLINE).await {
             Ok(TxnOutcome::Committed { revision }) => {
                 let command = &step.command;
                 tracing::info!(target: "swarmer::keys", revision, %command, behind = ?step.behind,
-                    "the keys of gossip change");
+                    "{} change", R::WHAT);
                 Ok(())
             }
             // Looked at anew, by this leader or by the next one.
@@ -128,36 +115,33 @@ impl Leading {
         }
     }
 
-    fn tell_waits(&mut self, behind: Vec<NodeId>) {
+    fn tell_waits<R: Rotated>(&mut self, behind: Vec<NodeId>) {
         if behind != self.waits && !behind.is_empty() {
-            tracing::info!(target: "swarmer::keys", ?behind, "the keys of gossip change when these \
-                members have them");
+            tracing::info!(target: "swarmer::keys", ?behind, "{} change when these members have \
+                them", R::WHAT);
         }
         self.waits = behind;
     }
-}
 
-/// The admitted members that live, this one among them, with what they say of their keys.
-fn living(context: &Context) -> Vec<(NodeId, KeyWord)> {
-    let desired = context.desired.current();
-    let members = context.gossip.members();
-    let lives = |member: &&Member| {
-        desired.nodes.contains_key(&member.node)
-            && (member.node == context.node || member.state.is_active())
-    };
-    members.iter().filter(lives).map(|member| (member.node, word(member))).collect()
+    /// The admitted members that live, this one among them, with what they say.
+    fn living(&self, of: impl Fn(&swarmer_gossip::Facts) -> HeldKeys) -> Vec<(NodeId, KeyWord)> {
+        let desired = self.context.desired.current();
+        let members = self.context.gossip.members();
+        let lives = |member: &&Member| {
+            desired.nodes.contains_key(&member.node)
+                && (member.node == self.context.node || member.state.is_active())
+        };
+        members.iter().filter(lives).map(|member| (member.node, word(member, &of))).collect()
+    }
 }
 
 /// A record of an earlier run says nothing of this one.
-fn word(member: &Member) -> KeyWord {
+fn word(member: &Member, of: impl Fn(&swarmer_gossip::Facts) -> HeldKeys) -> KeyWord {
     match &member.record {
-        Some(record) if record.boot == member.boot => {
-            let swarmer_gossip::HeldKeys { newest, seals } = record.facts.keys;
-            match newest {
-                0 => KeyWord::TooOld,
-                _ => KeyWord::Holds { newest, seals },
-            }
-        }
+        Some(record) if record.boot == member.boot => match of(&record.facts) {
+            HeldKeys { newest: 0, .. } => KeyWord::TooOld,
+            HeldKeys { newest, seals } => KeyWord::Holds { newest, seals },
+        },
         _ => KeyWord::Nothing,
     }
 }

@@ -3,32 +3,16 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use swarmer_gossip::{Key as Secret, Keyring};
-use swarmer_model::{Key, Revision};
-use swarmer_raft::View;
+use swarmer_gossip::{Facts, HeldKeys, Key as Secret, Keyring};
+use swarmer_model::Key;
 use swarmer_scheduler::{RingCommand, RingState};
 
+use super::rotated::Rotated;
 use crate::{
-    agent::identity::{GossipKey, Grant},
+    agent::identity::{GossipKey, Grant, KeptGrant},
     codes,
     problem::{Outcome, Problem},
 };
-
-/// Where the keys are committed; nothing is there before the first rotation: the founding made the
-/// first key.
-pub(crate) fn ring_key() -> Key {
-    Key::cluster("keys/ring")
-}
-
-/// What is there while another key than those of now is wanted.
-pub(crate) fn wanted_key() -> Key {
-    Key::cluster("keys/wanted")
-}
-
-/// Whether another key is wanted.
-pub(crate) fn wanted(view: &View) -> bool {
-    view.get(wanted_key().as_str()).is_some()
-}
 
 /// All keys at one step of a rotation.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,14 +36,6 @@ impl fmt::Debug for Ring {
 }
 
 impl Ring {
-    /// The keys that a member keeps.
-    pub(crate) fn of(grant: &Grant) -> Outcome<Self> {
-        let fail = || Problem::new(codes::DATA_DIR, "there is no gossip key in identity.json");
-        let seals = grant.gossip_keys.last().ok_or_else(fail)?.id;
-        let keys = grant.gossip_keys.clone();
-        Ok(Self { generation: grant.gossip_generation, seals, keys })
-    }
-
     /// Puts them where a member keeps them: the one that seals comes last.
     pub(crate) fn put_into(&self, grant: &mut Grant) {
         grant.gossip_keys.clone_from(&self.keys);
@@ -89,14 +65,8 @@ impl Ring {
         ids
     }
 
-    /// Without the keys.
-    pub(crate) fn state(&self) -> RingState {
-        let keys = self.ids().into_iter().collect();
-        RingState { generation: self.generation, keys, seals: self.seals }
-    }
-
     /// After one more step. `fresh` makes a key.
-    pub(crate) fn after(&self, command: &RingCommand, fresh: impl FnOnce() -> [u8; 32]) -> Self {
+    fn after(&self, command: &RingCommand, fresh: impl FnOnce() -> [u8; 32]) -> Self {
         let mut next = Self { generation: self.generation + 1, ..self.clone() };
         match command {
             RingCommand::Add(id) => next.keys.push(GossipKey { id: *id, key: fresh() }),
@@ -108,36 +78,48 @@ impl Ring {
         }
         next
     }
+}
 
-    /// Where a rotation is, in one word.
-    pub(crate) fn phase(&self) -> &'static str {
-        match self.ids().as_slice() {
-            [] | [_] => "settled",
-            [.., newest] if *newest == self.seals => "switching",
-            _ => "spreading",
-        }
+impl Rotated for Ring {
+    const WHAT: &'static str = "the keys of gossip";
+
+    fn entry() -> Key {
+        Key::cluster("keys/ring")
     }
-}
 
-/// The keys by the committed state, with the revision of their entry; none before the first
-/// rotation.
-pub(crate) fn committed(view: &View) -> Outcome<Option<(Ring, Revision)>> {
-    let Some(entry) = view.get(ring_key().as_str()) else { return Ok(None) };
-    let ring = read(&entry.value)?;
-    Ok(Some((ring, entry.revision)))
-}
+    fn wanted() -> Key {
+        Key::cluster("keys/wanted")
+    }
 
-/// Reads an entry. What is wrong with it is told without the text, which may hold keys.
-pub(super) fn read(value: &[u8]) -> Outcome<Ring> {
-    serde_json::from_slice(value).map_err(|error| {
-        let at = format!("line {} column {}", error.line(), error.column());
-        Problem::new(codes::INTERNAL, format!("the committed keys are unreadable at {at}"))
-    })
+    fn of(grant: &Grant) -> Outcome<Self> {
+        let fail = || Problem::new(codes::DATA_DIR, "there is no gossip key in identity.json");
+        let seals = grant.gossip_keys.last().ok_or_else(fail)?.id;
+        let keys = grant.gossip_keys.clone();
+        Ok(Self { generation: grant.gossip_generation, seals, keys })
+    }
+
+    fn state(&self) -> RingState {
+        let keys = self.ids().into_iter().collect();
+        RingState { generation: self.generation, keys, seals: self.seals }
+    }
+
+    fn lacks(&self, _: &Grant) -> bool {
+        // It is committed with the ring.
+        false
+    }
+
+    fn next(&self, command: &RingCommand, _: &KeptGrant) -> Outcome<Self> {
+        Ok(self.after(command, rand::random))
+    }
+
+    fn word(facts: &Facts) -> HeldKeys {
+        facts.keys
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::rotated::read, *};
 
     fn ring() -> Ring {
         Ring { generation: 0, seals: 1, keys: vec![GossipKey { id: 1, key: [0xab; 32] }] }
@@ -168,7 +150,7 @@ mod tests {
         assert!(!shown.contains("abab") && !shown.contains("171"), "{shown}");
         let mut damaged = serde_json::to_vec(&spreading).unwrap();
         damaged.truncate(damaged.len() - 4);
-        let problem = read(&damaged).unwrap_err();
+        let problem = read::<Ring>(&damaged).unwrap_err();
         assert!(!problem.detail.contains("abab"), "{}", problem.detail);
     }
 }

@@ -121,6 +121,7 @@ impl Agent {
 
     /// Lets the other founders come for their part.
     fn serve_founders(&self, driver: FoundingDriver) {
-        tokio::spawn(driver.serve(self.shutdown.clone()));
+        let (over, shutdown) = (self.slots.founding_over.clone(), self.shutdown.clone());
+        tokio::spawn(async move { over.run_until_cancelled(driver.serve(shutdown)).await });
     }
 }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use swarmer_gossip::{Facts, Gossip, Load};
+use swarmer_gossip::{Facts, Gossip, HeldKeys, Load};
 use swarmer_raft::FeedSigner;
 use tokio::sync::mpsc;
 
@@ -18,9 +18,12 @@ use crate::{
         api_tls::ApiCertificate,
         authority::HeldAuthority,
         bootstrap::bootstrap,
+        context::Context,
         gossip,
         identity::{Grant, KeptGrant},
-        keys::Ring,
+        keys::{self, Authorities, Ring, Rotated as _, TakeAuthorities, TakeRing},
+        renew,
+        shown::Shown,
         voting::{Keeper, KeeperDeps},
     },
     api, codes,
@@ -39,6 +42,43 @@ impl Agent {
         Ok(Some(certificate))
     }
 
+    /// Keeps all that this node is known by and knows others by, over time.
+    pub(super) fn keep_keys(
+        &self,
+        context: &Arc<Context>,
+        kept: &KeptGrant,
+        api: Option<ApiCertificate>,
+    ) -> Outcome<()> {
+        let (key, transport) = (self.key.clone(), self.transport.clone());
+        let shown = Shown::new(&self.dir, key.clone(), kept.clone(), transport, api);
+        shown.show()?;
+        let shutdown = || self.shutdown.clone();
+        let (context, kept) = (|| Arc::clone(context), || kept.clone());
+        tokio::spawn(keys::run::<Ring>(context(), kept(), shutdown()));
+        tokio::spawn(keys::run::<Authorities>(context(), kept(), shutdown()));
+        let (control, gossip) = (context().control.clone(), context().gossip.clone());
+        let ring = TakeRing::new(kept(), gossip);
+        tokio::spawn(keys::follow(control.clone(), self.book.clone(), ring, shutdown()));
+        let authorities = TakeAuthorities {
+            dir: self.dir.path().to_owned(),
+            kept: kept(),
+            shown: shown.clone(),
+            authority: context().authority.clone(),
+            founding_over: self.slots.founding_over.clone(),
+        };
+        tokio::spawn(keys::follow(control, self.book.clone(), authorities, shutdown()));
+        tokio::spawn(keys::tell(context(), kept(), shown.clone(), shutdown()));
+        tokio::spawn(renew::run(context(), kept(), key, shown, shutdown()));
+        Ok(())
+    }
+
+    /// What this node says of the authorities as it starts.
+    fn authority_word(&self, grant: &Grant, votes: bool) -> Outcome<HeldKeys> {
+        let own = grant.identity(self.dir.meta().node, &self.key)?.membership;
+        let all = Authorities::of(grant)?;
+        Ok(own.map(|own| all.word_of(&own, grant, votes)).unwrap_or_default())
+    }
+
     /// Opens the desired state, as what this node is to it.
     pub(super) async fn open_control(
         &self,
@@ -46,7 +86,7 @@ impl Agent {
         authority: &HeldAuthority,
     ) -> Outcome<(Control, Keeper)> {
         let (node, first) = (self.dir.meta().node, grant.get());
-        authority.follow(&first)?;
+        authority.follow(grant)?;
         let signer = FeedSigner {
             cluster: first.cluster,
             node,
@@ -99,6 +139,7 @@ impl Agent {
         }
         let own = self.advertise.to_string();
         seeds.retain(|seed| *seed != own);
+        let voter = control.status().voters.contains(&node);
         let facts = Facts {
             name: self.config.name.clone(),
             addresses: vec![self.advertise],
@@ -107,11 +148,12 @@ impl Agent {
             ),
             wire_max: u16::from(self.config.wire_max),
             ingress: Some(SocketAddr::new(self.advertise.ip(), self.config.http.port())),
-            voter: control.status().voters.contains(&node),
+            voter,
             draining: false,
             load: Load::default(),
             endpoints: Vec::new(),
             software: env!("CARGO_PKG_VERSION").to_owned(),
+            authority: self.authority_word(grant, voter)?,
             ..Facts::default()
         };
         let config = swarmer_gossip::Config {
@@ -145,13 +187,6 @@ impl Agent {
         });
         Ok(handle)
     }
-}
-
-/// Of the authority that this cluster was founded with.
-pub(super) fn fingerprint(grant: &Grant) -> Outcome<swarmer_mesh::identity::Fingerprint> {
-    let bundle = grant.bundle()?;
-    let first = bundle.fingerprints().next();
-    first.ok_or_else(|| Problem::new(codes::INTERNAL, "the trust bundle is empty"))
 }
 
 pub(super) fn runtime_config(dir: &Path, config: &NodeConfig) -> Outcome<swarmer_runtime::Config> {

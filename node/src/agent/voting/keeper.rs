@@ -231,9 +231,7 @@ impl Keeper {
             Ask::Prepare => self.prepare(peer).await.map(|log| Told::Prepared { log }),
             Ask::Release => self.release(peer).await.map(|()| Told::Released),
             Ask::Standing => self.standing(peer).await.map(|member| Told::Standing { member }),
-            Ask::Authority => {
-                self.hand_authority(peer).await.map(|key| Told::Authority { ca_key_pem: key })
-            }
+            Ask::Authority => self.hand_authority(peer).await,
             Ask::Disk => self.log().map(|log| Told::Disk { pace: pace(&log) }),
         };
         let told = told.unwrap_or_else(|problem| Told::Refused {

@@ -10,4 +10,4 @@ mod wire;
 
 pub(crate) use keeper::{Keeper, KeeperDeps};
 pub(crate) use leading::run;
-pub(crate) use observe::{leaving_key, log_key, may_leave};
+pub(crate) use observe::{has_held_authority, leaving_key, log_key, may_leave};

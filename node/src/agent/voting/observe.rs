@@ -21,13 +21,27 @@ pub(crate) fn log_key(node: NodeId) -> Key {
     Key::cluster(&format!("logs/{node}"))
 }
 
+/// The founders, where that is known.
+fn founders(view: &View) -> Option<Vec<NodeId>> {
+    let info = view.get(Key::cluster("info").as_str())?;
+    let info: serde_json::Value = serde_json::from_slice(&info.value).ok()?;
+    serde_json::from_value(info["founders"].clone()).ok()
+}
+
 /// How many voters there should be: as many as founded the cluster, at least three.
 pub(super) fn wanted(view: &View) -> usize {
-    let info = view.get(Key::cluster("info").as_str());
-    let info =
-        info.and_then(|entry| serde_json::from_slice::<serde_json::Value>(&entry.value).ok());
-    let founders = info.and_then(|info| Some(info["founders"].as_array()?.len()));
+    let founders = founders(view).map(|founders| founders.len());
     odd_size(founders.unwrap_or(FEWEST).max(FEWEST))
+}
+
+/// Whether a node may know the key of the authority: it has the log, or had it once.
+pub(crate) fn has_held_authority(context: &Context, node: NodeId) -> bool {
+    let (status, view) = (context.control.status(), context.control.view());
+    status.voters.contains(&node)
+        || status.learners.contains(&node)
+        || view.get(log_key(node).as_str()).is_some()
+        // The log of one that died early may have no name.
+        || founders(&view).is_some_and(|founders| founders.contains(&node))
 }
 
 /// The nodes that were asked to leave.

@@ -13,7 +13,7 @@ pub(crate) enum Ask {
     Release,
     /// From a node that hears of no leader any more: am I a voter or learner?
     Standing,
-    /// From a new voter: the key of the cluster's authority.
+    /// From a voter that lacks one: the keys of the cluster's authorities.
     Authority,
     /// From the leader: how fast is your disk?
     Disk,
@@ -29,8 +29,12 @@ pub(crate) enum Told {
     Released,
     /// Whether the asker is a voter or learner by the committed membership.
     Standing { member: bool },
-    /// The key, as PEM.
-    Authority { ca_key_pem: String },
+    /// Its keys, as PEM: of the one that issues, and of the one that is brought in.
+    Authority {
+        ca_key_pem: String,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        more: Vec<String>,
+    },
     /// How fast the disk that holds the log was lately.
     Disk { pace: DiskPace },
     /// Not so.

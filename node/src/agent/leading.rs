@@ -1,0 +1,47 @@
+//! What only the leader does.
+
+use swarmer_raft::{Handle, Role, Status};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::Control;
+
+/// Lets `serve` work in each term that this node leads, until `shutdown`. It begins anew in each of
+/// them, and what it is at is dropped when its term is over: it may stop at any point.
+pub(crate) async fn in_each_term<F: Future<Output = ()>>(
+    control: &Control,
+    shutdown: &CancellationToken,
+    mut serve: impl FnMut(Handle, u64) -> F,
+) {
+    let mut status = control.subscribe_status();
+    loop {
+        let now = status.borrow_and_update().clone();
+        if now.role == Role::Leader
+            && let Some(handle) = control.raft()
+        {
+            let term = now.term;
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = other_than(status.clone(), term) => {}
+                // With a log that has ended: what this node is next comes with its status.
+                () = serve(handle, term) => {}
+            }
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            changed = status.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+fn leads(status: &Status, term: u64) -> bool {
+    status.role == Role::Leader && status.term == term
+}
+
+/// Waits until this node does not lead in this term any more.
+async fn other_than(mut status: watch::Receiver<Status>, term: u64) {
+    // If the node stops, `shutdown` says so.
+    if status.wait_for(|status| !leads(status, term)).await.is_err() {
+        std::future::pending().await
+    }
+}
