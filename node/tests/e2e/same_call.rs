@@ -228,6 +228,11 @@ async fn a_function_decides_what_becomes_of_a_body_that_breaks_off_wherever_it_r
     let request = b"POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\na\r\nhalf";
     for node in [0, 1] {
         let answer = raw(both.cluster.nodes[node].http, &[request]).await;
+        // Asked at the other node, the body may have broken off before the call was sent.
+        if node == 0 && answer.status == 400 {
+            problem(&answer, 400, "SW-MESH-REQUEST-BODY", &["body"]);
+            continue;
+        }
         // This one dies of it, before its answer went out or after.
         match answer.status {
             200 => assert!(!answer.text().ends_with("0\r\n\r\n"), "whole: {}", answer.text()),
