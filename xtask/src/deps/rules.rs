@@ -108,6 +108,8 @@ impl Rules {
             ],
             rooms: &[
                 ("swarmer-model", &[]),
+                // Stands in for the registry's, below openraft.
+                ("base2histogram", &[]),
                 ("swarmer-gossip", ON_MODEL),
                 ("swarmer-raft", ON_MODEL),
                 ("swarmer-mesh", ON_MODEL),
