@@ -1,7 +1,7 @@
 //! What every stream between nodes begins with, the codes that break one off, and framed messages.
 //!
 //! Wire: two bytes of header (version, kind), then whatever the kind defines. A frame is a
-//! big-endian `u32` of its length and the bytes.
+//! big-endian `u32` of its length and the bytes. What the versions mean: [`swarmer_model::wire`].
 
 mod ordered;
 
@@ -12,10 +12,6 @@ use swarmer_model::{Code, Coded};
 pub use self::ordered::{FrameReader, FrameWriter};
 use crate::codes;
 
-/// The version of the stream protocol that this build writes.
-pub const STREAM_VERSION: u8 = 1;
-/// The oldest version that it reads.
-pub const OLDEST_STREAM_VERSION: u8 = 1;
 /// The largest frame that any kind allows: a batch of Raft entries with room to spare, and small
 /// against a node's memory.
 pub const MAX_FRAME: usize = 16 * 1024 * 1024;
@@ -138,10 +134,33 @@ impl StreamKind {
     }
 }
 
+/// The versions that a node speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Versions {
+    /// The oldest.
+    pub oldest: u8,
+    /// The newest.
+    pub newest: u8,
+}
+
+impl Versions {
+    /// The newest version that two nodes both speak, if there is one.
+    pub fn agree(self, other: Self) -> Option<u8> {
+        let newest = self.newest.min(other.newest);
+        (newest >= self.oldest.max(other.oldest)).then_some(newest)
+    }
+}
+
+impl std::fmt::Display for Versions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} to {}", self.oldest, self.newest)
+    }
+}
+
 /// The first bytes of every stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamHeader {
-    /// The version of the protocol that the opener writes.
+    /// The version that is spoken on the stream, in both directions.
     pub version: u8,
     /// What the stream carries.
     pub kind: StreamKind,
@@ -151,20 +170,16 @@ impl StreamHeader {
     /// Bytes on the wire.
     pub const LEN: usize = 2;
 
-    /// A header of this build's version.
-    pub const fn new(kind: StreamKind) -> Self {
-        Self { version: STREAM_VERSION, kind }
-    }
-
     /// As sent.
     pub const fn encode(self) -> [u8; Self::LEN] {
         [self.version, self.kind.wire()]
     }
 
-    /// As received. The error is the code to reset the stream with.
-    pub const fn decode(bytes: [u8; Self::LEN]) -> Result<Self, ResetCode> {
+    /// As received by a node that speaks these versions. The error is the code to reset the stream
+    /// with.
+    pub const fn decode(bytes: [u8; Self::LEN], spoken: Versions) -> Result<Self, ResetCode> {
         let [version, kind] = bytes;
-        if version < OLDEST_STREAM_VERSION || version > STREAM_VERSION {
+        if version < spoken.oldest || version > spoken.newest {
             return Err(ResetCode::UNKNOWN_VERSION);
         }
         match StreamKind::from_wire(kind) {
@@ -408,20 +423,43 @@ pub fn abort(send: &mut SendStream, recv: &mut RecvStream, code: ResetCode) {
 mod tests {
     use super::*;
 
+    fn speaks(oldest: u8, newest: u8) -> Versions {
+        Versions { oldest, newest }
+    }
+
     #[test]
     fn a_header_comes_back_as_it_went() {
         for &kind in StreamKind::ALL {
-            let header = StreamHeader::new(kind);
-            assert_eq!(StreamHeader::decode(header.encode()), Ok(header));
+            for version in [1, 2] {
+                let header = StreamHeader { version, kind };
+                assert_eq!(StreamHeader::decode(header.encode(), speaks(1, 2)), Ok(header));
+            }
         }
     }
 
     #[test]
+    fn two_nodes_speak_the_newest_version_that_both_know() {
+        let agreed = |a: Versions, b: Versions| {
+            assert_eq!(a.agree(b), b.agree(a), "{a} and {b}");
+            a.agree(b)
+        };
+        assert_eq!(agreed(speaks(1, 2), speaks(1, 2)), Some(2));
+        assert_eq!(agreed(speaks(1, 2), speaks(1, 1)), Some(1));
+        assert_eq!(agreed(speaks(1, 3), speaks(2, 7)), Some(3));
+        assert_eq!(agreed(speaks(2, 3), speaks(1, 1)), None);
+        assert_eq!(agreed(speaks(0, 0), speaks(1, 2)), None);
+    }
+
+    #[test]
     fn an_unknown_kind_or_version_has_its_own_code() {
-        assert_eq!(StreamHeader::decode([1, 0]), Err(ResetCode::UNKNOWN_KIND));
-        assert_eq!(StreamHeader::decode([1, 255]), Err(ResetCode::UNKNOWN_KIND));
-        assert_eq!(StreamHeader::decode([0, 1]), Err(ResetCode::UNKNOWN_VERSION));
-        assert_eq!(StreamHeader::decode([2, 1]), Err(ResetCode::UNKNOWN_VERSION));
+        for kind in [0, 255] {
+            let unknown = StreamHeader::decode([1, kind], speaks(1, 2));
+            assert_eq!(unknown, Err(ResetCode::UNKNOWN_KIND));
+        }
+        for (version, spoken) in [(0, speaks(1, 2)), (3, speaks(1, 2)), (2, speaks(1, 1))] {
+            let unknown = StreamHeader::decode([version, 1], spoken);
+            assert_eq!(unknown, Err(ResetCode::UNKNOWN_VERSION), "{version} of {spoken}");
+        }
         assert!(ResetCode::UNKNOWN_KIND.not_started());
         assert!(!ResetCode::CANCELLED.not_started());
         assert!(!ResetCode::DROPPED.not_started());

@@ -22,6 +22,7 @@ mod quantity;
 mod schema;
 mod token;
 mod validation;
+pub mod wire;
 
 pub use code::{Code, Coded, EXIT_CODES, codes};
 pub use digest::{Digest, DigestHasher, ParseDigestError};

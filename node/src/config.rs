@@ -8,9 +8,10 @@ use std::{
 
 use clap::Args;
 use serde::Deserialize;
-use swarmer_mesh::{identity::CERTIFICATE_VALIDITY, stream::STREAM_VERSION};
+use swarmer_mesh::identity::CERTIFICATE_VALIDITY;
 use swarmer_model::{
     ByteSize, Labels, Millis, Place, Violations, check_label_key, check_label_value, check_name,
+    wire,
 };
 use swarmer_scheduler::DEFAULT_VOTER_GRACE_MS;
 
@@ -105,8 +106,8 @@ pub(crate) struct NodeOptions {
     #[arg(long, hide = true)]
     #[serde(skip)]
     pub(crate) voter_grace_ms: Option<u64>,
-    /// The newest version of the wire that it says it speaks; below the oldest one: this alone (for
-    /// tests of mixed versions)
+    /// The newest version of the wire that it speaks; below the oldest one: this alone (for tests of
+    /// mixed versions)
     #[arg(long, hide = true)]
     #[serde(skip)]
     pub(crate) wire_max: Option<u8>,
@@ -227,9 +228,9 @@ impl NodeOptions {
             );
         }
         if let Some(version) = self.wire_max
-            && version > STREAM_VERSION
+            && version > wire::NEWEST
         {
-            violations.add("wire-max", version, format!("at most {STREAM_VERSION}"));
+            violations.add("wire-max", version, format!("at most {}", wire::NEWEST));
         }
         if let Some(bytes) = self.snapshot_log
             && bytes < MIN_SNAPSHOT_LOG
@@ -253,7 +254,7 @@ impl NodeOptions {
             bootstrap_expect: expect,
             max_component: self.max_component.unwrap_or(DEFAULT_MAX_COMPONENT),
             voter_grace_ms: self.voter_grace_ms.unwrap_or(DEFAULT_VOTER_GRACE_MS),
-            wire_max: self.wire_max.unwrap_or(STREAM_VERSION),
+            wire_max: self.wire_max.unwrap_or(wire::NEWEST),
             snapshot_log: self.snapshot_log,
             log_keep: self.log_keep,
             certificate_ttl: self

@@ -2,17 +2,20 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use swarmer_model::{NodeId, Revision};
+use swarmer_model::{NodeId, Revision, wire};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
     adapter::{
-        Engine, Proposal, ProposeReply, ReadReply, Reply, decode_reply, propose_request,
-        read_request,
+        Engine, Proposal, ProposeReply, ReadReply, Reply, decode_reply, propose_many_request,
+        propose_request, read_request,
     },
     error::RaftError,
     gate::Gate,
@@ -38,6 +41,13 @@ const ROUND_GRACE: Duration = Duration::from_millis(100);
 /// Redirects that are followed at once; further ones wait, as two nodes may name each other.
 const MAX_QUICK_REDIRECTS: u32 = 3;
 
+/// Messages with writes to other nodes since the start.
+#[derive(Debug, Default)]
+struct Sent {
+    alone: AtomicU64,
+    together: AtomicU64,
+}
+
 /// The one write path of voters and followers. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
@@ -48,6 +58,7 @@ pub struct Client {
     seeds: Arc<BTreeSet<NodeId>>,
     rounds: Arc<Rounds>,
     lanes: Arc<Lanes>,
+    sent: Arc<Sent>,
     gate: Arc<Gate>,
     /// Of a voter: asked directly instead of over the transport.
     local: Option<Weak<Engine>>,
@@ -77,6 +88,7 @@ impl Client {
             seeds: Arc::new(seeds),
             rounds: Arc::default(),
             lanes: Arc::default(),
+            sent: Arc::default(),
             gate: Arc::default(),
             local: None,
         }
@@ -96,6 +108,7 @@ impl Client {
             seeds: Arc::default(),
             rounds: Arc::default(),
             lanes: Arc::default(),
+            sent: Arc::default(),
             gate: Arc::default(),
             local: Some(Arc::downgrade(engine)),
         }
@@ -257,6 +270,14 @@ impl Client {
         self.gate.refused()
     }
 
+    /// Messages with writes that this node sent to others since the start, by the version of the wire
+    /// since which they are understood.
+    pub fn sent_writes(&self) -> [(u8, u64); 2] {
+        let Sent { alone, together } = &*self.sent;
+        [(wire::OLDEST, alone), (wire::MANY_WRITES, together)]
+            .map(|(version, count)| (version, count.load(Ordering::Relaxed)))
+    }
+
     fn engine(&self) -> Option<Arc<Engine>> {
         self.local.as_ref().and_then(Weak::upgrade)
     }
@@ -328,8 +349,8 @@ impl Client {
     }
 
     async fn ask_barrier(&self, target: NodeId, limit: Duration) -> Result<Answer, TransportError> {
-        let body = read_request(target, limit).map_err(unsendable)?;
-        let bytes = self.transport.call(target, body, limit).await?;
+        let (since, body) = read_request(target, limit).map_err(unsendable)?;
+        let bytes = self.transport.call(target, since, body, limit).await?;
         Ok(match decode_reply(&bytes) {
             Ok(Reply::ReadIndex(reply)) => Answer::Read(reply),
             Ok(_) | Err(_) => Answer::Odd,
@@ -354,41 +375,61 @@ impl Client {
     /// Sends messages for as long as writes wait to be sent to this node.
     async fn drive_lane(self, target: NodeId) {
         while let Some(batch) = self.lanes.next(target) {
-            let now = Instant::now();
-            let longest = batch.iter().map(|waiting| waiting.until).max().unwrap_or(now);
-            let (proposals, tell): (Vec<_>, Vec<_>) = batch
-                .into_iter()
-                .map(|Waiting { txn, until, tell }| {
-                    let ttl_ms = millis(until.saturating_duration_since(now));
-                    (Proposal { txn, ttl_ms }, tell)
-                })
-                .unzip();
-            let sent =
-                self.send_together(target, proposals, longest.saturating_duration_since(now)).await;
-            // Whoever gave up waits no more.
-            match sent {
-                Ok(replies) => tell.into_iter().zip(replies).for_each(|(tell, reply)| {
-                    let _ = tell.send(Ok(reply));
-                }),
-                Err(error) => tell.into_iter().for_each(|tell| {
-                    let _ = tell.send(Err(error.clone()));
-                }),
+            if self.transport.version(target) >= wire::MANY_WRITES {
+                self.send_together(target, batch).await;
+            } else {
+                let alone = batch.into_iter().map(|waiting| self.send_alone(target, waiting));
+                futures::future::join_all(alone).await;
             }
         }
     }
 
-    async fn send_together(
-        &self,
-        target: NodeId,
-        proposals: Vec<Proposal>,
-        deadline: Duration,
-    ) -> Result<Vec<ProposeReply>, TransportError> {
-        let count = proposals.len();
-        let body = propose_request(target, proposals).map_err(unsendable)?;
-        let bytes = self.transport.call(target, body, deadline).await?;
-        match decode_reply(&bytes) {
-            Ok(Reply::Propose(replies)) if replies.len() == count => Ok(replies),
-            Ok(_) | Err(_) => Err(TransportError::Failed("an answer that does not fit".to_owned())),
+    /// As an older node understands it.
+    async fn send_alone(&self, target: NodeId, waiting: Waiting) {
+        let Waiting { txn, until, tell } = waiting;
+        let rest = until.saturating_duration_since(Instant::now());
+        let sent = async {
+            let proposal = Proposal { txn, ttl_ms: millis(rest) };
+            let (since, body) = propose_request(target, proposal).map_err(unsendable)?;
+            self.sent.alone.fetch_add(1, Ordering::Relaxed);
+            let bytes = self.transport.call(target, since, body, rest).await?;
+            match decode_reply(&bytes) {
+                Ok(Reply::Propose(reply)) => Ok(reply),
+                Ok(_) | Err(_) => Err(unfitting()),
+            }
+        };
+        // Whoever gave up waits no more.
+        let _ = tell.send(sent.await);
+    }
+
+    async fn send_together(&self, target: NodeId, batch: Vec<Waiting>) {
+        let now = Instant::now();
+        let longest = batch.iter().map(|waiting| waiting.until).max().unwrap_or(now);
+        let (proposals, tell): (Vec<_>, Vec<_>) = batch
+            .into_iter()
+            .map(|Waiting { txn, until, tell }| {
+                let ttl_ms = millis(until.saturating_duration_since(now));
+                (Proposal { txn, ttl_ms }, tell)
+            })
+            .unzip();
+        let sent = async {
+            let (since, body) = propose_many_request(target, proposals).map_err(unsendable)?;
+            self.sent.together.fetch_add(1, Ordering::Relaxed);
+            let rest = longest.saturating_duration_since(now);
+            let bytes = self.transport.call(target, since, body, rest).await?;
+            match decode_reply(&bytes) {
+                Ok(Reply::ProposeMany(replies)) if replies.len() == tell.len() => Ok(replies),
+                Ok(_) | Err(_) => Err(unfitting()),
+            }
+        };
+        // Whoever gave up waits no more.
+        match sent.await {
+            Ok(replies) => tell.into_iter().zip(replies).for_each(|(tell, reply)| {
+                let _ = tell.send(Ok(reply));
+            }),
+            Err(error) => tell.into_iter().for_each(|tell| {
+                let _ = tell.send(Err(error.clone()));
+            }),
         }
     }
 
@@ -416,6 +457,10 @@ impl Client {
         }
         RaftError::NoLeader { waited_ms }
     }
+}
+
+fn unfitting() -> TransportError {
+    TransportError::Failed("an answer that does not fit".to_owned())
 }
 
 fn unsendable(error: std::io::Error) -> TransportError {

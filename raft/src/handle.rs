@@ -62,13 +62,18 @@ impl Handle {
     }
 
     /// Answers a message of another node's [`crate::Transport::call`]. `from` is the sender as
-    /// the connection authenticated it.
+    /// the connection authenticated it, `version` that of the wire that is spoken with it.
     ///
     /// # Errors
     /// [`RaftError::BadMessage`], [`RaftError::WrongNode`], or what stopped the engine. The
     /// caller reports them to the sender as a failed call.
-    pub async fn handle_message(&self, from: NodeId, body: Bytes) -> Result<Bytes, RaftError> {
-        self.engine.handle(from, &body).await
+    pub async fn handle_message(
+        &self,
+        from: NodeId,
+        version: u8,
+        body: Bytes,
+    ) -> Result<Bytes, RaftError> {
+        self.engine.handle(from, version, &body).await
     }
 
     /// Answers the messages of another node's [`crate::Transport::open`], in their order. `from`
@@ -97,6 +102,11 @@ impl Handle {
     /// of it as the leader.
     pub fn refused_writes(&self) -> u64 {
         self.client.refused_writes() + self.engine.refused()
+    }
+
+    /// See [`Client::sent_writes`].
+    pub fn sent_writes(&self) -> [(u8, u64); 2] {
+        self.client.sent_writes()
     }
 
     /// Commits a transaction, here or through the leader; retried within the deadline, safely by

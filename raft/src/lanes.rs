@@ -2,7 +2,8 @@
 //!
 //! A write that is sent alone costs both sides a stream, some packets and some wake-ups, which is
 //! more than all else that is done for it. With few writers nobody waits for anybody; with many,
-//! a message carries what came during the one before.
+//! a message carries what came during the one before. A node that does not understand that yet gets
+//! each of them alone, all at once.
 
 use std::collections::{HashMap, VecDeque, hash_map::Entry};
 

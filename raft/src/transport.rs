@@ -9,14 +9,21 @@ use swarmer_model::NodeId;
 /// Sends one message to another node and brings its answer back.
 ///
 /// The other side passes the body to [`crate::Handle::handle_message`] with the *authenticated*
-/// id of the sender and sends back what that returns. Bodies are at most
+/// id of the sender and the version of the wire that the two speak, and sends back what that returns. Bodies are at most
 /// [`MAX_MESSAGE_BYTES`] long, both ways.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
-    /// Calls `target`. Must return within `deadline`, with [`TransportError::Timeout`] if need be.
+    /// The version of the wire ([`swarmer_model::wire`]) that `target` is known to speak, from memory:
+    /// the oldest where nothing is known yet.
+    fn version(&self, target: NodeId) -> u8;
+
+    /// Calls `target`, with a body that is understood since this version of the wire; if it turns out to
+    /// be older: [`TransportError::Unreachable`]. Must return within `deadline`, with
+    /// [`TransportError::Timeout`] if need be.
     async fn call(
         &self,
         target: NodeId,
+        since: u8,
         body: Bytes,
         deadline: Duration,
     ) -> Result<Bytes, TransportError>;

@@ -3,6 +3,7 @@
 mod common;
 
 use std::{
+    collections::BTreeSet,
     future::Future as _,
     pin::pin,
     sync::{
@@ -14,9 +15,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{Cluster, SOON, until};
+use common::{Cluster, Form, SOON, until};
 use futures::StreamExt as _;
-use swarmer_model::{Coded, NodeId};
+use swarmer_model::{Coded, NodeId, wire};
 use swarmer_raft::{Expect, Outcome, RaftError, Txn, codes};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,6 +55,52 @@ async fn a_retry_after_a_lost_answer_is_applied_once() {
     let again = cluster.handle(2).write(txn, SOON).await.unwrap();
     assert_eq!(first, again);
     cluster.settle(3).await;
+    cluster.stop_all().await;
+}
+
+/// So many writes at once through one node; each must be committed, each under a revision of its own.
+async fn write_at_once(cluster: &Cluster, node: u64, round: &str, count: usize) {
+    let handle = cluster.handle(node);
+    let puts = (0..count).map(|i| {
+        let txn = Txn::new().put(format!("{round}/{i}"), "v");
+        handle.write(txn, SOON)
+    });
+    let mut revisions = BTreeSet::new();
+    for outcome in futures::future::join_all(puts).await {
+        let Ok(Outcome::Committed { revision }) = outcome else { panic!("{round}: {outcome:?}") };
+        assert!(revisions.insert(revision), "{round}: {revision} twice");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_go_to_an_older_leader_alone_and_to_a_newer_one_together() {
+    let (mut cluster, leader) = steady().await;
+    let other = (1..=3).find(|id| NodeId(*id) != leader).unwrap();
+    let old = wire::MANY_WRITES - 1;
+    cluster.net.speaks(leader, old);
+    write_at_once(&cluster, other, "leader", 20).await;
+    assert_eq!(cluster.net.writes_to(leader), [Form::Alone; 20]);
+    cluster.net.speaks(leader, wire::NEWEST);
+    write_at_once(&cluster, other, "none", 20).await;
+    let forms = cluster.net.writes_to(leader);
+    assert!(forms.len() < 20 && forms.iter().all(|form| *form == Form::Together), "{forms:?}");
+    cluster.net.speaks(NodeId(other), old);
+    write_at_once(&cluster, other, "follower", 20).await;
+    assert_eq!(cluster.net.writes_to(leader), [Form::Alone; 20]);
+    cluster.settle(61).await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_older_than_it_was_loses_no_write_and_gets_none_twice() {
+    let (mut cluster, leader) = steady().await;
+    let other = (1..=3).find(|id| NodeId(*id) != leader).unwrap();
+    cluster.net.speaks(leader, wire::MANY_WRITES - 1);
+    cluster.net.overrate(leader);
+    write_at_once(&cluster, other, "older", 20).await;
+    let forms = cluster.net.writes_to(leader);
+    assert!(forms.len() >= 20 && forms.iter().all(|form| *form == Form::Alone), "{forms:?}");
+    cluster.settle(21).await;
     cluster.stop_all().await;
 }
 
@@ -226,16 +273,18 @@ async fn a_watch_is_ordered_complete_and_without_duplicates_across_leaders() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_for_others_or_of_nonsense_are_refused() {
     let mut cluster = Cluster::start(1).await;
-    for body in [&b""[..], &[9, 1, 2], &[3, 0xff, 0xff], &[3, 1, 200]] {
-        let error = cluster.handle(1).handle_message(NodeId(9), body.to_vec().into()).await;
+    for body in [&b""[..], &[9, 1, 2], &[2, 0xff, 0xff], &[2, 1, 200]] {
+        let error =
+            cluster.handle(1).handle_message(NodeId(9), wire::NEWEST, body.to_vec().into()).await;
         assert_eq!(error.unwrap_err().code(), codes::BAD_MESSAGE);
     }
-    let wrong = cluster.handle(1).handle_message(NodeId(9), vec![3, 7, 5, 5].into()).await;
+    let wrong = vec![2, 7, 5, 5].into();
+    let wrong = cluster.handle(1).handle_message(NodeId(9), wire::NEWEST, wrong).await;
     let expected = RaftError::WrongNode { intended: NodeId(7), actual: NodeId(1) };
     assert_eq!(wrong.unwrap_err(), expected);
     // An empty AppendEntries: to whom, the leader's term, id and committed mark, and three
     // times nothing. Sent for the right node by its leader it is answered.
-    let append = |to, leader| Bytes::from(vec![3, to, 1, leader, 1, 0, 0, 0]);
+    let append = |to, leader| Bytes::from(vec![2, to, 1, leader, 1, 0, 0, 0]);
     let serve = async |messages: Vec<Bytes>| -> Vec<_> {
         let messages = futures::stream::iter(messages);
         cluster.handle(1).serve_appends(NodeId(9), messages).collect().await
@@ -247,7 +296,13 @@ async fn messages_for_others_or_of_nonsense_are_refused() {
     let answers = serve(vec![append(1, 8), append(1, 9)]).await;
     let [Err(forged)] = &answers[..] else { panic!("{answers:?}") };
     assert_eq!(forged.code(), codes::BAD_MESSAGE);
-    let answers = serve(vec![Bytes::from_static(&[3, 1, 200])]).await;
+    // Many writes, none of them here, in a message: not by a stream of a version that has no such thing.
+    for (version, is_taken) in [(wire::OLDEST, false), (wire::MANY_WRITES, true)] {
+        let many = Bytes::from_static(&[2, 1, 6, 0]);
+        let answer = cluster.handle(1).handle_message(NodeId(9), version, many).await;
+        assert_eq!(answer.is_ok(), is_taken, "{version}: {answer:?}");
+    }
+    let answers = serve(vec![Bytes::from_static(&[2, 1, 200])]).await;
     assert!(matches!(&answers[..], [Err(RaftError::BadMessage(_))]), "{answers:?}");
     cluster.stop_all().await;
 }

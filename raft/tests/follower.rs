@@ -15,7 +15,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use common::{Cluster, SOON};
-use swarmer_model::{ClusterId, Coded, Digest, NodeId};
+use swarmer_model::{ClusterId, Coded, Digest, NodeId, wire};
 use swarmer_raft::{
     Channel, Client, FeedError, FeedKey, FeedSigner, FeedTrust, Follower, Outcome, Transport,
     TransportError, Txn, VoterKeys, codes,
@@ -191,7 +191,11 @@ struct Nowhere(AtomicU32);
 
 #[async_trait]
 impl Transport for Nowhere {
-    async fn call(&self, _: NodeId, _: Bytes, _: Duration) -> Result<Bytes, TransportError> {
+    fn version(&self, _: NodeId) -> u8 {
+        wire::NEWEST
+    }
+
+    async fn call(&self, _: NodeId, _: u8, _: Bytes, _: Duration) -> Result<Bytes, TransportError> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Err(TransportError::Unreachable("the port is closed".to_owned()))
     }

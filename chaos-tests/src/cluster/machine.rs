@@ -82,7 +82,9 @@ impl Cluster {
             let fittings = fitter.fit(&folder.path().join(&name))?;
             let start = launch.of(i, &name, &fittings);
             let log = folder.path().join(format!("{name}.log"));
-            nodes.push(Arc::new(Mutex::new(Node::new(name.clone(), log, fittings, start))));
+            let mut node = Node::new(name.clone(), log, fittings, start);
+            node.become_old(i < gear.old);
+            nodes.push(Arc::new(Mutex::new(node)));
             names.push(Arc::from(name));
         }
         Ok(Self { nodes, names, network, cuts: Mutex::default(), lost: Mutex::default(), folder })
@@ -198,6 +200,14 @@ impl Cluster {
         let started =
             self.network.inside(node).handle().spawn(async move { process.lock().start() });
         started.await.context("the namespace is gone")?
+    }
+
+    /// From its next start on a node is as of the other binary: of an older one that speaks only the
+    /// oldest version of the wire, or of this one.
+    pub fn exchange(&self, node: usize) {
+        let mut node = self.nodes[node].lock();
+        let old = node.is_old();
+        node.become_old(!old);
     }
 
     /// kill -9. Gives whether there was something to kill.

@@ -24,6 +24,8 @@ pub struct Gear {
     pub needs: BTreeSet<Need>,
     /// The seed of what the wires do to each packet.
     pub seed: u64,
+    /// So many of the nodes, the first ones, begin as if they were of an older binary.
+    pub old: usize,
 }
 
 impl Need {

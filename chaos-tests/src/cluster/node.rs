@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process};
+use swarmer_model::wire;
 
 use super::fittings::Fittings;
 
@@ -25,7 +26,7 @@ pub enum State {
     Ended,
 }
 
-/// Makes the command that starts the node; the same at each start.
+/// Makes the command that starts the node; but for the version of the wire the same at each start.
 pub(super) type Start = Arc<dyn Fn() -> Command + Send + Sync>;
 
 /// A node's process.
@@ -43,6 +44,8 @@ pub struct Node {
     excused: bool,
     /// It was asked to stop in this life.
     asked: bool,
+    /// From its next start on it speaks only the oldest version of the wire.
+    old: bool,
     start: Start,
     child: Option<Child>,
     paused: bool,
@@ -58,6 +61,7 @@ impl Node {
             complaints: Vec::new(),
             excused: false,
             asked: false,
+            old: false,
             start,
             child: None,
             paused: false,
@@ -85,12 +89,25 @@ impl Node {
         self.complain();
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = (self.start)();
+        if self.old {
+            command.args(["--wire-max", &wire::OLDEST.to_string()]);
+        }
         command.stdout(log.try_clone()?).stderr(log);
         self.child = Some(command.spawn().with_context(|| format!("{} cannot start", self.name))?);
         self.paused = false;
         self.excused = self.fittings.fails();
         self.asked = false;
         Ok(())
+    }
+
+    /// From its next start on it is as of an older binary, or of this one.
+    pub(super) fn become_old(&mut self, old: bool) {
+        self.old = old;
+    }
+
+    /// Whether it is as of an older binary, from its next start on.
+    pub(super) fn is_old(&self) -> bool {
+        self.old
     }
 
     /// Its disk fails: it may end now, in this life.

@@ -19,7 +19,10 @@ impl Fault {
             | Self::Relapse { who, .. } => matches!(who, Who::Leader | Who::All),
             Self::Pause { who, for_ms } => *who == Who::Leader && *for_ms >= MISSED_MS,
             Self::Partition { shape, for_ms } => *shape == Shape::Leader && *for_ms >= MISSED_MS,
-            Self::Amnesia { .. } | Self::Revote { .. } | Self::Rolling { .. } => true,
+            Self::Amnesia { .. }
+            | Self::Revote { .. }
+            | Self::Rolling { .. }
+            | Self::Upgrade { .. } => true,
             Self::Flapping { .. }
             | Self::Loss { .. }
             | Self::Full { .. }

@@ -83,7 +83,7 @@ impl Hands {
                 }
                 Ok(())
             }
-            Fault::Rolling { order, calm_ms } => {
+            Fault::Rolling { order, calm_ms } | Fault::Upgrade { order, calm_ms } => {
                 for node in order {
                     self.restart(*node, fault).await?;
                     sleep(*calm_ms).await;
@@ -150,10 +150,14 @@ impl Hands {
         Ok(())
     }
 
-    /// A drained restart of one node, until it is ready again.
+    /// A drained restart of one node, as of the other binary if it is an upgrade, until it is ready
+    /// again.
     async fn restart(&self, node: usize, fault: &Fault) -> Result<()> {
         let from_ns = self.now();
         let stopped = self.cluster.stop(node, STOP).await;
+        if fault.mark() == Mark::Upgrade {
+            self.cluster.exchange(node);
+        }
         self.cluster.start(node).await?;
         let began = Instant::now();
         while !self.cluster.is_ready(node).await && began.elapsed() < READY {
@@ -162,7 +166,7 @@ impl Hands {
         let nodes = if stopped { vec![node] } else { Vec::new() };
         let span = (from_ns, self.now());
         self.recorder.note(self.cluster.name(node), Action::Restart, span);
-        self.tell(Mark::Restart, from_ns, nodes, fault.to_string());
+        self.tell(fault.mark(), from_ns, nodes, fault.to_string());
         Ok(())
     }
 }

@@ -122,9 +122,11 @@ pub(super) fn draw(random: &mut Seeded, kinds: &[Kind], nodes: usize) -> Fault {
             each_ms: random.between(60, 600),
         },
         Kind::Rolling => {
-            let mut order: Vec<usize> = (0..nodes).collect();
-            random.shuffle(&mut order);
-            Fault::Rolling { order, calm_ms: random.between(300, 2_500) }
+            Fault::Rolling { order: order(random, nodes), calm_ms: random.between(300, 2_500) }
+        }
+        // Long enough for something to be said while the cluster is mixed.
+        Kind::Upgrade => {
+            Fault::Upgrade { order: order(random, nodes), calm_ms: random.between(1_000, 3_000) }
         }
         Kind::Membership => Fault::Membership {
             changes: Change::draw(random, nodes),
@@ -189,9 +191,14 @@ fn who(random: &mut Seeded, nodes: usize, all_percent: u64) -> Who {
     }
 }
 
-fn shape(random: &mut Seeded, nodes: usize) -> Shape {
+fn order(random: &mut Seeded, nodes: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..nodes).collect();
     random.shuffle(&mut order);
+    order
+}
+
+fn shape(random: &mut Seeded, nodes: usize) -> Shape {
+    let order = order(random, nodes);
     // A ring of three is no partition.
     match random.below(if nodes > 3 { 6 } else { 5 }) {
         0 | 1 => Shape::Leader,

@@ -60,6 +60,8 @@ pub enum Kind {
     Strobe,
     /// One node after another is stopped by SIGTERM and started again.
     Rolling,
+    /// The same, and each is started as of the other binary: an older one, or this one.
+    Upgrade,
     /// Nodes come, go, are replaced and come back as what they are no longer.
     Membership,
 }
@@ -87,6 +89,7 @@ impl Kind {
             | Self::Outage
             | Self::Wipe
             | Self::Rolling
+            | Self::Upgrade
             | Self::Membership => &[],
         }
     }
@@ -272,6 +275,13 @@ pub enum Fault {
         /// Milliseconds between two of them.
         calm_ms: u64,
     },
+    /// The same, and each is started as of the other binary: the cluster is mixed meanwhile.
+    Upgrade {
+        /// In this order.
+        order: Vec<usize>,
+        /// Milliseconds between two of them.
+        calm_ms: u64,
+    },
     /// The members change, one change after another.
     Membership {
         /// In this order.
@@ -313,7 +323,9 @@ impl Fault {
             }
             Self::Amnesia { missing_ms, alone_ms, .. } => missing_ms + alone_ms,
             Self::Revote { alone_ms, .. } => ELECTION_MS + alone_ms,
-            Self::Rolling { order, calm_ms } => order.len() as u64 * (RESTART_MS + calm_ms),
+            Self::Rolling { order, calm_ms } | Self::Upgrade { order, calm_ms } => {
+                order.len() as u64 * (RESTART_MS + calm_ms)
+            }
             Self::Membership { changes, calm_ms } => changes.len() as u64 * (CHANGE_MS + calm_ms),
         }
     }
@@ -338,6 +350,7 @@ impl Fault {
             Self::Degrade { .. } => Mark::Wire,
             Self::Clock { .. } | Self::Strobe { .. } => Mark::Clock,
             Self::Rolling { .. } => Mark::Restart,
+            Self::Upgrade { .. } => Mark::Upgrade,
             // Each change counts for itself; this is the first of all.
             Self::Membership { .. } => Mark::Grow,
         }
@@ -366,6 +379,7 @@ impl Fault {
             | Self::Loss { .. }
             | Self::Amnesia { loss: Loss::Log, .. }
             | Self::Rolling { .. }
+            | Self::Upgrade { .. }
             | Self::Membership { .. } => &[],
         }
     }

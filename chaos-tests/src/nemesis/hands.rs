@@ -175,7 +175,7 @@ impl Hands {
     /// Takes down what struck.
     pub(super) fn tell(&self, kind: Mark, from_ns: u64, nodes: Vec<usize>, what: String) {
         let to_ns = self.now();
-        if kind != Mark::Restart {
+        if !kind.is_drained() {
             // Restarts are noted one by one: they promise something of their own.
             self.recorder.note("any", Action::Strike { what: what.clone() }, (from_ns, to_ns));
         }

@@ -30,6 +30,8 @@ pub enum Mark {
     Clock,
     /// Nodes were stopped by SIGTERM and started again.
     Restart,
+    /// Nodes that were stopped by SIGTERM and started as of another binary.
+    Upgrade,
     /// Nodes that were let in.
     Grow,
     /// Nodes that were removed while they lived.
@@ -46,7 +48,7 @@ pub enum Mark {
 
 impl Mark {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Kill,
         Self::Pause,
         Self::Cut,
@@ -58,6 +60,7 @@ impl Mark {
         Self::Wire,
         Self::Clock,
         Self::Restart,
+        Self::Upgrade,
         Self::Grow,
         Self::Shrink,
         Self::Replace,
@@ -80,6 +83,7 @@ impl Mark {
             Self::Wire => "wire",
             Self::Clock => "clock",
             Self::Restart => "restart",
+            Self::Upgrade => "upgrade",
             Self::Grow => "grow",
             Self::Shrink => "shrink",
             Self::Replace => "replace",
@@ -103,6 +107,7 @@ impl Mark {
             Self::Wire => "times of bad wires",
             Self::Clock => "jumps of a clock",
             Self::Restart => "drained restarts",
+            Self::Upgrade => "upgrades and downgrades of a node",
             Self::Grow => "nodes let in",
             Self::Shrink => "nodes removed",
             Self::Replace => "nodes replaced",
@@ -110,6 +115,11 @@ impl Mark {
             Self::Unseat => "leaders removed",
             Self::Trespass => "removed nodes that went on",
         }
+    }
+
+    /// Whether it is a drained restart, as which it promises something of its own.
+    pub const fn is_drained(self) -> bool {
+        matches!(self, Self::Restart | Self::Upgrade)
     }
 
     /// Whether it strikes what is between the nodes: then it counts once, not for each node.

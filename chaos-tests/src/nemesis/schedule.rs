@@ -101,7 +101,7 @@ mod tests {
     use super::*;
     use crate::nemesis::Mark;
 
-    const ALL: [Kind; 25] = [
+    const ALL: [Kind; 26] = [
         Kind::Kill,
         Kind::Pause,
         Kind::Storm,
@@ -122,6 +122,7 @@ mod tests {
         Kind::Clock,
         Kind::Strobe,
         Kind::Rolling,
+        Kind::Upgrade,
         Kind::Membership,
         Kind::Amnesia,
         Kind::Wipe,

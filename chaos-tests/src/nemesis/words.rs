@@ -80,6 +80,11 @@ impl fmt::Display for Fault {
                 order.iter().try_for_each(|node| write!(f, " n{}", node + 1))?;
                 write!(f, " in turn, {calm_ms} ms between them")
             }
+            Self::Upgrade { order, calm_ms } => {
+                f.write_str("exchange the binaries of")?;
+                order.iter().try_for_each(|node| write!(f, " n{}", node + 1))?;
+                write!(f, " in turn, {calm_ms} ms between them")
+            }
             Self::Membership { changes, calm_ms } => {
                 changes.iter().try_for_each(|change| write!(f, "{change}, "))?;
                 write!(f, "{calm_ms} ms between them")

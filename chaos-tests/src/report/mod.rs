@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use crate::{
     check::{Judgement, Verdict},
     nemesis::Mark,
-    run::{Coverage, Ending, Run, Scenario},
+    run::{Coverage, Ending, Run, Scenario, of_version},
 };
 
 pub use table::{Ran, Row, Sums, markdown, table};
@@ -108,17 +108,20 @@ fn coverage(coverage: &Coverage, scenario: &str) -> String {
         (mark.counted(), coverage.of_mark(mark), need.map_or(0, |(_, need)| *need))
     });
     let marks = marks.filter(|(_, have, need)| have + need > 0);
-    for (what, have, need) in [
+    let always = [
         ("operations ok", coverage.ok, needs.ok),
         ("operations failed", coverage.failed, 0),
         ("operations unknown", coverage.unknown, 0),
         ("transactions over several functions", coverage.txns, needs.txns),
         ("leader changes", coverage.leaders, needs.leaders),
         ("reconnects of followers", coverage.reconnects, needs.reconnects),
-    ]
-    .into_iter()
-    .chain(marks)
-    {
+        ("looks at a mixed cluster", coverage.mixed, needs.mixed),
+    ];
+    let versions =
+        coverage.sent.iter().map(|(version, have)| (of_version(*version), *have, needs.sent));
+    let named = always.into_iter().chain(marks);
+    let named = named.map(|(what, have, need)| (what.to_owned(), have, need));
+    for (what, have, need) in named.chain(versions) {
         let need = if need > 0 { need.to_string() } else { String::new() };
         let _ = write!(rows, "<tr><td>{what}<td class=n>{have}<td class=n>{need}");
     }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use swarmer_model::wire;
 
 use crate::{
     history::{Action, Operation, Outcome, Step},
@@ -34,6 +35,12 @@ pub struct Coverage {
     /// Snapshots that nodes made or were sent.
     #[serde(default)]
     pub snapshots: u64,
+    /// Messages with writes from node to node, by the version of the wire.
+    #[serde(default)]
+    pub sent: BTreeMap<u8, u64>,
+    /// Looks at a node whose connections were of several versions of the wire.
+    #[serde(default)]
+    pub mixed: u64,
 }
 
 /// The least that a scenario demands, in every run of it.
@@ -51,6 +58,10 @@ pub struct Needs {
     pub reconnects: u64,
     /// Snapshots that nodes made or were sent.
     pub snapshots: u64,
+    /// Messages with writes from node to node, of each version of the wire.
+    pub sent: u64,
+    /// Looks at a node whose connections were of several versions of the wire.
+    pub mixed: u64,
     /// Faults of any kind.
     pub faults: u64,
 }
@@ -76,6 +87,8 @@ impl Coverage {
             struck,
             reconnects,
             snapshots: 0,
+            sent: BTreeMap::new(),
+            mixed: 0,
         }
     }
 
@@ -88,21 +101,35 @@ impl Coverage {
             ("changes of the leader", self.leaders, needs.leaders),
             ("reconnects", self.reconnects, needs.reconnects),
             ("snapshots", self.snapshots, needs.snapshots),
+            ("looks at a mixed cluster", self.mixed, needs.mixed),
             ("faults", faults, needs.faults),
         ];
+        let versions = (wire::OLDEST..=wire::NEWEST)
+            .map(|version| (of_version(version), self.of_version(version), needs.sent));
         let marks =
             needs.struck.iter().map(|(mark, need)| (mark.counted(), self.of_mark(*mark), *need));
-        rows.into_iter()
-            .chain(marks)
+        let rows =
+            rows.into_iter().chain(marks).map(|(what, have, need)| (what.to_owned(), have, need));
+        rows.chain(versions)
             .filter(|(_, have, need)| have < need)
             .map(|(what, have, need)| format!("{have} {what}, {need} are needed"))
             .collect()
+    }
+
+    /// How many messages with writes were of this version of the wire.
+    pub fn of_version(&self, version: u8) -> u64 {
+        self.sent.get(&version).copied().unwrap_or(0)
     }
 
     /// How often such a fault struck.
     pub fn of_mark(&self, mark: Mark) -> u64 {
         self.struck.get(&mark).copied().unwrap_or(0)
     }
+}
+
+/// What messages of a version are called when they are counted.
+pub fn of_version(version: u8) -> String {
+    format!("messages with writes of version {version} of the wire")
 }
 
 /// Whether it is a transaction that changed something, over more than one list, and was ok.
@@ -127,7 +154,15 @@ impl fmt::Display for Coverage {
             self.snapshots,
             self.reconnects
         )?;
-        self.struck.iter().try_for_each(|(mark, times)| write!(f, ", {times} {}", mark.counted()))
+        self.struck
+            .iter()
+            .try_for_each(|(mark, times)| write!(f, ", {times} {}", mark.counted()))?;
+        if self.mixed > 0 {
+            write!(f, "; {} looks at a mixed cluster", self.mixed)?;
+            let mut sent = self.sent.iter();
+            sent.try_for_each(|(version, times)| write!(f, ", {times} {}", of_version(*version)))?;
+        }
+        Ok(())
     }
 }
 
@@ -174,5 +209,12 @@ mod tests {
         assert!(coverage.missing(&needs).is_empty());
         let missing = coverage.missing(&Needs { ok: 1, struck: &[(Mark::Pause, 2)], ..needs });
         assert_eq!(missing.len(), 2, "{missing:?}");
+        let mixed = Needs { sent: 2, mixed: 1, ..Needs::default() };
+        let one = Coverage { sent: [(1, 5), (2, 1)].into(), mixed: 1, ..Coverage::default() };
+        assert_eq!(one.missing(&mixed).len(), 1, "of version 2 there was too little");
+        let both = Coverage { sent: [(1, 2), (2, 2)].into(), ..one };
+        assert!(both.missing(&mixed).is_empty());
+        let apart = Coverage { mixed: 0, ..both };
+        assert_eq!(apart.missing(&mixed).len(), 1, "never at the same time");
     }
 }

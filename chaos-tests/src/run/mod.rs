@@ -6,8 +6,9 @@ mod observer;
 mod outcome;
 mod runner;
 mod scenario;
+mod versions;
 
-pub use coverage::{Coverage, Needs};
+pub use coverage::{Coverage, Needs, of_version};
 pub use observer::{Leader, Observer, Term};
 pub use outcome::{Ending, Run};
 pub use runner::{Plan, run};

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::{
     converge::converge, coverage::Coverage, observer::Observer, outcome::Run, scenario::Scenario,
+    versions::Versions,
 };
 use crate::{
     check,
@@ -87,7 +88,7 @@ pub async fn run(
     let scenario = named(&plan.scenario)?;
     let told = |binary: Binary, (name, value): &(&str, &str)| binary.with(name, value);
     let binary = scenario.environment.iter().fold(binary.clone(), told);
-    let gear = Gear { needs: plan.schedule.needs(), seed: plan.seed };
+    let gear = Gear { needs: plan.schedule.needs(), seed: plan.seed, old: scenario.old };
     let cluster = Arc::new(Cluster::found(&binary, scenario.nodes, &gear).await?);
     let documents = upload(&cluster).await?;
     let recorder = Recorder::new(Instant::now());
@@ -104,10 +105,11 @@ pub async fn run(
     }
     // Followers outlive the other clients: they must see the last write.
     let (watching, followers) = (context(), Followers::new(scenario.nodes));
-    let observer = Observer::new();
+    let (observer, versions) = (Observer::new(), Versions::default());
     let (mut looking, mut following) = (JoinSet::new(), JoinSet::new());
     for node in 0..scenario.nodes {
         let (observer, cluster) = (observer.clone(), Arc::clone(&cluster));
+        looking.spawn(versions.clone().look_at(Arc::clone(&cluster), node));
         looking.spawn(observer.look_at(cluster, recorder.clone(), node));
         following.spawn(follow(watching.clone(), followers.clone(), node));
     }
@@ -137,6 +139,8 @@ pub async fn run(
     let mut coverage =
         Coverage::of(&history, &hands.done(), observer.changes(), followers.reconnects());
     coverage.snapshots = observer.snapshots();
+    coverage.sent = versions.sent();
+    coverage.mixed = versions.mixed();
     let mut void = coverage.missing(&scenario.needs);
     void.extend(check::harness_errors(&history).into_iter().map(|e| format!("harness: {e}")));
     let run = Run {

@@ -15,6 +15,8 @@ pub struct Scenario {
     pub about: &'static str,
     /// Nodes, all of them voters.
     pub nodes: usize,
+    /// So many of them begin as of an older binary, which speaks only the oldest version of the wire.
+    pub old: usize,
     /// The faults that may strike.
     pub kinds: &'static [Kind],
     /// The least and the most milliseconds between two of them.
@@ -71,6 +73,7 @@ const ALL: &[Kind] = &[
     Kind::Clock,
     Kind::Strobe,
     Kind::Rolling,
+    Kind::Upgrade,
 ];
 /// Each of them once in a round.
 const MEMBERSHIP: &[(Mark, u64)] = &[
@@ -91,13 +94,23 @@ const FEW: Registers = Registers { clients: 8, keys: 2, values: Some(3), repeate
 const LIGHT: Registers = Registers { clients: 3, keys: 4, values: None, repeated: 20 };
 /// One write at a time: none waits behind another one.
 const SINGLE: Registers = Registers { clients: 1, keys: 4, values: None, repeated: 0 };
-const NEEDS: Needs =
-    Needs { ok: 500, txns: 0, leaders: 1, struck: &[], reconnects: 6, snapshots: 0, faults: 2 };
+const NEEDS: Needs = Needs {
+    ok: 500,
+    txns: 0,
+    leaders: 1,
+    struck: &[],
+    reconnects: 6,
+    snapshots: 0,
+    sent: 0,
+    mixed: 0,
+    faults: 2,
+};
 
 const BASE: Scenario = Scenario {
     name: "",
     about: "",
     nodes: 3,
+    old: 0,
     kinds: EVERY,
     calm_ms: CALM_MS,
     as_able: false,
@@ -206,6 +219,35 @@ pub const SCENARIOS: &[Scenario] = &[
         registers: Some(LIGHT),
         traffic: Some(Traffic { clients: 4, replicas: 2 }),
         needs: Needs { struck: &[(Mark::Restart, 3)], ok: 300, reconnects: 3, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
+        name: "upgrade",
+        about: "requests and writes while node after node becomes one of a newer wire, then of the older: none fails",
+        old: 3,
+        kinds: &[Kind::Upgrade],
+        registers: Some(LIGHT),
+        lists: 3,
+        traffic: Some(Traffic { clients: 4, replicas: 2 }),
+        needs: Needs {
+            struck: &[(Mark::Upgrade, 3)],
+            ok: 300,
+            txns: 5,
+            reconnects: 3,
+            sent: 10,
+            mixed: 3,
+            ..NEEDS
+        },
+        ..BASE
+    },
+    Scenario {
+        name: "register-versions",
+        about: "registers while nodes of two versions of the wire are killed, cut off and exchanged",
+        old: 1,
+        kinds: &[Kind::Upgrade, Kind::Kill, Kind::Kill, Kind::Partition],
+        registers: Some(REGISTERS),
+        // It is mixed all the time, also if no exchange fits into a short run.
+        needs: Needs { ok: 100, leaders: 0, sent: 10, mixed: 3, ..NEEDS },
         ..BASE
     },
     Scenario {
@@ -400,6 +442,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "everything",
         about: "every client under every fault that there is: power, disks, wires and clocks too",
+        old: 1,
         kinds: ALL,
         as_able: true,
         registers: Some(REGISTERS),

@@ -30,7 +30,7 @@ use crate::{
         PeerIdentity, Refusal, Side, Verdict,
         tls::{ALPN_CONTROL, ALPN_DATA, ALPN_FOUND, ALPN_JOIN},
     },
-    stream::{Class, ResetCode, StreamHeader, StreamKind, abort},
+    stream::{Class, ResetCode, StreamHeader, StreamKind, Versions, abort},
 };
 
 /// For a reset to go out before the connection is closed over it.
@@ -164,7 +164,8 @@ impl Acceptor {
         let expired = peer.expired(shared.clock.now());
         let generation = shared.current().generation;
         let direction = Direction::Inbound;
-        let live = Live::new(connection, peer, class, direction, generation, expired);
+        let oldest = shared.config.versions().oldest;
+        let live = Live::new(connection, peer, class, direction, generation, expired, oldest);
         if shared.registry.insert(&live).is_err() {
             return self.refuse_crowd(&live.connection, class.as_str());
         }
@@ -274,10 +275,11 @@ impl Acceptor {
                 return abort(&mut send, &mut recv, ResetCode::MALFORMED);
             }
         }
-        let header = match StreamHeader::decode(header) {
+        let header = match StreamHeader::decode(header, shared.config.versions()) {
             Ok(header) => header,
             Err(code) => return abort(&mut send, &mut recv, code),
         };
+        live.heard(header.version);
         let peer = &live.peer;
         match shared.admission.check(peer.node, &peer.spki) {
             Verdict::Admitted => {}
@@ -308,6 +310,7 @@ impl Acceptor {
         let peer = Peer {
             node: peer.node,
             class: live.class,
+            version: header.version,
             limited,
             not_after: peer.not_after,
             addr: live.connection.remote_address(),
@@ -332,13 +335,13 @@ pub(crate) fn open_when_limited(shared: &Shared, live: &Live, kind: StreamKind) 
     allowed && (!of_voters || shared.admission.voter(live.peer.node))
 }
 
-/// Tells the dialler that it is let in, by the oldest and the newest version of streams that this node
-/// speaks. On a one-way stream, because in TLS 1.3 the dialler's handshake is complete before the other
+/// Tells the dialler that it is let in, by the versions of the wire that this node speaks, the oldest
+/// first. On a one-way stream, because in TLS 1.3 the dialler's handshake is complete before the other
 /// side has seen its certificate.
-async fn welcome(connection: &Connection, versions: [u8; 2]) -> Result<(), ()> {
+async fn welcome(connection: &Connection, spoken: Versions) -> Result<(), ()> {
     let say = async {
         let mut send = connection.open_uni().await.map_err(drop)?;
-        send.write_all(&versions).await.map_err(drop)?;
+        send.write_all(&[spoken.oldest, spoken.newest]).await.map_err(drop)?;
         send.finish().map_err(drop)
     };
     // The dialler's windows are open from the start, so this only waits for a dead one.

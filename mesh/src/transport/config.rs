@@ -2,9 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use swarmer_model::wire;
 use tokio::runtime::Handle as Runtime;
 
-use crate::stream::{OLDEST_STREAM_VERSION, STREAM_VERSION};
+use crate::stream::Versions;
 
 /// Largest UDP payload that QUIC tries. With segmentation offload and a larger one, quinn 0.11
 /// sends batches of more than 64 KiB, does not notice EMSGSIZE and falls back to 1,200 bytes.
@@ -90,8 +91,8 @@ pub struct Config {
     pub stop_grace: Duration,
     /// Whether [`super::Handle::lose`] may lose packets of this port on purpose.
     pub faults: bool,
-    /// The newest version of streams that this node says it speaks; at most [`STREAM_VERSION`]. Below
-    /// [`OLDEST_STREAM_VERSION`] it says that it speaks this one alone, as a node would that is too old.
+    /// The newest version of the wire that this node speaks; at most [`wire::NEWEST`]. Below
+    /// [`wire::OLDEST`] it speaks this one alone, as a node would that is too old.
     pub wire_max: u8,
 }
 
@@ -115,12 +116,12 @@ impl Config {
             send_window: 32 * 1024 * 1024,
             stop_grace: Duration::from_secs(2),
             faults: false,
-            wire_max: STREAM_VERSION,
+            wire_max: wire::NEWEST,
         }
     }
 
-    /// The oldest and the newest version of streams that this node says it speaks.
-    pub(crate) fn versions(&self) -> [u8; 2] {
-        [OLDEST_STREAM_VERSION.min(self.wire_max), self.wire_max]
+    /// The versions of the wire that this node speaks.
+    pub(crate) fn versions(&self) -> Versions {
+        Versions { oldest: wire::OLDEST.min(self.wire_max), newest: self.wire_max }
     }
 }

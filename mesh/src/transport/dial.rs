@@ -19,7 +19,7 @@ use crate::{
         tls::server_name,
         {Identity, Refusal},
     },
-    stream::Class,
+    stream::{Class, Versions},
 };
 
 /// Dials a member, and waits until it has let us in.
@@ -46,6 +46,7 @@ pub(crate) async fn member(
                 peer = %peer,
                 address = %address,
                 class = class.as_str(),
+                version = live.version(),
                 rtt_us = live.connection.rtt().as_micros(),
             );
         }
@@ -92,28 +93,25 @@ async fn attempt(
     })?;
     let mut welcome = connection.accept_uni().await.map_err(lost)?;
     // What `accept::welcome` sends.
-    let mut versions = [0; 2];
-    if let Err(error) = welcome.read_exact(&mut versions).await {
+    let mut told = [0; 2];
+    if let Err(error) = welcome.read_exact(&mut told).await {
         return Err(match connection.close_reason() {
             Some(reason) => lost(reason),
             None => unreachable(error.to_string()),
         });
     }
-    let [oldest, newest] = shared.config.versions();
-    if versions[0] > newest || versions[1] < oldest {
-        let reason = format!(
-            "{}: it speaks versions {} to {} of streams, this node {oldest} to {newest}",
-            codes::UNKNOWN_STREAM,
-            versions[0],
-            versions[1],
-        );
-        connection.close(CloseCode::REFUSED.var(), reason.as_bytes());
+    let [oldest, newest] = told;
+    let (ours, theirs) = (shared.config.versions(), Versions { oldest, newest });
+    let Some(version) = ours.agree(theirs) else {
         let code = codes::UNKNOWN_STREAM;
+        let reason = format!("{code}: it speaks versions {theirs} of streams, this node {ours}");
+        connection.close(CloseCode::REFUSED.var(), reason.as_bytes());
         return Err(OpenError::Refused { peer, by: RefusedBy::Us, code, reason });
-    }
+    };
     let expired = identity.expired(shared.clock.now());
     let direction = Direction::Outbound;
-    let live = Live::new(connection, identity, class, direction, current.generation, expired);
+    let live =
+        Live::new(connection, identity, class, direction, current.generation, expired, version);
     // Only inbound connections can be too many.
     let _ = shared.registry.insert(&live);
     shared.config.io.spawn(watch(shared.clone(), live.clone()));

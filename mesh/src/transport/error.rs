@@ -119,6 +119,16 @@ pub enum OpenError {
         /// The peer.
         peer: NodeId,
     },
+    /// The peer is older than what it should be told.
+    #[error("node {peer} speaks version {speaks} of the wire, and this needs version {needs}")]
+    TooOld {
+        /// The peer.
+        peer: NodeId,
+        /// The newest version that both nodes speak.
+        speaks: u8,
+        /// The version that is needed.
+        needs: u8,
+    },
     /// The deadline came first.
     #[error("no stream to node {peer} before the deadline")]
     Deadline {
@@ -147,6 +157,7 @@ impl Coded for OpenError {
             Self::Refused { code, .. } => *code,
             Self::Expired { .. } => codes::EXPIRED,
             Self::Unbelieved { .. } => codes::UNBELIEVED,
+            Self::TooOld { .. } => codes::UNKNOWN_STREAM,
             Self::Deadline { .. } => codes::DEADLINE,
             Self::Closed => codes::CLOSED,
         }

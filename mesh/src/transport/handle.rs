@@ -24,7 +24,7 @@ use crate::{
     codes,
     identity::{Fingerprint, Identity, IdentityError, Verdict},
     stream::{
-        Class, FrameError, ResetCode, StreamHeader, StreamKind, abort, read_frame,
+        Class, FrameError, ResetCode, StreamHeader, StreamKind, Versions, abort, read_frame,
         write_frame_after,
     },
 };
@@ -95,8 +95,8 @@ impl Handle {
         deadline: Instant,
     ) -> Result<(SendStream, RecvStream), OpenError> {
         let (live, mut send, recv) = self.open_bare(peer, class, kind, deadline).await?;
-        let header = StreamHeader::new(kind).encode();
-        send.write_all(&header).await.map_err(|error| self.unwritten(&live, &error))?;
+        let header = StreamHeader { version: live.version(), kind };
+        send.write_all(&header.encode()).await.map_err(|error| self.unwritten(&live, &error))?;
         Ok((send, recv))
     }
 
@@ -112,8 +112,9 @@ impl Handle {
         kind: StreamKind,
         deadline: Instant,
     ) -> Result<(SendStream, RecvStream, Bytes), OpenError> {
-        let (_, send, recv) = self.open_bare(peer, class, kind, deadline).await?;
-        Ok((send, recv, Bytes::copy_from_slice(&StreamHeader::new(kind).encode())))
+        let (live, send, recv) = self.open_bare(peer, class, kind, deadline).await?;
+        let header = StreamHeader { version: live.version(), kind };
+        Ok((send, recv, Bytes::copy_from_slice(&header.encode())))
     }
 
     async fn open_bare(
@@ -124,6 +125,15 @@ impl Handle {
         deadline: Instant,
     ) -> Result<(Arc<Live>, SendStream, RecvStream), OpenError> {
         let live = self.connection(peer, class, kind, deadline).await?;
+        self.stream_on(live, deadline).await
+    }
+
+    async fn stream_on(
+        &self,
+        live: Arc<Live>,
+        deadline: Instant,
+    ) -> Result<(Arc<Live>, SendStream, RecvStream), OpenError> {
+        let peer = live.peer.node;
         // Waits where the peer has as many streams as it takes.
         let opened = timeout_at(deadline, live.connection.open_bi()).await;
         let (send, recv) = opened
@@ -140,6 +150,17 @@ impl Handle {
         self.lost(live, reason)
     }
 
+    /// The versions of the wire that this node speaks.
+    pub fn versions(&self) -> Versions {
+        self.shared.config.versions()
+    }
+
+    /// The version of the wire (see [`swarmer_model::wire`]) that is spoken on the connection over which
+    /// a stream to the peer would go now; none if one would have to be dialled.
+    pub fn version(&self, peer: NodeId, class: Class) -> Option<u8> {
+        self.shared.pool.standing(peer, class).map(|live| live.version())
+    }
+
     /// One request and one answer, each one frame of at most [`MAX_REQUEST`] bytes, on the
     /// connection that the kind belongs to. On the deadline the stream is reset with
     /// [`ResetCode::CANCELLED`].
@@ -153,8 +174,28 @@ impl Handle {
         body: Bytes,
         deadline: Instant,
     ) -> Result<Bytes, RequestError> {
-        let (mut send, mut recv, header) =
-            self.open_with_prefix(peer, kind.class(), kind, deadline).await?;
+        self.request_since(self.shared.config.versions().oldest, peer, kind, body, deadline).await
+    }
+
+    /// As [`Self::request`], for a body that is understood since this version of the wire only.
+    ///
+    /// # Errors
+    /// As [`Self::request`]; [`OpenError::TooOld`] if the peer, as it is by now, is older.
+    pub async fn request_since(
+        &self,
+        since: u8,
+        peer: NodeId,
+        kind: StreamKind,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<Bytes, RequestError> {
+        let live = self.connection(peer, kind.class(), kind, deadline).await?;
+        let version = live.version();
+        if version < since {
+            return Err(OpenError::TooOld { peer, speaks: version, needs: since }.into());
+        }
+        let (_, mut send, mut recv) = self.stream_on(live, deadline).await?;
+        let header = Bytes::copy_from_slice(&StreamHeader { version, kind }.encode());
         let exchange = async {
             // A peer that broke off before it read everything says why on the reading side.
             let written = write_frame_after(&mut send, header, body).await;

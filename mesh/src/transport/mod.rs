@@ -60,6 +60,8 @@ pub struct Peer {
     pub node: NodeId,
     /// The connection that the stream came on.
     pub class: Class,
+    /// The version of the wire that is spoken on the stream.
+    pub version: u8,
     /// Whether its certificate is outside of its time, or of an authority that is not believed
     /// here. Then only what makes it whole again comes through to handlers at all.
     pub limited: bool,

@@ -54,6 +54,14 @@ impl Pool {
         }
     }
 
+    /// The connection that stands to the peer, if new streams would go over it.
+    pub(crate) fn standing(&self, peer: NodeId, class: Class) -> Option<Arc<Live>> {
+        match self.0.lock().get(&(peer, class)) {
+            Some(Slot::Ready(live)) if live.alive() => Some(live.clone()),
+            _ => None,
+        }
+    }
+
     fn look(&self, shared: &Arc<Shared>, key: Key) -> Result<Found, OpenError> {
         let now = Instant::now();
         let mut slots = self.0.lock();

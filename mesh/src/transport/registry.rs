@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -43,6 +43,8 @@ pub struct ConnectionInfo {
     pub class: Class,
     /// Who opened it.
     pub direction: Direction,
+    /// The version of the wire that is spoken on it.
+    pub version: u8,
     /// The peer's address as seen here.
     pub addr: SocketAddr,
     /// Since when it stands.
@@ -72,6 +74,7 @@ pub(crate) struct Live {
     /// Whether the peer's certificate was outside of its time when it was verified.
     pub(crate) born_expired: bool,
     believed: AtomicBool,
+    version: AtomicU8,
     last_used: Mutex<Instant>,
     pub(crate) streams: AtomicUsize,
 }
@@ -84,11 +87,13 @@ impl Live {
         direction: Direction,
         generation: u64,
         born_expired: bool,
+        version: u8,
     ) -> Arc<Self> {
         let now = Instant::now();
         Arc::new(Self {
             connection,
             believed: AtomicBool::new(peer.believed),
+            version: AtomicU8::new(version),
             peer,
             class,
             direction,
@@ -124,6 +129,17 @@ impl Live {
         }
     }
 
+    /// The version of the wire that is spoken on it. Its dialler has known it since the welcome. The
+    /// accepting side does not know what the dialler speaks: the oldest, until a stream says more.
+    pub(crate) fn version(&self) -> u8 {
+        self.version.load(Ordering::Relaxed)
+    }
+
+    /// A stream of the peer is of this version.
+    pub(crate) fn heard(&self, version: u8) {
+        self.version.fetch_max(version, Ordering::Relaxed);
+    }
+
     pub(crate) fn alive(&self) -> bool {
         self.connection.close_reason().is_none()
     }
@@ -142,6 +158,7 @@ impl Live {
             peer: self.peer.node,
             class: self.class,
             direction: self.direction,
+            version: self.version(),
             addr: self.connection.remote_address(),
             age: self.opened.elapsed(),
             rtt: stats.path.rtt,

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use swarmer_mesh::{
     codes,
     identity::{Identity, NodeKey, TrustBundle, Verdict},
-    stream::{FrameError, OLDEST_STREAM_VERSION, ResetCode, read_frame, write_frame},
+    stream::{FrameError, ResetCode, read_frame, write_frame},
     transport::{Class, Config, OpenError, RefusedBy, RequestError, StreamKind},
 };
-use swarmer_model::{Coded, NodeId};
+use swarmer_model::{Coded, NodeId, wire};
 
 use crate::{
     ask, authority, clock, pair, refused, stranger,
@@ -29,7 +29,7 @@ async fn a_peer_of_another_cluster_is_refused_and_both_logs_say_why() {
 async fn nodes_whose_versions_do_not_meet_refuse_each_other_and_both_logs_say_why() {
     let clock = clock();
     let authority = authority(1, &clock);
-    let old = |config: &mut Config| config.wire_max = OLDEST_STREAM_VERSION - 1;
+    let old = |config: &mut Config| config.wire_max = wire::OLDEST - 1;
     let (a, b) = (member(&authority, 1, &clock), member_with(&authority, 2, &clock, old));
     acquaint(&a, &b);
     refused(&a, &b, RefusedBy::Us, codes::UNKNOWN_STREAM).await;
@@ -39,6 +39,61 @@ async fn nodes_whose_versions_do_not_meet_refuse_each_other_and_both_logs_say_wh
     acquaint(&b, &c);
     let denied = ask(&b, &c, StreamKind::Artifact).await;
     assert!(!matches!(&denied, Err(RequestError::Open(OpenError::Refused { .. }))), "{denied:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_speak_the_newest_version_that_both_know_whoever_dials() {
+    let clock = clock();
+    let authority = authority(1, &clock);
+    let old = |config: &mut Config| config.wire_max = wire::NEWEST - 1;
+    let (mut a, mut b) = (member(&authority, 1, &clock), member(&authority, 2, &clock));
+    let mut c = member_with(&authority, 3, &clock, old);
+    for (one, other) in [(&a, &b), (&a, &c), (&b, &c)] {
+        acquaint(one, other);
+    }
+    assert_eq!(a.handle.version(b.id, Class::Data), None, "nothing was said yet");
+    let all = [(&a, &b, wire::NEWEST), (&a, &c, wire::NEWEST - 1), (&c, &a, wire::NEWEST - 1)];
+    for (from, to, version) in all {
+        assert_eq!(ask(from, to, StreamKind::Artifact).await.unwrap(), "hello");
+        assert_eq!(from.handle.version(to.id, Class::Data), Some(version));
+        for (node, peer) in [(from, to), (to, from)] {
+            let connections = node.handle.connections();
+            let mut here = connections.iter().filter(|c| c.peer == peer.id);
+            assert!(here.all(|c| c.version == version), "{connections:?}");
+        }
+    }
+    let served = [(&mut a, wire::NEWEST - 1), (&mut b, wire::NEWEST), (&mut c, wire::NEWEST - 1)];
+    for (node, version) in served {
+        assert_eq!(node.seen.recv().await.unwrap().0.version, version, "{}", node.id);
+    }
+    // What the older one would not understand is not sent to it, what it understands is.
+    let hello = Bytes::from_static(b"hello");
+    let say =
+        |since| a.handle.request_since(since, c.id, StreamKind::Artifact, hello.clone(), soon());
+    let error = say(wire::NEWEST).await.unwrap_err();
+    assert!(matches!(error, RequestError::Open(OpenError::TooOld { .. })), "{error}");
+    assert!(error.not_started());
+    assert_eq!(error.code(), codes::UNKNOWN_STREAM);
+    assert_eq!(say(wire::NEWEST - 1).await.unwrap(), "hello");
+    assert_eq!(c.handle.stats().streams_served, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_of_a_version_that_a_node_does_not_speak_is_reset_as_not_started() {
+    let clock = clock();
+    let authority = authority(1, &clock);
+    let old = |config: &mut Config| config.wire_max = wire::NEWEST - 1;
+    let (a, b) = (member(&authority, 1, &clock), member_with(&authority, 2, &clock, old));
+    acquaint(&a, &b);
+    for (from, to, version) in [(&a, &b, wire::NEWEST), (&b, &a, wire::NEWEST + 1)] {
+        let kind = StreamKind::Artifact;
+        let (mut send, mut recv, _) =
+            from.handle.open_with_prefix(to.id, Class::Data, kind, soon()).await.unwrap();
+        send.write_all(&[version, kind.wire()]).await.unwrap();
+        let error = read_frame(&mut recv, 100).await.unwrap_err();
+        assert!(matches!(error, FrameError::Reset(ResetCode::UNKNOWN_VERSION)), "{error}");
+        assert_eq!(to.handle.stats().streams_served, 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -148,6 +148,14 @@ impl Control {
         }
     }
 
+    /// Messages with writes that were sent to other nodes, by version of the wire.
+    pub(crate) fn sent_writes(&self) -> [(u8, u64); 2] {
+        match &*self.inner.part.borrow() {
+            Part::Voter(handle) => handle.sent_writes(),
+            Part::Follower { client, .. } => client.sent_writes(),
+        }
+    }
+
     /// Waits until the local copy has everything that was acknowledged before.
     pub(crate) async fn barrier(&self, deadline: Duration) -> Outcome<Revision> {
         let mut turns = self.turns(deadline);

@@ -37,6 +37,9 @@ impl Default for Looks {
 pub(crate) struct HealthReport {
     /// The binary's version.
     pub(crate) version: String,
+    /// The newest version of the wire that it speaks; one that does not say it is of an older binary.
+    #[serde(default)]
+    pub(crate) wire: Option<u8>,
     /// Its clock: milliseconds since 1970.
     pub(crate) now_ms: u64,
     /// Until when its certificate is good: milliseconds since 1970, by its clock.
@@ -74,6 +77,7 @@ impl Context {
         let membership = self.transport.identity().membership;
         HealthReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            wire: Some(self.transport.versions().newest),
             now_ms: now_ms(),
             certificate_until_ms: membership.map_or(0, |own| millis(own.certificate.not_after())),
             write_ms: write.unwrap_or_else(|| Err(late())),

@@ -8,7 +8,7 @@ use swarmer_mesh::{
     stream::{FrameError, FrameReader, FrameWriter, StreamKind},
     transport::{Handle, OpenError, RequestError},
 };
-use swarmer_model::NodeId;
+use swarmer_model::{NodeId, wire};
 use swarmer_raft::{
     Channel, ChannelReceiver, ChannelSender, MAX_MESSAGE_BYTES, Transport, TransportError,
 };
@@ -22,14 +22,19 @@ pub(crate) struct RaftTransport(pub(crate) Handle);
 
 #[async_trait]
 impl Transport for RaftTransport {
+    fn version(&self, target: NodeId) -> u8 {
+        self.0.version(target, StreamKind::Raft.class()).unwrap_or(wire::OLDEST)
+    }
+
     async fn call(
         &self,
         target: NodeId,
+        since: u8,
         body: Bytes,
         deadline: Duration,
     ) -> Result<Bytes, TransportError> {
         let until = Instant::now() + deadline;
-        match self.0.request(target, StreamKind::Raft, body, until).await {
+        match self.0.request_since(since, target, StreamKind::Raft, body, until).await {
             Ok(answer) => Ok(answer),
             Err(error) if error.not_started() => {
                 Err(TransportError::Unreachable(crate::problem::chain(&error)))

@@ -138,7 +138,8 @@ impl Streams {
             StreamKind::Ping => Ok(body),
             StreamKind::Raft => {
                 let raft = self.slots.raft.read().clone().ok_or(ResetCode::NOT_STARTED)?;
-                raft.handle_message(peer.node, body).await.map_err(|error| failed(&error))
+                let answer = raft.handle_message(peer.node, peer.version, body).await;
+                answer.map_err(|error| failed(&error))
             }
             StreamKind::PushPull => {
                 let gossip = self.slots.gossip.get().ok_or(ResetCode::NOT_STARTED)?;

@@ -269,16 +269,22 @@ fn certificate(report: &HealthReport) -> (Verdict, String) {
 }
 
 fn check_versions(patients: &[Patient]) -> Check {
-    let mut versions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut versions: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for (patient, told) in patients.iter().filter_map(|p| Some((p, p.told.as_ref()?))) {
-        versions.entry(&told.report.version).or_default().push(&patient.name);
+        let version = match told.report.wire {
+            Some(wire) => format!("{} (wire {wire})", told.report.version),
+            None => told.report.version.clone(),
+        };
+        versions.entry(version).or_default().push(&patient.name);
     }
     let mixed = versions.len() > 1;
     let listed: Vec<String> = versions
         .iter()
-        .map(|(version, names)| {
-            if mixed { format!("{version} on {}", names.join(", ")) } else { (*version).to_owned() }
-        })
+        .map(
+            |(version, names)| {
+                if mixed { format!("{version} on {}", names.join(", ")) } else { version.clone() }
+            },
+        )
         .collect();
     Check {
         check: "versions",
@@ -302,6 +308,7 @@ mod tests {
     fn told() -> Told {
         let report = HealthReport {
             version: "1.0.0".into(),
+            wire: Some(2),
             now_ms: NOW + 5,
             certificate_until_ms: NOW + 20 * 3_600_000,
             write_ms: Ok(3),
@@ -365,6 +372,7 @@ mod tests {
         assert_eq!(ill_with(|b| report(b).misses = vec!["a".into()]), ["view b Warn"]);
         assert_eq!(ill_with(|b| report(b).misses = vec!["c".into()]), Vec::<String>::new());
         assert_eq!(ill_with(|b| report(b).version = "1.1.0".into()), ["versions - Warn"]);
+        assert_eq!(ill_with(|b| report(b).wire = Some(1)), ["versions - Warn"]);
         let gone = |b: &mut Patient| {
             (b.dead, b.told) = (Some("dead: probe unanswered".into()), None);
         };

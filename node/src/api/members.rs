@@ -108,6 +108,7 @@ fn merge(
             "zone": node.map(|node| &node.spec.zone),
             "voter": votes(member.node),
             "version": version,
+            "wire": facts.map(|facts| json!({ "oldest": facts.wire_min, "newest": facts.wire_max })),
             "reason": reason,
         })
     });
@@ -122,6 +123,7 @@ fn merge(
             "zone": node.spec.zone,
             "voter": votes(node.spec.id),
             "version": Value::Null,
+            "wire": Value::Null,
             "reason": "not seen since this node started",
         })
     });
@@ -188,7 +190,8 @@ mod tests {
     #[test]
     fn members_are_told_with_what_was_committed() {
         let mut other = member(2, MemberState::Down);
-        let facts = Facts { software: "7.8.9".into(), ..Facts::default() };
+        let facts =
+            Facts { software: "7.8.9".into(), wire_min: 1, wire_max: 2, ..Facts::default() };
         let record = Record { node: NodeId(2), boot: 1, version: 1, left: false, facts };
         other.record = Some(record.into());
         let members = [member(1, MemberState::Alive), other];
@@ -199,6 +202,8 @@ mod tests {
         assert_eq!(items[0]["version"], env!("CARGO_PKG_VERSION"));
         assert_eq!(items[1]["version"], "7.8.9");
         assert_eq!(items[2]["version"], Value::Null);
+        assert_eq!(items[1]["wire"], json!({ "oldest": 1, "newest": 2 }));
+        assert_eq!(items[2]["wire"], Value::Null);
         assert_eq!((state(0), state(1), state(2)), ("draining", "dead", "dead"));
         assert_eq!(items[2]["reason"], "not seen since this node started");
         assert_eq!(items[0]["voter"], true);

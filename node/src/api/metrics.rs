@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use axum::{Extension, extract::State};
 use swarmer_gossip::{MemberState, Refusal};
+use swarmer_mesh::transport::Direction;
 use swarmer_raft::{APPEND_BOUNDS_MS, AppendLatency, Role};
 
 use crate::{
@@ -123,6 +124,11 @@ fn raft(text: &mut Text, context: &Context) {
         help,
         context.control.refused_writes() as f64,
     );
+    let name = "swarmer_raft_sent_writes_messages_total";
+    text.head(name, "counter", "Messages with writes to the leader, by version of the wire.");
+    for (version, count) in context.control.sent_writes() {
+        text.sample(name, &[("version", &version.to_string())], count as f64);
+    }
     if let Some(handle) = context.control.raft() {
         let latencies = handle.append_latencies().into_iter();
         appends(
@@ -268,9 +274,21 @@ fn transport(text: &mut Text, context: &Context) {
         let labels = [("direction", direction)];
         text.sample("swarmer_transport_connections", &labels, count as f64);
     }
+    let name = "swarmer_transport_version_connections";
+    let help = "Connections opened by this node that stand, by version of the wire.";
+    text.head(name, "gauge", help);
+    let connections = context.transport.connections();
+    let mut versions: BTreeMap<u8, f64> = BTreeMap::new();
+    // The accepting side does not know it before the first stream.
+    for connection in connections.iter().filter(|c| c.direction == Direction::Outbound) {
+        *versions.entry(connection.version).or_default() += 1.0;
+    }
+    for (version, count) in versions {
+        text.sample(name, &[("version", &version.to_string())], count);
+    }
     // One series for each peer: the connections of all classes and directions together.
     let mut peers: BTreeMap<swarmer_model::NodeId, (f64, f64, f64, f64)> = BTreeMap::new();
-    for connection in context.transport.connections() {
+    for connection in connections {
         let peer = peers.entry(connection.peer).or_insert((0.0, 0.0, 0.0, 0.0));
         peer.0 = peer.0.max(connection.rtt.as_secs_f64());
         peer.1 += connection.sent_bytes as f64;

@@ -31,5 +31,6 @@ mod rotation;
 mod same_call;
 mod settled;
 mod transactions;
+mod upgrade;
 mod voters;
 mod watchers;

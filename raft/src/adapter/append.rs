@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{
     network::{Answers, odd, rpc_error},
     types::{LogId, Types},
-    wire::{Append, Appended, decode_versioned, versioned},
+    wire::{Append, Appended, decode_framed, framed},
 };
 use crate::{
     latency::Latency,
@@ -225,7 +225,7 @@ where
 
     /// Takes the answer to the oldest request; none if nobody waits for it.
     fn answered(&mut self, body: &[u8]) -> Option<Answer> {
-        let answer = decode_versioned::<Appended>(body);
+        let answer = decode_framed::<Appended>(body);
         let oldest = self.appender.link.as_mut().and_then(|link| link.pending.pop_front());
         let (Ok(Appended(answer)), Some(request)) = (answer, oldest) else {
             self.over = true;
@@ -270,7 +270,7 @@ impl<S> Drop for Session<'_, S> {
 fn push(link: &mut Link, to: u64, rpc: AppendEntriesRequest<Types>) -> Result<(), String> {
     let prev = rpc.prev_log_id;
     let last = rpc.entries.last().map_or(prev, |entry| Some(entry.log_id));
-    let body = versioned(&Append { to, rpc }).map_err(|error| error.to_string())?;
+    let body = framed(&Append { to, rpc }).map_err(|error| error.to_string())?;
     link.channel.sender.push(body);
     link.unsent = true;
     link.pending.push_back(Pending { prev, last, sent: Instant::now(), wanted: true });

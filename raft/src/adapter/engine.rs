@@ -28,9 +28,7 @@ use super::{
     open::{Opened, engine_config, open_disk},
     receive::Receiving,
     types::{Command, Types, Vote, encode},
-    wire::{
-        Envelope, Proposal, ProposeReply, ReadReply, Reply, Request, decode_versioned, versioned,
-    },
+    wire::{Envelope, Proposal, ProposeReply, ReadReply, Reply, Request, decode_framed, framed},
 };
 use crate::{
     disk::{Disk, blocking},
@@ -148,18 +146,24 @@ impl Engine {
         }
     }
 
-    /// Answers a message of another node.
+    /// Answers a message of another node, with which this version of the wire is spoken.
     pub(crate) async fn handle(
         &self,
         from: NodeId,
+        version: u8,
         body: &[u8],
     ) -> Result<bytes::Bytes, RaftError> {
-        let Envelope { to, request } = decode_versioned(body)?;
+        let Envelope { to, request } = decode_framed(body)?;
         if to != self.node.0 {
             return Err(RaftError::WrongNode { intended: NodeId(to), actual: self.node });
         }
+        let since = request.since();
+        if since > version {
+            let why = format!("it is of version {since} of the wire, and came by {version}");
+            return Err(RaftError::BadMessage(why));
+        }
         let reply = self.answer(from, request).await?;
-        versioned(&reply).map_err(|error| RaftError::BadMessage(error.to_string()))
+        framed(&reply).map_err(|error| RaftError::BadMessage(error.to_string()))
     }
 
     async fn answer(&self, from: NodeId, request: Request) -> Result<Reply, RaftError> {
@@ -183,11 +187,14 @@ impl Engine {
                 let result = result.map_err(|fatal| fatal_error(&fatal))?;
                 Reply::Transfer(result.map_err(|error| error.to_string()))
             }
-            Request::Propose(proposals) => {
+            Request::Propose(Proposal { txn, ttl_ms }) => {
+                Reply::Propose(self.propose(txn, Duration::from_millis(ttl_ms)).await)
+            }
+            Request::ProposeMany(proposals) => {
                 let proposed = proposals.into_iter().map(|Proposal { txn, ttl_ms }| {
                     self.propose(txn, Duration::from_millis(ttl_ms))
                 });
-                Reply::Propose(futures::future::join_all(proposed).await)
+                Reply::ProposeMany(futures::future::join_all(proposed).await)
             }
             Request::ReadIndex { ttl_ms } => {
                 Reply::ReadIndex(self.read_index(Duration::from_millis(ttl_ms)).await)

@@ -18,5 +18,6 @@ mod wire;
 pub(crate) use engine::Engine;
 pub(crate) use recover::recover;
 pub(crate) use wire::{
-    Proposal, ProposeReply, ReadReply, Reply, decode_reply, propose_request, read_request,
+    Proposal, ProposeReply, ReadReply, Reply, decode_reply, propose_many_request, propose_request,
+    read_request,
 };

@@ -73,8 +73,8 @@ impl Peer {
         deadline: Duration,
     ) -> Result<Reply, RPCError<Types>> {
         let broken = |error: &dyn std::fmt::Display| NetworkError::from_string(error);
-        let body = request(self.target, body).map_err(|error| broken(&error))?;
-        let call = self.transport.call(NodeId(self.target), body, deadline);
+        let (since, body) = request(self.target, body).map_err(|error| broken(&error))?;
+        let call = self.transport.call(NodeId(self.target), since, body, deadline);
         // The transport keeps the deadline too; this is for one that does not.
         let timeout = Timeout { action, id: self.node, target: self.target, timeout: deadline };
         let answer = match tokio::time::timeout(deadline, call).await {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{
     engine::{Engine, fatal_error, of_sender},
     types::Types,
-    wire::{Append, Appended, decode_versioned, versioned},
+    wire::{Append, Appended, decode_framed, framed},
 };
 use crate::error::RaftError;
 
@@ -36,7 +36,7 @@ impl Engine {
             if !matches!(answer, Err(StreamAppendError::HigherVote(_))) {
                 *heard.lock() = Some(Instant::now());
             }
-            versioned(&Appended(answer)).map_err(|error| RaftError::BadMessage(error.to_string()))
+            framed(&Appended(answer)).map_err(|error| RaftError::BadMessage(error.to_string()))
         });
         let last = futures::stream::poll_fn(move |_| {
             std::task::Poll::Ready(refused.lock().take().map(Err))
@@ -46,7 +46,7 @@ impl Engine {
 }
 
 fn read(node: NodeId, from: NodeId, body: &[u8]) -> Result<AppendEntriesRequest<Types>, RaftError> {
-    let Append { to, rpc } = decode_versioned(body)?;
+    let Append { to, rpc } = decode_framed(body)?;
     if to != node.0 {
         return Err(RaftError::WrongNode { intended: NodeId(to), actual: node });
     }

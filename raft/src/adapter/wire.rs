@@ -1,4 +1,4 @@
-//! What voters say to each other.
+//! What voters say to each other. What is not understood since ever is in [`swarmer_model::wire`].
 
 use std::{io, time::Duration};
 
@@ -8,15 +8,16 @@ use openraft::raft::{
     VoteResponse,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use swarmer_model::NodeId;
+use swarmer_model::{NodeId, wire};
 
 use super::types::{SnapshotMeta, Types, Vote, decode};
 use crate::{
     error::RaftError, keyspace::Response, transport::MAX_MESSAGE_BYTES, txn::Txn, view::millis,
 };
 
-/// The first byte of every message: the version of all that follows.
-const VERSION: u8 = 3;
+/// The first byte of every message. Where it differs nobody understands anybody: what is changed so
+/// that older nodes can be spoken to is a version of the wire instead.
+const FORMAT: u8 = 2;
 
 /// One snapshot chunk at most.
 pub(crate) const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
@@ -46,11 +47,27 @@ pub(crate) enum Request {
     PreVote(VoteRequest<Types>),
     Snapshot(SnapshotChunk),
     Transfer(TransferLeaderRequest<Types>),
-    /// Each is answered in its place, all at once.
-    Propose(Vec<Proposal>),
+    Propose(Proposal),
     ReadIndex {
         ttl_ms: u64,
     },
+    /// Each is answered in its place, all at once.
+    ProposeMany(Vec<Proposal>),
+}
+
+impl Request {
+    /// The version of the wire since which it is understood.
+    pub(crate) const fn since(&self) -> u8 {
+        match self {
+            Self::ProposeMany(_) => wire::MANY_WRITES,
+            Self::Vote(_)
+            | Self::PreVote(_)
+            | Self::Snapshot(_)
+            | Self::Transfer(_)
+            | Self::Propose(_)
+            | Self::ReadIndex { .. } => wire::OLDEST,
+        }
+    }
 }
 
 /// A write, sent on by a node that does not lead.
@@ -78,8 +95,9 @@ pub(crate) enum Reply {
     Vote(VoteResponse<Types>),
     Snapshot(SnapshotReply),
     Transfer(Result<(), String>),
-    Propose(Vec<ProposeReply>),
+    Propose(ProposeReply),
     ReadIndex(ReadReply),
+    ProposeMany(Vec<ProposeReply>),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -119,27 +137,35 @@ pub(crate) enum ReadReply {
     NoQuorum,
 }
 
-pub(crate) fn request(to: u64, request: Request) -> io::Result<Bytes> {
-    versioned(&Envelope { to, request })
+/// A request as it is sent, with the version of the wire since which it is understood.
+pub(crate) fn request(to: u64, request: Request) -> io::Result<(u8, Bytes)> {
+    Ok((request.since(), framed(&Envelope { to, request })?))
 }
 
-pub(crate) fn propose_request(to: NodeId, proposals: Vec<Proposal>) -> io::Result<Bytes> {
-    request(to.0, Request::Propose(proposals))
+pub(crate) fn propose_request(to: NodeId, proposal: Proposal) -> io::Result<(u8, Bytes)> {
+    request(to.0, Request::Propose(proposal))
 }
 
-pub(crate) fn read_request(to: NodeId, ttl: Duration) -> io::Result<Bytes> {
+pub(crate) fn propose_many_request(
+    to: NodeId,
+    proposals: Vec<Proposal>,
+) -> io::Result<(u8, Bytes)> {
+    request(to.0, Request::ProposeMany(proposals))
+}
+
+pub(crate) fn read_request(to: NodeId, ttl: Duration) -> io::Result<(u8, Bytes)> {
     request(to.0, Request::ReadIndex { ttl_ms: millis(ttl) })
 }
 
-pub(crate) fn versioned<T: Serialize>(value: &T) -> io::Result<Bytes> {
-    let body = postcard::to_extend(value, vec![VERSION]).map_err(io::Error::other)?;
+pub(crate) fn framed<T: Serialize>(value: &T) -> io::Result<Bytes> {
+    let body = postcard::to_extend(value, vec![FORMAT]).map_err(io::Error::other)?;
     if body.len() > MAX_MESSAGE_BYTES {
         return Err(io::Error::other(format!("a message of {} bytes is too long", body.len())));
     }
     Ok(body.into())
 }
 
-pub(crate) fn decode_versioned<T: DeserializeOwned>(body: &[u8]) -> Result<T, RaftError> {
+pub(crate) fn decode_framed<T: DeserializeOwned>(body: &[u8]) -> Result<T, RaftError> {
     if body.len() > MAX_MESSAGE_BYTES {
         return Err(RaftError::BadMessage(format!(
             "it has {} bytes, at most {MAX_MESSAGE_BYTES}",
@@ -147,16 +173,16 @@ pub(crate) fn decode_versioned<T: DeserializeOwned>(body: &[u8]) -> Result<T, Ra
         )));
     }
     match body.split_first() {
-        Some((&VERSION, rest)) => {
+        Some((&FORMAT, rest)) => {
             decode("it", rest).map_err(|error| RaftError::BadMessage(error.to_string()))
         }
-        Some((version, _)) => Err(RaftError::BadMessage(format!(
-            "it has version {version}, this node speaks {VERSION}"
+        Some((format, _)) => Err(RaftError::BadMessage(format!(
+            "it is of format {format}, this node speaks {FORMAT}"
         ))),
         None => Err(RaftError::BadMessage("it is empty".to_owned())),
     }
 }
 
 pub(crate) fn decode_reply(body: &[u8]) -> Result<Reply, RaftError> {
-    decode_versioned(body)
+    decode_framed(body)
 }

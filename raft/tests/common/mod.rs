@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
 use parking_lot::Mutex;
-use swarmer_model::NodeId;
+use swarmer_model::{NodeId, wire};
 use swarmer_raft::{
     Channel, ChannelReceiver, ChannelSender, Config, Handle, Outcome, Raft, RaftError, Transport,
     TransportError, Txn,
@@ -31,6 +31,12 @@ struct Links {
     cut: BTreeSet<(NodeId, NodeId)>,
     /// Answers of proposals that are still to be lost.
     lose_answers: usize,
+    /// The newest version of the wire that a node speaks; where it is missing: that of this build.
+    speaks: BTreeMap<NodeId, u8>,
+    /// Nodes that the others take for newer than they are.
+    overrated: BTreeSet<NodeId>,
+    /// Messages with writes that reached a node: which, and whether with one write or with many.
+    writes: Vec<(NodeId, Form)>,
     /// Barriers asked of the leader by others.
     barriers: usize,
     /// Bytes of snapshots that were handed over.
@@ -39,6 +45,13 @@ struct Links {
     break_snapshot_after: Option<usize>,
     /// All channels that were opened: from, to, and whether the opener still has it.
     channels: Vec<(NodeId, NodeId, Weak<()>)>,
+}
+
+/// How writes came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    Alone,
+    Together,
 }
 
 /// The network: which handles there are, and who cannot reach whom.
@@ -111,22 +124,62 @@ impl Net {
         self.0.lock().break_snapshot_after.is_none()
     }
 
+    /// From now on a node is one that speaks this version of the wire at most.
+    pub(crate) fn speaks(&self, node: NodeId, newest: u8) {
+        self.0.lock().speaks.insert(node, newest);
+    }
+
+    /// The others believe, until they have sent it something once, that the node speaks the newest.
+    pub(crate) fn overrate(&self, node: NodeId) {
+        self.0.lock().overrated.insert(node);
+    }
+
+    /// Messages with writes that reached this node since the last look.
+    pub(crate) fn writes_to(&self, node: NodeId) -> Vec<Form> {
+        let mut links = self.0.lock();
+        let (here, others) = links.writes.drain(..).partition(|(target, _)| *target == node);
+        links.writes = others;
+        let here: Vec<(NodeId, Form)> = here;
+        here.into_iter().map(|(_, form)| form).collect()
+    }
+
     pub(crate) fn lose_answers(&self, count: usize) {
         self.0.lock().lose_answers = count;
     }
 }
 
+impl Links {
+    fn agreed(&self, a: NodeId, b: NodeId) -> u8 {
+        let newest = |node: NodeId| self.speaks.get(&node).copied().unwrap_or(wire::NEWEST);
+        newest(a).min(newest(b))
+    }
+}
+
 #[async_trait]
 impl Transport for Port {
+    fn version(&self, target: NodeId) -> u8 {
+        let links = self.net.0.lock();
+        match links.overrated.contains(&target) {
+            true => wire::NEWEST,
+            false => links.agreed(self.node, target),
+        }
+    }
+
     async fn call(
         &self,
         target: NodeId,
+        since: u8,
         body: Bytes,
         deadline: Duration,
     ) -> Result<Bytes, TransportError> {
         let handle = self.reach(target)?;
-        // The variant after version and the intended node: the third is a part of a snapshot, the
-        // fifth a proposal, the sixth a barrier.
+        let version = self.net.0.lock().agreed(self.node, target);
+        if since > version {
+            self.net.0.lock().overrated.remove(&target);
+            return Err(TransportError::Unreachable("it is too old".to_owned()));
+        }
+        // The variant after format and the intended node: the third is a part of a snapshot, the
+        // fifth a proposal, the sixth a barrier, the seventh many proposals.
         let variant = {
             let mut rest = &body[1..];
             while rest[0] & 0x80 != 0 {
@@ -134,7 +187,12 @@ impl Transport for Port {
             }
             rest[1]
         };
-        let proposal = variant == 4;
+        let form = match variant {
+            4 => Some(Form::Alone),
+            6 => Some(Form::Together),
+            _ => None,
+        };
+        self.net.0.lock().writes.extend(form.map(|form| (target, form)));
         self.net.0.lock().barriers += usize::from(variant == 5);
         if variant == 2 {
             let mut links = self.net.0.lock();
@@ -144,7 +202,8 @@ impl Transport for Port {
             }
             links.snapshot_bytes += body.len();
         }
-        let answer = tokio::time::timeout(deadline, handle.handle_message(self.node, body));
+        let answer =
+            tokio::time::timeout(deadline, handle.handle_message(self.node, version, body));
         let answer = match answer.await {
             Err(_) => return Err(TransportError::Timeout),
             Ok(Err(error)) => return Err(TransportError::Failed(error.to_string())),
@@ -154,7 +213,7 @@ impl Transport for Port {
         if links.cut.contains(&(target, self.node)) {
             return Err(TransportError::Timeout);
         }
-        if proposal && links.lose_answers > 0 {
+        if form.is_some() && links.lose_answers > 0 {
             links.lose_answers -= 1;
             return Err(TransportError::Failed("the answer was lost".to_owned()));
         }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, channel::mpsc};
-use swarmer_model::NodeId;
+use swarmer_model::{NodeId, wire};
 use swarmer_raft::{Channel, ChannelReceiver, ChannelSender, Transport, TransportError};
 use tokio::{
     sync::{Mutex, oneshot},
@@ -28,9 +28,14 @@ fn gone() -> TransportError {
 
 #[async_trait]
 impl Transport for Port {
+    fn version(&self, _: NodeId) -> u8 {
+        wire::NEWEST
+    }
+
     async fn call(
         &self,
         target: NodeId,
+        _: u8,
         body: Bytes,
         deadline: Duration,
     ) -> Result<Bytes, TransportError> {
@@ -49,7 +54,7 @@ impl Transport for Port {
                 return;
             };
             let answer = match node.raft() {
-                Some(raft) => raft.handle_message(from, body).await,
+                Some(raft) => raft.handle_message(from, wire::NEWEST, body).await,
                 None => return,
             };
             let answer = answer.map_err(|error| TransportError::Failed(error.to_string()));

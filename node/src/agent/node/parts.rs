@@ -7,6 +7,7 @@ use std::{
 };
 
 use swarmer_gossip::{Facts, Gossip, HeldKeys, Load};
+use swarmer_model::wire;
 use swarmer_raft::FeedSigner;
 use tokio::sync::mpsc;
 
@@ -143,10 +144,8 @@ impl Agent {
         let facts = Facts {
             name: self.config.name.clone(),
             addresses: vec![self.advertise],
-            wire_min: u16::from(
-                swarmer_mesh::stream::OLDEST_STREAM_VERSION.min(self.config.wire_max),
-            ),
-            wire_max: u16::from(self.config.wire_max),
+            wire_min: wire::OLDEST.min(self.config.wire_max).into(),
+            wire_max: self.config.wire_max.into(),
             ingress: Some(SocketAddr::new(self.advertise.ip(), self.config.http.port())),
             voter,
             draining: false,

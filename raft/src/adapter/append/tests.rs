@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use swarmer_model::wire;
 use tokio::sync::mpsc;
 
 use super::*;
@@ -24,7 +25,11 @@ struct Fake(mpsc::Sender<End>);
 
 #[async_trait]
 impl Transport for Fake {
-    async fn call(&self, _: NodeId, _: Bytes, _: Duration) -> Result<Bytes, TransportError> {
+    fn version(&self, _: NodeId) -> u8 {
+        wire::NEWEST
+    }
+
+    async fn call(&self, _: NodeId, _: u8, _: Bytes, _: Duration) -> Result<Bytes, TransportError> {
         Err(TransportError::Unreachable("not here".to_owned()))
     }
 
@@ -78,7 +83,7 @@ fn request(prev: u8) -> AppendEntriesRequest<Types> {
 }
 
 fn answer(result: StreamAppendResult<Types>) -> Bytes {
-    versioned(&Appended(result)).unwrap()
+    framed(&Appended(result)).unwrap()
 }
 
 fn requests(prevs: std::ops::Range<u8>) -> impl Stream<Item = AppendEntriesRequest<Types>> + Unpin {

@@ -1,0 +1,20 @@
+//! The versions of what nodes say to each other: the one place that says what each of them means.
+//!
+//! On each connection two nodes speak the newest version that both know. So a cluster is upgraded node
+//! by node, and goes on serving while it is mixed.
+//!
+//! | version | what is said since then |
+//! |---|---|
+//! | 1 | a write that a node sends on to the leader goes alone in its message |
+//! | 2 | those that come while others are on their way go together in one |
+//!
+//! Whatever an older node would not understand is a version of its own: a line here, a constant that
+//! names it, and where it is sent the question whether the other side speaks it. What was said before
+//! goes on being understood until [`OLDEST`] is raised past it.
+
+/// The newest version that this build speaks.
+pub const NEWEST: u8 = MANY_WRITES;
+/// The oldest version that this build speaks.
+pub const OLDEST: u8 = 1;
+/// The version since which many writes go to the leader in one message.
+pub const MANY_WRITES: u8 = 2;
