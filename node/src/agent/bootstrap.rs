@@ -11,6 +11,7 @@ use crate::{
     agent::{
         Control, TxnExt as _,
         context::now_ms,
+        control::info_key,
         data_dir::{read_bytes, write_bytes},
         identity::{Grant, PeerInfo},
     },
@@ -25,10 +26,6 @@ const ADMIN_TOKEN_FILE: &str = "admin.token";
 const ADMIN_TOKEN_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
 /// Pause between tries while the other founders start.
 const PAUSE: Duration = Duration::from_millis(100);
-
-fn info_key() -> Key {
-    Key::cluster("info")
-}
 
 /// What the cluster kept of its founding secret: by it, a spent founding token is told from a wrong
 /// one. None where the cluster was founded by an older version.
@@ -54,10 +51,10 @@ pub(crate) async fn bootstrap(
         .await
         .map_err(|error| Problem::of(&error, "making the founders the voters"))?;
     loop {
-        if control.view().get(info_key().as_str()).is_some() {
+        if control.stands() {
             return Ok(());
         }
-        match control.write(first_txn(grant, dir)?).await.and_then(|o| o.committed("founding")) {
+        match control.found(first_txn(grant, dir)?).await.and_then(|o| o.committed("founding")) {
             Ok(revision) => {
                 tracing::info!(target: "swarmer::founding", revision, "the cluster stands");
                 return Ok(());

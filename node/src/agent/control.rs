@@ -1,11 +1,14 @@
 //! The desired state from this node's place: as a voter, or as one that follows.
 
 use std::{
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use swarmer_model::{Coded as _, Revision};
+use swarmer_model::{Coded as _, Key, Revision};
 use swarmer_raft::{
     Client, Expect, Follower, Handle, Outcome as TxnOutcome, RaftError, Status, Txn, View,
 };
@@ -18,6 +21,11 @@ use crate::{
 
 /// How long a write may take; above the longest election.
 pub(crate) const WRITE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What the first state of a cluster says of it.
+pub(crate) fn info_key() -> Key {
+    Key::cluster("info")
+}
 
 /// What this node is to the desired state at the moment.
 #[derive(Clone)]
@@ -67,6 +75,8 @@ pub(crate) struct Control {
 
 struct Inner {
     view: View,
+    /// Whether the first state of the cluster has been seen here.
+    stands: AtomicBool,
     part: watch::Sender<Part>,
     status: watch::Sender<Status>,
 }
@@ -76,7 +86,7 @@ impl Control {
         let view = part.view();
         let (status, _) = watch::channel(part.status());
         let (part, parts) = watch::channel(part);
-        let inner = Arc::new(Inner { view, part, status });
+        let inner = Arc::new(Inner { view, stands: AtomicBool::new(false), part, status });
         tokio::spawn(pass_on(parts, Arc::downgrade(&inner)));
         Self { inner }
     }
@@ -113,7 +123,33 @@ impl Control {
 
     /// Commits a transaction and waits until the local copy has it, so that whoever wrote reads
     /// what it wrote.
+    ///
+    /// # Errors
+    /// Before this node knows the first state of the cluster, besides all else: there are
+    /// no members before it, and a node that was let in then would be told of none.
     pub(crate) async fn write(&self, txn: Txn) -> Outcome<TxnOutcome> {
+        if !self.stands() {
+            let detail = "this node does not know the state of its cluster yet; try again";
+            return Err(Problem::new(codes::NOT_READY, detail).retry_after(1));
+        }
+        self.commit(txn).await
+    }
+
+    /// Whether the cluster stands, to this node's knowledge: its first state is there.
+    pub(crate) fn stands(&self) -> bool {
+        let stands = &self.inner.stands;
+        if !stands.load(Ordering::Relaxed) && self.view().get(info_key().as_str()).is_some() {
+            stands.store(true, Ordering::Relaxed);
+        }
+        stands.load(Ordering::Relaxed)
+    }
+
+    /// Commits the first state of the cluster. See [`Control::write`].
+    pub(crate) async fn found(&self, txn: Txn) -> Outcome<TxnOutcome> {
+        self.commit(txn).await
+    }
+
+    async fn commit(&self, txn: Txn) -> Outcome<TxnOutcome> {
         audit::ready()?;
         let noted = audit::Noted::of(&txn);
         let mut turns = self.turns(WRITE_DEADLINE);
@@ -274,8 +310,59 @@ pub(crate) fn unchanged(entry: Option<&swarmer_raft::Entry>) -> Expect {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use swarmer_model::NodeId;
+    use swarmer_raft::{
+        Channel, Config, Raft, RaftError, Transport, TransportError, disk::RealDisk,
+    };
+
     use super::*;
-    use swarmer_raft::RaftError;
+
+    /// Reaches nobody.
+    struct Alone;
+
+    #[async_trait]
+    impl Transport for Alone {
+        fn version(&self, _: NodeId) -> u8 {
+            swarmer_model::wire::NEWEST
+        }
+
+        async fn call(
+            &self,
+            _: NodeId,
+            _: u8,
+            _: Bytes,
+            _: Duration,
+        ) -> Result<Bytes, TransportError> {
+            Err(TransportError::Unreachable("alone".to_owned()))
+        }
+
+        async fn open(&self, _: NodeId, _: Duration) -> Result<Channel, TransportError> {
+            Err(TransportError::Unreachable("alone".to_owned()))
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_before_the_first_state_of_the_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = NodeId(1);
+        let config = Config::new(node, dir.path());
+        let raft = Raft::open(config, Arc::new(RealDisk), Arc::new(Alone)).await.unwrap();
+        raft.handle().initialize(BTreeSet::from([node])).await.unwrap();
+        let control = Control::new(Part::Voter(raft.handle()));
+        let write = || control.write(Txn::new().put("tokens/a", "1"));
+        // It leads, and could write.
+        control.barrier(WRITE_DEADLINE).await.unwrap();
+        let early = write().await.unwrap_err();
+        assert_eq!((early.code, early.retry_after_secs), (codes::NOT_READY, Some(1)));
+        assert!(control.view().get("tokens/a").is_none());
+        control.found(Txn::new().put(info_key().as_str(), "{}")).await.unwrap();
+        assert!(matches!(write().await, Ok(TxnOutcome::Committed { .. })));
+        control.shutdown().await.unwrap();
+    }
 
     #[test]
     fn who_is_sent_away_is_told_when_to_come_again() {

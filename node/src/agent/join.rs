@@ -18,7 +18,7 @@ use swarmer_model::{
     ClusterId, Code, DEFAULT_REGION, Key, Node, NodeId, NodeSpec, Place, Resource as _, TokenKind,
     TokenRecord, Violations,
 };
-use swarmer_raft::{Expect, Txn};
+use swarmer_raft::{Expect, Txn, View};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -300,23 +300,29 @@ fn check_claim(claim: &Place, admitted: &Place, by: &str) -> Outcome<()> {
     Err(Problem::new(codes::CLAIM, why))
 }
 
-/// The voters of now, for a node to begin with.
-fn voters(context: &Context) -> Vec<PeerInfo> {
-    let desired = context.desired.current();
-    let voters = context.control.status().voters.into_iter();
+/// The voters of now, for a node to begin with: there is one at least, or it could begin nowhere.
+///
+/// Read from the state itself, which has what was just committed; what is derived from it may not.
+fn voters(context: &Context, view: &View) -> Outcome<Vec<PeerInfo>> {
     let info = |node: NodeId| {
-        let node = desired.nodes.get(&node)?;
+        let entry = view.get(Key::node(node).as_str())?;
+        let node: Node = serde_json::from_slice(&entry.value).ok()?;
         Some(PeerInfo {
             node: node.spec.id,
-            name: node.metadata.name.clone(),
             spki: node.spec.spki()?,
+            name: node.metadata.name,
             address: node.spec.address,
-            region: node.spec.region.clone(),
-            zone: node.spec.zone.clone(),
-            labels: node.spec.labels.clone(),
+            region: node.spec.region,
+            zone: node.spec.zone,
+            labels: node.spec.labels,
         })
     };
-    voters.filter_map(info).collect()
+    let voters: Vec<_> = context.control.status().voters.into_iter().filter_map(info).collect();
+    if voters.is_empty() {
+        let detail = "this node knows no voter yet that a new one could begin with; try again";
+        return Err(Problem::new(codes::NOT_READY, detail).retry_after(1));
+    }
+    Ok(voters)
 }
 
 /// One compare-and-set, keyed by token and node key: a retry after a lost answer finds the node
@@ -337,7 +343,8 @@ async fn try_admit(context: &Context, request: &JoinRequest) -> Outcome<Option<G
         name: &request.name,
         address: request.address,
     };
-    let grant = || authority.grant_for(&subject, voters(context), &view, SystemTime::now());
+    let voters = voters(context, &view)?;
+    let grant = || authority.grant_for(&subject, voters, &view, SystemTime::now());
     if let Some(entry) = view.get(node_key.as_str()) {
         let known: Node = serde_json::from_slice(&entry.value)
             .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;
