@@ -84,6 +84,7 @@ impl Hands {
                 Ok(())
             }
             Fault::Rolling { order, calm_ms } | Fault::Upgrade { order, calm_ms } => {
+                let _round = self.round.lock().await;
                 for node in order {
                     self.restart(*node, fault).await?;
                     sleep(*calm_ms).await;

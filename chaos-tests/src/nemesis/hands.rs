@@ -46,13 +46,17 @@ pub struct Hands {
     /// What those who are removed need to go on.
     pub(super) context: Context,
     done: Arc<Mutex<Vec<Done>>>,
+    /// Held by whoever goes from node to node with drained restarts: two at once would stop a node
+    /// that the other one is starting, which no operator does.
+    pub(super) round: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Hands {
     /// What clients should know of is taken down in the recorder of `context`.
     pub fn new(leader: watch::Receiver<Option<usize>>, context: Context) -> Self {
         let (cluster, recorder) = (Arc::clone(&context.cluster), context.recorder.clone());
-        Self { cluster, leader, recorder, context, done: Arc::default() }
+        let (done, round) = Default::default();
+        Self { cluster, leader, recorder, context, done, round }
     }
 
     /// What happened so far.

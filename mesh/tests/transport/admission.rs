@@ -90,6 +90,7 @@ async fn a_stream_of_a_version_that_a_node_does_not_speak_is_reset_as_not_starte
         let (mut send, mut recv, _) =
             from.handle.open_with_prefix(to.id, Class::Data, kind, soon()).await.unwrap();
         send.write_all(&[version, kind.wire()]).await.unwrap();
+        send.finish().unwrap();
         let error = read_frame(&mut recv, 100).await.unwrap_err();
         assert!(matches!(error, FrameError::Reset(ResetCode::UNKNOWN_VERSION)), "{error}");
         assert_eq!(to.handle.stats().streams_served, 0);
