@@ -124,15 +124,27 @@ impl Control {
     /// Commits a transaction and waits until the local copy has it, so that whoever wrote reads
     /// what it wrote.
     ///
-    /// # Errors
-    /// Before this node knows the first state of the cluster, besides all else: there are
-    /// no members before it, and a node that was let in then would be told of none.
+    /// Waits for the first state of the cluster if this node does not know it yet: there are no
+    /// members before it, and a node that was let in then would be told of none.
     pub(crate) async fn write(&self, txn: Txn) -> Outcome<TxnOutcome> {
-        if !self.stands() {
-            let detail = "this node does not know the state of its cluster yet; try again";
-            return Err(Problem::new(codes::NOT_READY, detail).retry_after(1));
-        }
+        self.standing(WRITE_DEADLINE).await?;
         self.commit(txn).await
+    }
+
+    async fn standing(&self, deadline: Duration) -> Outcome<()> {
+        let (view, until) = (self.view(), Instant::now() + deadline);
+        loop {
+            // Before it is looked for: what comes in between is waited for no more.
+            let next = view.revision() + 1;
+            if self.stands() {
+                return Ok(());
+            }
+            let rest = until.saturating_duration_since(Instant::now());
+            if view.wait_for(next, rest).await.is_err() {
+                let detail = "this node does not know the state of its cluster yet; try again";
+                return Err(Problem::new(codes::NOT_READY, detail).retry_after(1));
+            }
+        }
     }
 
     /// Whether the cluster stands, to this node's knowledge: its first state is there.
@@ -353,14 +365,17 @@ mod tests {
         let raft = Raft::open(config, Arc::new(RealDisk), Arc::new(Alone)).await.unwrap();
         raft.handle().initialize(BTreeSet::from([node])).await.unwrap();
         let control = Control::new(Part::Voter(raft.handle()));
-        let write = || control.write(Txn::new().put("tokens/a", "1"));
+        let mut early = std::pin::pin!(control.write(Txn::new().put("tokens/a", "1")));
+        assert!(futures::poll!(early.as_mut()).is_pending());
         // It leads, and could write.
-        control.barrier(WRITE_DEADLINE).await.unwrap();
-        let early = write().await.unwrap_err();
-        assert_eq!((early.code, early.retry_after_secs), (codes::NOT_READY, Some(1)));
-        assert!(control.view().get("tokens/a").is_none());
-        control.found(Txn::new().put(info_key().as_str(), "{}")).await.unwrap();
-        assert!(matches!(write().await, Ok(TxnOutcome::Committed { .. })));
+        let revision = control.barrier(WRITE_DEADLINE).await.unwrap();
+        assert!(futures::poll!(early.as_mut()).is_pending());
+        let first = control.found(Txn::new().put(info_key().as_str(), "{}")).await.unwrap();
+        let of = |outcome| match outcome {
+            TxnOutcome::Committed { revision } => revision,
+            TxnOutcome::Conflict { .. } => unreachable!("nothing was checked"),
+        };
+        assert_eq!((of(first), of(early.await.unwrap())), (revision + 1, revision + 2));
         control.shutdown().await.unwrap();
     }
 
