@@ -196,14 +196,7 @@ impl Acceptor {
             let address = live.connection.remote_address();
             shared.refusals.refused(RefusedBy::Peer, code, address, class.as_str(), &reason);
         }
-        tracing::debug!(
-            target: "swarmer::mesh",
-            event = "connection_over",
-            peer = %live.peer.node,
-            class = class.as_str(),
-            direction = "inbound",
-            reason = live.connection.close_reason().map(|reason| reason.to_string()),
-        );
+        live.log_over();
     }
 
     /// Takes streams until the connection is over or nothing ran on it for long.

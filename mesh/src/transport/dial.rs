@@ -123,19 +123,11 @@ async fn watch(shared: Arc<Shared>, live: Arc<Live>) {
     let reason = live.connection.closed().await;
     shared.pool.leave(&live);
     shared.registry.remove(&live);
-    match loss(&reason) {
-        Loss::Refused { by, code, reason } => {
-            let address = live.connection.remote_address();
-            shared.refusals.refused(by, code, address, live.class.as_str(), &reason);
-        }
-        Loss::Unreachable(reason) => tracing::debug!(
-            target: "swarmer::mesh",
-            event = "connection_over",
-            peer = %live.peer.node,
-            class = live.class.as_str(),
-            direction = "outbound",
-            reason,
-        ),
+    if let Loss::Refused { by, code, reason } = loss(&reason) {
+        let address = live.connection.remote_address();
+        shared.refusals.refused(by, code, address, live.class.as_str(), &reason);
+    } else {
+        live.log_over();
     }
 }
 
