@@ -173,7 +173,7 @@ fn checked(meta: NodeMeta, name: &str, path: &Path) -> Outcome<NodeMeta> {
     Ok(meta)
 }
 
-fn lock_exclusive(file: &File, path: &Path) -> Outcome<()> {
+pub(crate) fn lock_exclusive(file: &File, path: &Path) -> Outcome<()> {
     match file.try_lock() {
         Ok(()) => Ok(()),
         Err(fs::TryLockError::WouldBlock) => Err(Problem::new(

@@ -155,12 +155,20 @@ async fn a_node_of_dev_that_is_killed_comes_back_and_a_kept_folder_goes_on() {
     let mut second = Dev::start_in(temp(), &more);
     second.folder = folder.clone();
     assert_eq!((second.ingresses.len(), &second.ingresses[..2]), (3, &dev.ingresses[..]));
-    let fewer = Command::new(binary()).arg("dev").args(arguments).output().unwrap();
-    let told = String::from_utf8_lossy(&fewer.stderr).into_owned();
-    assert!(!fewer.status.success() && told.contains("--nodes 3"), "{told}");
+    let refused = |arguments: &[&str], why: &str| {
+        let output = Command::new(binary()).arg("dev").args(arguments).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && told.contains(why), "{told}");
+    };
+    // Nobody else uses it meanwhile, nor changes what is in it.
+    let plan = || std::fs::read(folder.join("dev.json")).unwrap();
+    let before = plan();
+    refused(&more, "SW-NODE-DATA-DIR-LOCKED");
+    assert_eq!(plan(), before);
     signal("-INT", &second.child.id().to_string());
     assert!(second.child.wait().unwrap().success());
     assert!(second.processes().is_empty());
+    refused(&arguments, "--nodes 3");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

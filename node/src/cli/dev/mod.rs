@@ -189,7 +189,7 @@ impl Dev {
             janitor.tell(&node)?;
             nodes.push(node);
         }
-        wait_ready(nodes).await?;
+        wait_ready(nodes, 0).await?;
         if ports.len() == founders {
             return Ok(());
         }
@@ -205,7 +205,7 @@ impl Dev {
             janitor.tell(&node)?;
             nodes.push(node);
         }
-        wait_ready(nodes).await
+        wait_ready(nodes, founders).await
     }
 
     async fn deploy_all(&self, client: &Client, printer: &Printer) -> Outcome<()> {
@@ -246,9 +246,10 @@ async fn print_summary(client: &Client, nodes: &[DevNode], printer: &Printer) ->
     printer.text(&text)
 }
 
-async fn wait_ready(nodes: &mut [DevNode]) -> Outcome<()> {
+/// Waits for the nodes from `first` on.
+async fn wait_ready(nodes: &mut [DevNode], first: usize) -> Outcome<()> {
     let start = Instant::now();
-    for i in 0..nodes.len() {
+    for i in first..nodes.len() {
         let client = nodes[i].client()?;
         let mut told = String::new();
         loop {
