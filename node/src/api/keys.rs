@@ -10,7 +10,7 @@ use swarmer_raft::{Txn, View};
 use crate::{
     agent::{
         TxnExt as _,
-        keys::{Authorities, Ring, Rotated, committed, wanted},
+        keys::{Authorities, Ring, Rotated, SETTLED, committed, wanted},
     },
     api::{
         Api,
@@ -28,8 +28,8 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Answer {
         None => {
             let key = context.gossip.stats().key;
             json!({
-                "name": "gossip", "key": key, "held": [key], "phase": "settled",
-                "wanted": wanted::<Ring>(&view),
+                "name": "gossip", "key": key, "held": [key],
+                "phase": phase(SETTLED, wanted::<Ring>(&view)), "wanted": wanted::<Ring>(&view),
             })
         }
     };
@@ -40,7 +40,8 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Answer {
             item
         }
         None => json!({
-            "name": "authority", "key": 1, "held": [1], "phase": "settled",
+            "name": "authority", "key": 1, "held": [1],
+            "phase": phase(SETTLED, wanted::<Authorities>(&view)),
             "wanted": wanted::<Authorities>(&view),
             "fingerprint": context.pin()?.to_string(),
         }),
@@ -49,11 +50,16 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Answer {
 }
 
 fn shown<R: Rotated>(name: &str, rotated: &R, view: &View) -> Value {
-    let state = rotated.state();
+    let (state, wanted) = (rotated.state(), wanted::<R>(view));
     json!({
-        "name": name, "key": state.seals, "held": state.keys, "phase": rotated.phase(),
-        "wanted": wanted::<R>(view),
+        "name": name, "key": state.seals, "held": state.keys,
+        "phase": phase(rotated.phase(), wanted), "wanted": wanted,
     })
+}
+
+/// Whoever waits until a rotation is over must not take one for it that has not begun.
+fn phase(now: &'static str, wanted: bool) -> &'static str {
+    if wanted && now == SETTLED { "waiting" } else { now }
 }
 
 fn fingerprint(certificate: &[u8]) -> Option<Fingerprint> {

@@ -87,8 +87,8 @@ impl Founding {
         let open = votes.values().any(|count| *count >= self.config.expect);
         if peers.len() + 1 >= self.config.expect && votes.len() > 1 && !open {
             return Some(format!(
-                "stuck: {} nodes hold this founding token, more than the {} expected, and their \
-                 consents are split; {remedy}",
+                "stuck: {} nodes hold this founding token, {} are expected, and their consents are \
+                 split: there is one too many, or one has lost its data directory; {remedy}",
                 peers.len() + 1,
                 self.config.expect
             ));

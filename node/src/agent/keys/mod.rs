@@ -21,4 +21,4 @@ pub(crate) use believe::{TakeAuthorities, tell};
 pub(crate) use follow::{TakeRing, follow};
 pub(crate) use leading::run;
 pub(crate) use ring::Ring;
-pub(crate) use rotated::{Rotated, committed, wanted};
+pub(crate) use rotated::{Rotated, SETTLED, committed, wanted};

@@ -12,6 +12,9 @@ use crate::{
     problem::{Outcome, Problem},
 };
 
+/// The phase in which nothing is being rotated.
+pub(crate) const SETTLED: &str = "settled";
+
 /// Something that all members share in, at one step of its rotation.
 pub(crate) trait Rotated:
     Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync
@@ -44,7 +47,7 @@ pub(crate) trait Rotated:
     fn phase(&self) -> &'static str {
         let RingState { keys, seals, .. } = self.state();
         match keys.last() {
-            _ if keys.len() < 2 => "settled",
+            _ if keys.len() < 2 => SETTLED,
             Some(newest) if *newest == seals => "switching",
             _ => "spreading",
         }
