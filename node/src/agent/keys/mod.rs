@@ -1,6 +1,6 @@
 //! The keys that all members share in, over time: that of gossip, and the authority. Each is committed
 //! one step after the other by the leader ([`leading`]), taken by every member from the committed state
-//! ([`follow`]), and the next step waits for what the members say in their records.
+//! ([`follow()`]), and the next step waits for what the members say in their records.
 //!
 //! They stand in the desired state under `cluster/keys/`, which neither API nor backup shows. Who
 //! reads that state is a member, and a member has the keys of gossip and the certificates of the
