@@ -9,8 +9,8 @@ use swarmer_model::NodeId;
 /// Sends one message to another node and brings its answer back.
 ///
 /// The other side passes the body to [`crate::Handle::handle_message`] with the *authenticated*
-/// id of the sender and the version of the wire that the two speak, and sends back what that returns. Bodies are at most
-/// [`MAX_MESSAGE_BYTES`] long, both ways.
+/// id of the sender and the version of the wire that the two speak, and sends back what that
+/// returns. Bodies are at most [`MAX_MESSAGE_BYTES`] long, both ways.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
     /// The version of the wire ([`swarmer_model::wire`]) that `target` is known to speak, from memory:

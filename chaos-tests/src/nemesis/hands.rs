@@ -55,7 +55,7 @@ impl Hands {
     /// What clients should know of is taken down in the recorder of `context`.
     pub fn new(leader: watch::Receiver<Option<usize>>, context: Context) -> Self {
         let (cluster, recorder) = (Arc::clone(&context.cluster), context.recorder.clone());
-        let (done, round) = Default::default();
+        let (done, round) = (Arc::default(), Arc::default());
         Self { cluster, leader, recorder, context, done, round }
     }
 

@@ -80,28 +80,6 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Logs that the connection is over: for operators if it was lost, as all that was under way on
-    /// it, such as the body of an answer, broke off then.
-    pub(crate) fn log_over(&self) {
-        let (peer, class) = (self.peer.node, self.class.as_str());
-        let direction = match self.direction {
-            Direction::Inbound => "inbound",
-            Direction::Outbound => "outbound",
-        };
-        let reason = self.connection.close_reason();
-        if matches!(reason, Some(ConnectionError::TimedOut)) {
-            tracing::info!(
-                target: "swarmer::mesh", event = "connection_lost", %peer, class, direction,
-                "the peer was silent for too long; what was under way with it broke off",
-            );
-        } else {
-            let reason = reason.map(|reason| reason.to_string());
-            tracing::debug!(
-                target: "swarmer::mesh", event = "connection_over", %peer, class, direction, reason,
-            );
-        }
-    }
-
     pub(crate) fn new(
         connection: Connection,
         peer: PeerIdentity,
@@ -160,6 +138,28 @@ impl Live {
     /// A stream of the peer is of this version.
     pub(crate) fn heard(&self, version: u8) {
         self.version.fetch_max(version, Ordering::Relaxed);
+    }
+
+    /// Logs that the connection is over: for operators if it was lost, as all that was under way on
+    /// it, such as the body of an answer, broke off then.
+    pub(crate) fn log_over(&self) {
+        let (peer, class) = (self.peer.node, self.class.as_str());
+        let direction = match self.direction {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+        };
+        let reason = self.connection.close_reason();
+        if matches!(reason, Some(ConnectionError::TimedOut)) {
+            tracing::info!(
+                target: "swarmer::mesh", event = "connection_lost", %peer, class, direction,
+                "the peer was silent for too long; what was under way with it broke off",
+            );
+        } else {
+            let reason = reason.map(|reason| reason.to_string());
+            tracing::debug!(
+                target: "swarmer::mesh", event = "connection_over", %peer, class, direction, reason,
+            );
+        }
     }
 
     pub(crate) fn alive(&self) -> bool {
