@@ -20,7 +20,7 @@ use super::{
     config::{MAX_CONTROL_STREAMS, MAX_DATA_STREAMS, RETRY_ABOVE},
     dial::chain,
     error::RefusedBy,
-    registry::{Direction, Live},
+    registry::{Direction, Live, Of},
     shared::{Pass, Shared, count},
     stranger,
 };
@@ -162,10 +162,16 @@ impl Acceptor {
         connection.set_max_concurrent_bi_streams(VarInt::from_u32(max_streams));
         connection.set_receive_window(VarInt::from_u32(shared.config.connection_window));
         let expired = peer.expired(shared.clock.now());
-        let generation = shared.current().generation;
-        let direction = Direction::Inbound;
+        let current = shared.current();
+        let Some(own) = &current.identity.membership else { return };
+        let of = Of {
+            class,
+            direction: Direction::Inbound,
+            generation: current.generation,
+            own_until: own.certificate.not_after(),
+        };
         let oldest = shared.config.versions().oldest;
-        let live = Live::new(connection, peer, class, direction, generation, expired, oldest);
+        let live = Live::new(connection, peer, of, expired, oldest);
         if shared.registry.insert(&live).is_err() {
             return self.refuse_crowd(&live.connection, class.as_str());
         }

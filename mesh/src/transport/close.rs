@@ -71,6 +71,9 @@ pub(crate) fn loss(error: &ConnectionError) -> Loss {
         ConnectionError::TimedOut => {
             return Loss::Unreachable("no answer in time".to_owned());
         }
+        ConnectionError::LocallyClosed => {
+            return Loss::Unreachable("this node gave the connection up".to_owned());
+        }
         other => return Loss::Unreachable(other.to_string()),
     };
     if let Some(code) = codes::named_in(&reason) {

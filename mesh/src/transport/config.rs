@@ -65,10 +65,14 @@ pub struct Config {
     pub data: Runtime,
     /// The dialer says something at least this often.
     pub keep_alive: Duration,
-    /// Silence that makes a peer lost (but at least three probe time-outs, RFC 9000 section
+    /// Silence on a control connection that makes its peer lost (but at least three probe time-outs, RFC 9000 section
     /// 10.1). With `keep_alive` this bounds how long a killed node goes unnoticed: at most the
     /// sum of both.
     pub idle_timeout: Duration,
+    /// Silence after which a data connection is lost whatever its peer's control connection says.
+    /// Long, because its packets wait behind guests for their threads, on either side: until then
+    /// it is the control connection that says whether the peer lives (see [`super::vigil`]).
+    pub data_idle_timeout: Duration,
     /// For address, handshake and welcome together.
     pub dial_timeout: Duration,
     /// First pause after a failed dial; doubles.
@@ -106,6 +110,7 @@ impl Config {
             io,
             keep_alive: Duration::from_millis(200),
             idle_timeout: Duration::from_millis(800),
+            data_idle_timeout: Duration::from_secs(10),
             dial_timeout: Duration::from_secs(3),
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(1),

@@ -1,6 +1,6 @@
 //! Dialling a member.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use quinn::{Connection, ConnectionError};
 use rustls_pki_types::CertificateDer;
@@ -10,8 +10,9 @@ use tokio::time::timeout;
 use super::{
     close::{CloseCode, Loss, loss},
     error::{OpenError, RefusedBy},
-    registry::{Direction, Live},
+    registry::{Direction, Live, Of},
     shared::Shared,
+    vigil,
 };
 use crate::{
     codes,
@@ -29,15 +30,20 @@ pub(crate) async fn member(
     class: Class,
     address: SocketAddr,
 ) -> Result<Arc<Live>, OpenError> {
-    let result =
-        match timeout(shared.config.dial_timeout, attempt(shared, peer, class, address)).await {
-            Ok(result) => result,
-            Err(_) => Err(OpenError::Unreachable {
-                peer,
-                address,
-                reason: format!("no answer in {} ms", shared.config.dial_timeout.as_millis()),
-            }),
-        };
+    let dialling = async {
+        loop {
+            let live = attempt(shared, peer, class, address).await?;
+            // Our certificate was of no use any more, and another one came meanwhile.
+            if live.generation >= shared.current().oldest_good {
+                return Ok(live);
+            }
+            live.connection.close(CloseCode::DONE.var(), b"dialled with an old certificate");
+        }
+    };
+    let result = patiently(shared, peer, class, dialling).await.unwrap_or_else(|waited| {
+        let reason = format!("no answer in {} ms", waited.as_millis());
+        Err(OpenError::Unreachable { peer, address, reason })
+    });
     match &result {
         Ok(live) => {
             tracing::debug!(
@@ -58,6 +64,29 @@ pub(crate) async fn member(
         }
     }
     result
+}
+
+/// Waits for a dial as long as one may take; on the data connection for less, unless the peer's
+/// control connection says that it lives: threads that run guests may be late with a handshake.
+async fn patiently<T>(
+    shared: &Arc<Shared>,
+    peer: NodeId,
+    class: Class,
+    dialling: impl Future<Output = T>,
+) -> Result<T, Duration> {
+    let most = shared.config.dial_timeout;
+    let mut dialling = pin!(dialling);
+    if class == Class::Data {
+        let soon = vigil::late(&shared.config).min(most);
+        if let Ok(done) = timeout(soon, &mut dialling).await {
+            return Ok(done);
+        }
+        if !shared.registry.controlled(peer, Direction::Outbound) {
+            return Err(soon);
+        }
+        return timeout(most - soon, dialling).await.map_err(|_| most);
+    }
+    timeout(most, dialling).await.map_err(|_| most)
 }
 
 async fn attempt(
@@ -109,9 +138,13 @@ async fn attempt(
         return Err(OpenError::Refused { peer, by: RefusedBy::Us, code, reason });
     };
     let expired = identity.expired(shared.clock.now());
-    let direction = Direction::Outbound;
-    let live =
-        Live::new(connection, identity, class, direction, current.generation, expired, version);
+    let of = Of {
+        class,
+        direction: Direction::Outbound,
+        generation: current.generation,
+        own_until: membership.certificate.not_after(),
+    };
+    let live = Live::new(connection, identity, of, expired, version);
     // Only inbound connections can be too many.
     let _ = shared.registry.insert(&live);
     shared.config.io.spawn(watch(shared.clone(), live.clone()));

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use futures::future::join_all;
-use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, Runtime as _, ServerConfig};
+use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, Runtime as _};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -17,9 +17,10 @@ use super::{
     gossip::{GossipSender, GossipSocket},
     handle::Handle,
     runtime::Threads,
-    shared::{Shared, prepare},
+    shared::{ServerConfigs, Shared, prepare},
     socket::{Counters, SharedSocket, bind},
     steer::Ids,
+    vigil,
 };
 use crate::{
     identity::{Admission, Identity, WallClock},
@@ -50,10 +51,10 @@ impl Endpoints {
     }
 
     /// What peers that dial from now on meet.
-    pub(crate) fn set_server_config(&self, server: Option<&ServerConfig>) {
-        for endpoint in self.both() {
-            endpoint.set_server_config(server.cloned());
-        }
+    pub(crate) fn set_server_config(&self, server: Option<ServerConfigs>) {
+        let (control, data) = server.map(|server| (server.control, server.data)).unzip();
+        self.control.set_server_config(control);
+        self.data.set_server_config(data);
     }
 }
 
@@ -110,13 +111,14 @@ impl Transport {
         let socket = SharedSocket::new(control, tell, counters.clone()).map_err(failed)?;
         let socket = Arc::new(socket);
         let data = faulty(calls.wrap_udp_socket(data).map_err(failed)?);
-        let open = |class, socket: Arc<dyn AsyncUdpSocket>, threads| {
-            let (settings, server) = (endpoint_config(class), server.clone());
+        let (for_control, for_data) = server.map(|server| (server.control, server.data)).unzip();
+        let open = |class, server, socket: Arc<dyn AsyncUdpSocket>, threads| {
+            let settings = endpoint_config(class);
             Endpoint::new_with_abstract_socket(settings, server, socket, Arc::new(threads))
         };
         let endpoints = Endpoints {
-            control: open(Class::Control, socket.clone(), io).map_err(failed)?,
-            data: open(Class::Data, data, calls).map_err(failed)?,
+            control: open(Class::Control, for_control, socket.clone(), io).map_err(failed)?,
+            data: open(Class::Data, for_data, data, calls).map_err(failed)?,
         };
         let shared = Shared::new(config, endpoints, clock, admission, addresses, current, faults);
         let shared = Arc::new(shared);
@@ -148,7 +150,9 @@ impl Transport {
             io.spawn(acceptor.clone().run(Class::Control, io.clone())),
             data.spawn(acceptor.run(Class::Data, data.clone())),
         ];
+        let vigil = io.spawn(vigil::keep(shared.clone()));
         shutdown.cancelled().await;
+        vigil.abort();
         shared.stopping.cancel();
         shared.endpoints.set_server_config(None);
         wait_for_handlers(&shared).await;

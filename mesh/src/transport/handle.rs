@@ -1,6 +1,11 @@
 //! The way to send.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use quinn::{RecvStream, SendStream};
@@ -19,6 +24,7 @@ use super::{
     registry::{ConnectionInfo, Live},
     shared::{Shared, TransportStats, count},
     stranger::{self, FoundStream, JoinStream},
+    vigil,
 };
 use crate::{
     codes,
@@ -75,10 +81,11 @@ impl Handle {
         self.shared.set_identity(identity)
     }
 
-    /// Whether a connection stands with a member whose certificate is of an authority that is believed
-    /// here: then this node did not sleep while the authority changed.
-    pub fn meets_believed(&self) -> bool {
-        self.shared.registry.all().iter().any(|live| live.believed())
+    /// Whether a member answered a request that is open only to those whose certificates it believes,
+    /// since this node shows the one that it shows, or the one before it: then neither of the two slept
+    /// while the authority changed.
+    pub fn is_taken(&self) -> bool {
+        self.shared.current().taken.load(Ordering::Relaxed)
     }
 
     /// Opens a stream to a member and writes its header. Dials if there is no connection: one
@@ -216,7 +223,13 @@ impl Handle {
                 abort(&mut send, &mut recv, ResetCode::CANCELLED);
                 Err(RequestError::Frame { peer, source })
             }
-            Ok(result) => result.map_err(|source| RequestError::Frame { peer, source }),
+            Ok(Ok(answer)) => {
+                if !kind.allowed_when_unbelieved() {
+                    self.shared.current().taken.store(true, Ordering::Relaxed);
+                }
+                Ok(answer)
+            }
+            Ok(Err(source)) => Err(RequestError::Frame { peer, source }),
             Err(_) => {
                 abort(&mut send, &mut recv, ResetCode::CANCELLED);
                 Err(RequestError::Deadline { peer })
@@ -305,7 +318,12 @@ impl Handle {
     /// received from it within about `keep_alive + idle_timeout` of the configuration. `false`
     /// says little: nobody may have had a reason to dial.
     pub fn has_live_connection(&self, peer: NodeId) -> bool {
-        !self.shared.registry.of(peer).is_empty()
+        let lately = vigil::late(&self.shared.config);
+        let heard = |live: &Arc<Live>| match live.class {
+            Class::Control => true,
+            Class::Data => live.heard.silent_for(Instant::now()) < lately,
+        };
+        self.shared.registry.of(peer).iter().any(heard)
     }
 
     /// The smoothed round trip time to a peer, where a connection stands: the smallest of them,

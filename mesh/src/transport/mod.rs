@@ -25,6 +25,7 @@ mod shared;
 mod socket;
 mod steer;
 mod stranger;
+mod vigil;
 
 use std::{net::SocketAddr, time::SystemTime};
 

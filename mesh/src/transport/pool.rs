@@ -11,18 +11,33 @@ use super::{
     dial,
     error::OpenError,
     registry::Live,
-    shared::{Shared, count},
+    shared::{Current, Shared, count},
 };
 use crate::stream::Class;
 
 type Outcome = Result<Arc<Live>, OpenError>;
 type Key = (NodeId, Class);
 
-#[derive(Debug)]
-enum Slot {
-    Ready(Arc<Live>),
-    Dialing { outcome: watch::Receiver<Option<Outcome>>, failures: u32 },
-    Failed { until: Instant, failures: u32, address: Option<SocketAddr>, error: OpenError },
+/// What is known of one peer and class. A connection that is to be replaced serves until the dial
+/// for the other one has succeeded: nothing waits for a handshake because a certificate was renewed.
+#[derive(Debug, Default)]
+struct Slot {
+    standing: Option<Arc<Live>>,
+    dial: Dial,
+    /// Dials that failed in a row.
+    failures: u32,
+}
+
+#[derive(Debug, Default)]
+enum Dial {
+    #[default]
+    None,
+    UnderWay(watch::Receiver<Option<Outcome>>),
+    Failed {
+        until: Instant,
+        address: SocketAddr,
+        error: OpenError,
+    },
 }
 
 /// Outbound connections by peer and class.
@@ -54,97 +69,95 @@ impl Pool {
         }
     }
 
+    /// Sees to it that a connection stands soon, without waiting for it.
+    pub(crate) fn prepare(&self, shared: &Arc<Shared>, peer: NodeId, class: Class) {
+        // Whoever needs it meets the error again.
+        let _ = self.look(shared, (peer, class));
+    }
+
     /// The connection that stands to the peer, if new streams would go over it.
     pub(crate) fn standing(&self, peer: NodeId, class: Class) -> Option<Arc<Live>> {
-        match self.0.lock().get(&(peer, class)) {
-            Some(Slot::Ready(live)) if live.alive() => Some(live.clone()),
-            _ => None,
-        }
+        let slots = self.0.lock();
+        slots.get(&(peer, class))?.standing.clone().filter(|live| live.alive())
     }
 
     fn look(&self, shared: &Arc<Shared>, key: Key) -> Result<Found, OpenError> {
         let now = Instant::now();
+        let current = shared.current();
         let mut slots = self.0.lock();
-        let failures = match slots.get(&key) {
-            Some(Slot::Ready(live)) if usable(shared, live) => {
-                return Ok(Found::Ready(live.clone()));
-            }
+        if slots.len() >= MAX_POOL && !slots.contains_key(&key) {
+            slots.retain(|_, slot| slot.is_of_use(now));
+        }
+        let slot = slots.entry(key).or_default();
+        let standing = slot.standing.clone().filter(|live| serves(shared, &current, live));
+        if let Some(live) = &standing
+            && live.generation == current.generation
+        {
+            return Ok(Found::Ready(live.clone()));
+        }
+        let address = shared.addresses.address(key.0);
+        let failed = match (&slot.dial, address) {
             // A dial whose task is gone will never have an outcome.
-            Some(Slot::Dialing { outcome, .. }) if outcome.has_changed().is_ok() => {
-                return Ok(Found::Dialing(outcome.clone()));
-            }
-            Some(Slot::Failed { until, error, address, .. })
-                if now < *until && *address == shared.addresses.address(key.0) =>
-            {
-                return Err(OpenError::Backoff {
-                    peer: key.0,
-                    retry_in: *until - now,
-                    last: Box::new(error.clone()),
+            (Dial::UnderWay(outcome), _) if outcome.has_changed().is_ok() => {
+                return Ok(match standing {
+                    Some(live) => Found::Ready(live),
+                    None => Found::Dialing(outcome.clone()),
                 });
             }
-            Some(Slot::Failed { failures, .. } | Slot::Dialing { failures, .. }) => *failures,
-            Some(Slot::Ready(_)) | None => 0,
+            (Dial::Failed { until, address: of, error }, Some(address))
+                if now < *until && *of == address =>
+            {
+                let (retry_in, last) = (*until - now, Box::new(error.clone()));
+                Some(OpenError::Backoff { peer: key.0, retry_in, last })
+            }
+            (_, None) => Some(OpenError::UnknownAddress { peer: key.0 }),
+            _ if shared.stopping.is_cancelled() => Some(OpenError::Closed),
+            _ => None,
         };
-        if shared.stopping.is_cancelled() {
-            return Err(OpenError::Closed);
+        if let Some(error) = failed {
+            return standing.map(Found::Ready).ok_or(error);
         }
-        let Some(address) = shared.addresses.address(key.0) else {
-            return Err(OpenError::UnknownAddress { peer: key.0 });
-        };
-        if slots.len() >= MAX_POOL {
-            slots.retain(|_, slot| match slot {
-                Slot::Ready(live) => live.alive(),
-                Slot::Dialing { .. } => true,
-                Slot::Failed { until, .. } => now < *until,
-            });
-        }
+        let address = address.ok_or(OpenError::UnknownAddress { peer: key.0 })?;
         let (tell, outcome) = watch::channel(None);
-        slots.insert(key, Slot::Dialing { outcome: outcome.clone(), failures });
+        slot.dial = Dial::UnderWay(outcome.clone());
         drop(slots);
         count(&shared.counters.dials);
         let shared = shared.clone();
         // On its own, so that a caller who goes away does not break it off for the others.
         shared.config.io.clone().spawn(async move {
             let outcome = dial::member(&shared, key.0, key.1, address).await;
-            shared.pool.settle(&shared, key, address, failures, &outcome);
+            shared.pool.settle(&shared, key, address, &outcome);
             // Nobody may be waiting any more.
             let _ = tell.send(Some(outcome));
         });
-        Ok(Found::Dialing(outcome))
+        Ok(standing.map_or(Found::Dialing(outcome), Found::Ready))
     }
 
-    fn settle(
-        &self,
-        shared: &Shared,
-        key: Key,
-        address: SocketAddr,
-        failures: u32,
-        outcome: &Outcome,
-    ) {
-        let slot = match outcome {
-            Ok(live) => Slot::Ready(live.clone()),
+    fn settle(&self, shared: &Shared, key: Key, address: SocketAddr, outcome: &Outcome) {
+        let mut slots = self.0.lock();
+        let slot = slots.entry(key).or_default();
+        match outcome {
+            Ok(live) => *slot = Slot { standing: Some(live.clone()), ..Slot::default() },
             Err(error) => {
                 count(&shared.counters.dial_failures);
-                let failures = failures.saturating_add(1);
+                slot.failures = slot.failures.saturating_add(1);
                 let config = &shared.config;
-                let pause = backoff(config.backoff_min, config.backoff_max, failures);
-                Slot::Failed {
-                    until: Instant::now() + pause,
-                    failures,
-                    address: Some(address),
-                    error: error.clone(),
-                }
+                let pause = backoff(config.backoff_min, config.backoff_max, slot.failures);
+                let until = Instant::now() + pause;
+                slot.dial = Dial::Failed { until, address, error: error.clone() };
             }
-        };
-        self.0.lock().insert(key, slot);
+        }
     }
 
     /// Leaves a connection: what runs on it goes on, new streams dial again.
     pub(crate) fn leave(&self, live: &Arc<Live>) {
         let mut slots = self.0.lock();
         let key = (live.peer.node, live.class);
-        if matches!(slots.get(&key), Some(Slot::Ready(other)) if Arc::ptr_eq(other, live)) {
-            slots.remove(&key);
+        if let Some(slot) = slots.get_mut(&key) {
+            slot.standing.take_if(|other| Arc::ptr_eq(other, live));
+            if slot.standing.is_none() && matches!(slot.dial, Dial::None) {
+                slots.remove(&key);
+            }
         }
     }
 
@@ -152,8 +165,10 @@ impl Pool {
     pub(crate) fn heard_of(&self, peer: NodeId) {
         let mut slots = self.0.lock();
         for class in [Class::Control, Class::Data] {
-            if matches!(slots.get(&(peer, class)), Some(Slot::Failed { .. })) {
-                slots.remove(&(peer, class));
+            if let Some(slot) = slots.get_mut(&(peer, class))
+                && matches!(slot.dial, Dial::Failed { .. })
+            {
+                (slot.dial, slot.failures) = (Dial::None, 0);
             }
         }
     }
@@ -167,18 +182,32 @@ impl Pool {
     }
 }
 
+impl Slot {
+    fn is_of_use(&self, now: Instant) -> bool {
+        let dial = match &self.dial {
+            Dial::None => false,
+            Dial::UnderWay(_) => true,
+            Dial::Failed { until, .. } => now < *until,
+        };
+        dial || self.standing.as_ref().is_some_and(|live| live.alive())
+    }
+}
+
 enum Found {
     Ready(Arc<Live>),
     Dialing(watch::Receiver<Option<Outcome>>),
 }
 
-/// Whether new streams may be opened on a connection. One that was dialled under an older
-/// identity, or whose peer's certificate ran out since, is left for one with fresh certificates.
-fn usable(shared: &Shared, live: &Live) -> bool {
+/// Whether new streams may be opened on a connection; one of an older identity only until there is
+/// another. Not on one for which the certificate of either side is of no use by now: the peer would
+/// refuse them, or has a fresh one that only another connection shows.
+fn serves(shared: &Shared, current: &Current, live: &Live) -> bool {
+    let now = shared.clock.now();
     live.alive()
-        && live.generation == shared.current().generation
+        && live.generation >= current.oldest_good
+        && (live.generation == current.generation || now < live.own_until)
         && live.unused_for() < shared.config.unused_timeout
-        && (live.born_expired || !live.peer.expired(shared.clock.now()))
+        && (live.born_expired || !live.peer.expired(now))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use super::{
     close::CloseCode,
     config::{MAX_INBOUND, MAX_INBOUND_PER_PEER},
     dial::chain,
+    vigil::Heard,
 };
 use crate::{
     identity::{PeerIdentity, Side, tls::Judge},
@@ -61,6 +62,15 @@ pub struct ConnectionInfo {
     pub lost_packets: u64,
 }
 
+/// What kind of connection it is, and what we showed on it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Of {
+    pub(crate) class: Class,
+    pub(crate) direction: Direction,
+    pub(crate) generation: u64,
+    pub(crate) own_until: SystemTime,
+}
+
 /// A verified connection.
 #[derive(Debug)]
 pub(crate) struct Live {
@@ -69,8 +79,11 @@ pub(crate) struct Live {
     pub(crate) class: Class,
     pub(crate) direction: Direction,
     pub(crate) opened: Instant,
-    /// The generation of our identity that it was dialled with.
+    /// The generation of our identity that it was made with.
     pub(crate) generation: u64,
+    /// Until when the certificate is good that we showed on it.
+    pub(crate) own_until: SystemTime,
+    pub(crate) heard: Heard,
     /// Whether the peer's certificate was outside of its time when it was verified.
     pub(crate) born_expired: bool,
     believed: AtomicBool,
@@ -83,13 +96,12 @@ impl Live {
     pub(crate) fn new(
         connection: Connection,
         peer: PeerIdentity,
-        class: Class,
-        direction: Direction,
-        generation: u64,
+        of: Of,
         born_expired: bool,
         version: u8,
     ) -> Arc<Self> {
         let now = Instant::now();
+        let Of { class, direction, generation, own_until } = of;
         Arc::new(Self {
             connection,
             believed: AtomicBool::new(peer.believed),
@@ -99,6 +111,8 @@ impl Live {
             direction,
             opened: now,
             generation,
+            own_until,
+            heard: Heard::new(now),
             born_expired,
             last_used: Mutex::new(now),
             streams: AtomicUsize::new(0),
@@ -149,7 +163,7 @@ impl Live {
             Direction::Outbound => "outbound",
         };
         let reason = self.connection.close_reason();
-        if matches!(reason, Some(ConnectionError::TimedOut)) {
+        if matches!(reason, Some(ConnectionError::TimedOut)) || self.heard.given_up() {
             tracing::info!(
                 target: "swarmer::mesh", event = "connection_lost", %peer, class, direction,
                 "the peer was silent for too long; what was under way with it broke off",
@@ -251,6 +265,18 @@ impl Registry {
         let peers = self.peers.lock();
         let all = peers.get(&peer).into_iter().flatten();
         all.filter(|live| live.alive()).cloned().collect()
+    }
+
+    /// Whether a control connection with the peer stands by which the word goes the same way as by
+    /// a data connection of this direction: where we dialled, one that we dialled too.
+    pub(crate) fn controlled(&self, peer: NodeId, direction: Direction) -> bool {
+        let same = |live: &Live| match direction {
+            Direction::Outbound => live.direction == Direction::Outbound,
+            Direction::Inbound => true,
+        };
+        let peers = self.peers.lock();
+        let mut all = peers.get(&peer).into_iter().flatten();
+        all.any(|live| live.class == Class::Control && live.alive() && same(live))
     }
 
     /// All that live.

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -90,6 +90,11 @@ pub(crate) struct Current {
     pub(crate) identity: Identity,
     /// Grows with every other certificate or key, so that connections of an older one are left.
     pub(crate) generation: u64,
+    /// The oldest generation whose certificate is still of use, as far as this node knows: what was
+    /// dialled with it serves until it is replaced.
+    pub(crate) oldest_good: u64,
+    /// Whether a member took a stream of this node by the certificate that it shows.
+    pub(crate) taken: AtomicBool,
     pub(crate) judge: Option<Judge>,
     control: Option<ClientConfig>,
     data: Option<ClientConfig>,
@@ -165,9 +170,18 @@ impl Shared {
         // Whom a connection was opened to is not changed by whom else this node believes.
         let other = shown(&identity) != shown(&current.identity);
         let generation = current.generation + u64::from(other);
-        let (next, server) =
+        // A certificate that nobody took opens nothing on the connections that it was shown on.
+        let succeeds =
+            succeeds(&current.identity, &identity) && current.taken.load(Ordering::Relaxed);
+        let oldest_good = match succeeds {
+            true => current.oldest_good,
+            false => generation,
+        };
+        let (mut next, server) =
             prepare(&self.config, identity, generation, &self.clock, &self.admission)?;
-        self.endpoints.set_server_config(server.as_ref());
+        next.oldest_good = oldest_good;
+        next.taken = AtomicBool::new(succeeds);
+        self.endpoints.set_server_config(server);
         let next = Arc::new(next);
         *current = next.clone();
         drop(current);
@@ -205,7 +219,7 @@ pub(crate) fn prepare(
     generation: u64,
     clock: &Arc<dyn WallClock>,
     admission: &Arc<dyn Admission>,
-) -> Result<(Current, Option<ServerConfig>), IdentityError> {
+) -> Result<(Current, Option<ServerConfigs>), IdentityError> {
     let judge = match &identity.membership {
         Some(membership) => {
             let certificate = &membership.certificate;
@@ -232,15 +246,43 @@ pub(crate) fn prepare(
         _ => Ok::<_, IdentityError>(None),
     };
     let (control, data) = (client(Class::Control, ALPN_CONTROL)?, client(Class::Data, ALPN_DATA)?);
-    let server = tls::server(&identity, judge.as_ref())?.map(|tls| server_config(config, tls));
-    Ok((Current { identity, generation, judge, control, data }, server))
+    let server = tls::server(&identity, judge.as_ref())?.map(|tls| ServerConfigs {
+        control: server_config(config, tls.clone(), Class::Control),
+        data: server_config(config, tls, Class::Data),
+    });
+    let (oldest_good, taken) = (generation, AtomicBool::new(false));
+    let current = Current { identity, generation, oldest_good, taken, judge, control, data };
+    Ok((current, server))
 }
 
-fn transport_config(config: &Config) -> TransportConfig {
+/// Whether what was shown before is believed beside what is shown now: the same node of the same
+/// cluster, certified by an authority that is believed still.
+fn succeeds(before: &Identity, now: &Identity) -> bool {
+    match (&before.membership, &now.membership) {
+        (Some(old), Some(new)) => {
+            (before.node, old.cluster) == (now.node, new.cluster)
+                && new.bundle.issuer_of(&old.certificate).is_some()
+        }
+        _ => false,
+    }
+}
+
+/// What peers that dial meet, on each of the two sockets.
+#[derive(Debug, Clone)]
+pub(crate) struct ServerConfigs {
+    pub(crate) control: ServerConfig,
+    pub(crate) data: ServerConfig,
+}
+
+fn transport_config(config: &Config, class: Class) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MAX_UDP_PAYLOAD);
-    let idle = IdleTimeout::try_from(config.idle_timeout).unwrap_or_else(|_| {
+    let idle = match class {
+        Class::Control => config.idle_timeout,
+        Class::Data => config.data_idle_timeout,
+    };
+    let idle = IdleTimeout::try_from(idle).unwrap_or_else(|_| {
         // More than a QUIC integer of milliseconds: as good as for ever.
         IdleTimeout::from(VarInt::MAX)
     });
@@ -264,7 +306,7 @@ pub(crate) fn client_config(
     class: Option<Class>,
 ) -> ClientConfig {
     let crypto = QuicClientConfig::try_from(tls).expect("TLS 1.3 of ring has QUIC's first suite");
-    let mut transport = transport_config(config);
+    let mut transport = transport_config(config, class.unwrap_or(Class::Control));
     transport.keep_alive_interval(Some(config.keep_alive));
     match class {
         Some(_) => transport
@@ -280,9 +322,9 @@ pub(crate) fn client_config(
 }
 
 /// How a connection that a peer dials begins: with the little that a stranger gets.
-fn server_config(config: &Config, tls: rustls::ServerConfig) -> ServerConfig {
+fn server_config(config: &Config, tls: rustls::ServerConfig, class: Class) -> ServerConfig {
     let crypto = QuicServerConfig::try_from(tls).expect("TLS 1.3 of ring has QUIC's first suite");
-    let mut transport = transport_config(config);
+    let mut transport = transport_config(config, class);
     transport
         .receive_window(VarInt::from_u32(STRANGER_WINDOW))
         .max_concurrent_bidi_streams(VarInt::from_u32(1));

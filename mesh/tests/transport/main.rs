@@ -4,6 +4,7 @@
 
 mod admission;
 mod founding;
+mod patience;
 mod port;
 mod stranger;
 mod streams;

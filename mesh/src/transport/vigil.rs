@@ -1,0 +1,177 @@
+//! Whether the peer of a silent data connection lives.
+//!
+//! The packets of a data connection are handled by the threads that run guests, on both sides. On a
+//! machine with too much to do they are late, and a peer that is late is not gone: to cut it off would
+//! break what is under way and add handshakes to the load. So silence on a data connection only raises
+//! the question. The control connection, whose threads run no guest, answers it: while it stands the
+//! peer lives; when it is lost, so is the data connection. Where there is none, one is dialled. To the
+//! dialler only one that it dialled itself says so: the same way must be open.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use swarmer_model::NodeId;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::{close::CloseCode, config::Config, registry::Live, shared::Shared};
+use crate::stream::Class;
+
+/// Looks in each [`Config::idle_timeout`]. One costs a lock for each data connection.
+const LOOKS: u32 = 4;
+
+/// Silence after which a peer counts as gone if nothing else says that it lives.
+pub(crate) fn late(config: &Config) -> Duration {
+    config.idle_timeout * 5 / 4
+}
+
+/// When something was received on a connection last, as far as was looked.
+#[derive(Debug)]
+pub(crate) struct Heard(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    /// Datagrams received until then.
+    received: u64,
+    at: Instant,
+    /// Whether the peer had a control connection since.
+    controlled: bool,
+    given_up: bool,
+}
+
+/// What silence means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Lives,
+    /// Nothing says whether it lives.
+    Ask,
+    Gone,
+}
+
+impl Heard {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self(Mutex::new(State { received: 0, at: now, controlled: false, given_up: false }))
+    }
+
+    pub(crate) fn silent_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.0.lock().at)
+    }
+
+    /// Whether the connection was closed because of silence.
+    pub(crate) fn given_up(&self) -> bool {
+        self.0.lock().given_up
+    }
+
+    /// Takes one look: `received` datagrams so far, and whether a control connection stands.
+    fn look(&self, received: u64, controlled: bool, idle: Duration, now: Instant) -> Verdict {
+        let mut state = self.0.lock();
+        if received != state.received {
+            (state.received, state.at, state.controlled) = (received, now, controlled);
+            return Verdict::Lives;
+        }
+        let silent = now.saturating_duration_since(state.at);
+        if controlled {
+            state.controlled = true;
+            return Verdict::Lives;
+        }
+        if silent < idle / 2 {
+            return Verdict::Lives;
+        }
+        // The control connection was lost in the same silence, or nobody answered on a new one.
+        if (state.controlled && silent >= idle) || silent >= idle * 5 / 4 {
+            state.given_up = true;
+            return Verdict::Gone;
+        }
+        Verdict::Ask
+    }
+
+    /// Nobody looked for long: what was not seen meanwhile says nothing.
+    fn excuse(&self, now: Instant) {
+        self.0.lock().at = now;
+    }
+}
+
+/// Looks after all data connections, until it is dropped.
+pub(crate) async fn keep(shared: Arc<Shared>) {
+    let idle = shared.config.idle_timeout;
+    let pause = idle / LOOKS;
+    let mut looks = interval(pause.max(Duration::from_millis(1)));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = Instant::now();
+    loop {
+        looks.tick().await;
+        let now = Instant::now();
+        let was_away = now.saturating_duration_since(last) > pause * 2;
+        last = now;
+        for live in shared.registry.all() {
+            if live.class != Class::Data {
+                continue;
+            }
+            if was_away {
+                live.heard.excuse(now);
+            }
+            look(&shared, &live, idle, now);
+        }
+    }
+}
+
+fn look(shared: &Arc<Shared>, live: &Live, idle: Duration, now: Instant) {
+    let peer: NodeId = live.peer.node;
+    let received = live.connection.stats().udp_rx.datagrams;
+    let controlled = shared.registry.controlled(peer, live.direction);
+    match live.heard.look(received, controlled, idle, now) {
+        Verdict::Lives => {}
+        Verdict::Ask => shared.pool.prepare(shared, peer, Class::Control),
+        Verdict::Gone => live.connection.close(CloseCode::DONE.var(), b"no answer in time"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Duration = Duration::from_millis(800);
+
+    /// Looks every 200 ms at one that says nothing more; what `controlled` says, by milliseconds.
+    fn silence(controlled: impl Fn(u64) -> bool) -> Vec<Verdict> {
+        let start = Instant::now();
+        let heard = Heard::new(start);
+        assert_eq!(heard.look(7, controlled(0), IDLE, start), Verdict::Lives);
+        let look = |ms| heard.look(7, controlled(ms), IDLE, start + Duration::from_millis(ms));
+        (200..=1_400).step_by(200).map(look).collect()
+    }
+
+    #[test]
+    fn who_has_a_control_connection_lives_however_late_its_calls_are() {
+        assert_eq!(silence(|_| true), [Verdict::Lives; 7]);
+    }
+
+    #[test]
+    fn who_loses_its_control_connection_in_the_same_silence_is_gone_at_once() {
+        use Verdict::{Ask, Gone, Lives};
+        let verdicts = silence(|ms| ms < 800);
+        assert_eq!(verdicts[..4], [Lives, Lives, Lives, Gone]);
+        // One that lost it for another reason is asked first.
+        assert_eq!(silence(|ms| ms < 400)[..4], [Lives, Ask, Ask, Gone]);
+    }
+
+    #[test]
+    fn who_has_none_is_asked_and_gone_when_nobody_answers() {
+        use Verdict::{Ask, Gone, Lives};
+        assert_eq!(silence(|_| false)[..5], [Lives, Ask, Ask, Ask, Gone]);
+        assert_eq!(silence(|ms| ms > 700)[..5], [Lives, Ask, Ask, Lives, Lives]);
+    }
+
+    #[test]
+    fn a_sound_begins_anew_and_so_does_a_look_after_long() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let heard = Heard::new(start);
+        assert_eq!(heard.look(1, false, IDLE, at(900)), Verdict::Lives);
+        assert_eq!(heard.look(1, false, IDLE, at(1_400)), Verdict::Ask);
+        heard.excuse(at(9_000));
+        assert_eq!(heard.look(1, false, IDLE, at(9_000)), Verdict::Lives);
+        assert_eq!(heard.look(1, false, IDLE, at(9_300)), Verdict::Lives);
+        assert_eq!(heard.look(1, false, IDLE, at(10_000)), Verdict::Gone);
+        assert!(heard.given_up());
+    }
+}
