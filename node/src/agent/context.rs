@@ -91,17 +91,17 @@ impl Context {
             let others = self.gossip.members();
             let alive = |member: &Member| member.node != self.node && member.state.is_active();
             let membership = self.transport.identity().membership;
-            let met = || self.transport.meets_believed();
+            let taken = self.transport.is_taken();
             Signs {
                 state: status.revision > 0,
                 leader: status.quorum_ok
-                    && status.leader.is_some_and(|leader| leader == self.node || met()),
+                    && status.leader.is_some_and(|leader| leader == self.node || taken),
                 admitted: desired.nodes.contains_key(&self.node),
                 certified: membership.is_some_and(|own| {
                     let issuer = own.bundle.issuer_of(&own.certificate);
                     issuer.is_some() && !own.certificate.expired(now)
                 }),
-                answered: others.iter().any(alive) && met(),
+                answered: others.iter().any(alive) && taken,
             }
         })
     }

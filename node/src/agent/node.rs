@@ -270,6 +270,7 @@ impl Agent {
             self.shutdown.clone(),
         ));
         tokio::spawn(collect::run(Arc::clone(&context), self.shutdown.clone()));
+        tokio::spawn(Arc::clone(&context).introduce());
         let (dir, shutdown) = (self.dir.clone(), self.shutdown.clone());
         tokio::spawn(encounters::run(Arc::clone(&context), dir, shutdown));
         tokio::spawn(settle(

@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use serde::{Deserialize, Serialize};
 use swarmer_mesh::stream::StreamKind;
 use swarmer_model::{NodeId, Revision};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::{
     agent::{Context, Failure, HealthReport},
@@ -18,6 +19,8 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// How long a node waits for its copy of the state to get where it is asked for: less than the
 /// above, so that one that is late says so.
 const CATCH_UP: Duration = Duration::from_millis(1500);
+/// Between two tries of a node that starts to be taken for a member.
+const INTRODUCTION: Duration = Duration::from_millis(50);
 /// The most lines that one node gives in one answer.
 const MAX_LINES: usize = 2_000;
 
@@ -144,6 +147,24 @@ impl Context {
         // Who died while it was asked answers nobody.
         let living = self.living();
         behind.into_iter().flatten().filter(|node| living.contains(node)).collect()
+    }
+
+    /// Asks the others for anything until one has answered: only then does this node know that they take
+    /// its calls (see [`Signs`](super::readiness::Signs)).
+    pub(crate) async fn introduce(self: Arc<Self>) {
+        let mut pause = tokio::time::interval(INTRODUCTION);
+        pause.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while self.not_ready().is_some() {
+            pause.tick().await;
+            if !self.transport.is_taken() {
+                let others = self.living().into_iter().filter(|node| *node != self.node);
+                let question = || Question::Seen { revision: 0 };
+                let mut asked: FuturesUnordered<_> =
+                    others.map(|node| self.ask(node, question())).collect();
+                // One that died a moment ago is not waited for.
+                while let Some(None) = asked.next().await {}
+            }
+        }
     }
 
     fn living(&self) -> Vec<NodeId> {

@@ -14,8 +14,8 @@ pub(crate) struct Signs {
     /// Its certificate is in its time by its own clock, and of an authority that it believes: else the
     /// others take no calls of it.
     pub(crate) certified: bool,
-    /// Another member answers, and shows a certificate of an authority that is believed here: else
-    /// this node slept while it changed.
+    /// Another member lives, and one has taken a request by the certificate that this node shows: else
+    /// it slept while the authority changed.
     pub(crate) answered: bool,
 }
 

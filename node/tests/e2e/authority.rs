@@ -229,7 +229,8 @@ async fn comes_back(cluster: &mut Cluster, i: usize, number: u64) {
     cluster.nodes[i].ready(&http).await;
     // Ready is ready: nothing is asked again.
     let answer = get(&http, &cluster.nodes[i].url("/hello")).await.unwrap();
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    let logs: Vec<String> = cluster.nodes.iter().map(Node::log_text).collect();
+    assert_eq!(answer.status, 200, "{}\n{}", answer.text(), logs.join("\n"));
     only_authority(cluster, &[i], number).await;
     let all: Vec<usize> = (0..cluster.nodes.len()).collect();
     all_alive(cluster, &all).await;
