@@ -18,7 +18,7 @@ use bytes::Bytes;
 use common::{Cluster, Form, SOON, until};
 use futures::StreamExt as _;
 use swarmer_model::{Coded, NodeId, wire};
-use swarmer_raft::{Expect, Outcome, RaftError, Txn, codes};
+use swarmer_raft::{Expect, Outcome, RaftError, Role, Txn, codes};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_go_through_any_node_and_conflicts_are_told() {
@@ -127,6 +127,24 @@ async fn nothing_acknowledged_is_lost_with_the_leader_and_the_old_one_refuses() 
     assert_eq!(revision, 40);
     assert_eq!(cluster.handle(old.0).view().list("after/").1.len(), 20);
     assert_eq!(cluster.handle(old.0).view().get("lost"), None);
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_cut_off_before_a_first_answer_knows_that_it_has_no_quorum() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.put(1, "k", "v").await;
+    let old = cluster.leader().await;
+    let rest: Vec<NodeId> = cluster.nodes.keys().copied().filter(|n| *n != old).collect();
+    cluster.net.refuse_channels();
+    cluster.net.isolate(old);
+    let leads = |id: &NodeId| cluster.handle(id.0).status().role == Role::Leader;
+    until("another one is elected", || rest.iter().any(leads)).await;
+    cluster.net.cut(rest[0], rest[1]);
+    let has_quorum = |id: &NodeId| cluster.handle(id.0).status().quorum_ok;
+    until("nobody says that there is a quorum", || !rest.iter().any(has_quorum)).await;
+    cluster.net.heal();
+    cluster.put(1, "k", "w").await;
     cluster.stop_all().await;
 }
 

@@ -65,6 +65,9 @@ pub(crate) struct Engine {
     growth: Arc<Growth>,
     pub(super) receiving: tokio::sync::Mutex<Option<Receiving>>,
     pub(super) leader_heard: Arc<Mutex<Option<Instant>>>,
+    /// The last term in which this node was seen to lead without a word of the others yet, and since
+    /// when.
+    elected: Mutex<(u64, Instant)>,
     latencies: Arc<Latencies>,
     gate: Arc<Gate>,
     log_keep_bytes: u64,
@@ -111,6 +114,7 @@ impl Engine {
             growth,
             receiving: tokio::sync::Mutex::new(None),
             leader_heard: Arc::default(),
+            elected: Mutex::new((0, Instant::now())),
             latencies,
             gate: Arc::default(),
             log_keep_bytes: config.log_keep_bytes,
@@ -271,12 +275,18 @@ impl Engine {
         }
         let configs = metrics.membership_config.membership().get_joint_config();
         let alone = configs.iter().all(|voters| voters.len() == 1);
-        // Just elected: a quorum voted for it, so it may try.
-        alone
-            || metrics
-                .last_quorum_acked
-                .as_ref()
-                .is_none_or(|at| openraft::Instant::elapsed(&**at) < self.quorum_age)
+        let silence = match &metrics.last_quorum_acked {
+            Some(at) => openraft::Instant::elapsed(&**at),
+            // Just elected: a quorum voted for it, so it may try; it may be lost since, too.
+            None => {
+                let mut elected = self.elected.lock();
+                if elected.0 != metrics.current_term {
+                    *elected = (metrics.current_term, Instant::now());
+                }
+                elected.1.elapsed()
+            }
+        };
+        alone || silence < self.quorum_age
     }
 
     pub(crate) fn status(&self) -> Status {

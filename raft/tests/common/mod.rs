@@ -43,6 +43,8 @@ struct Links {
     snapshot_bytes: usize,
     /// After so many more of them one message is lost.
     break_snapshot_after: Option<usize>,
+    /// No channel can be opened: votes pass, and nothing of a leader.
+    no_channels: bool,
     /// All channels that were opened: from, to, and whether the opener still has it.
     channels: Vec<(NodeId, NodeId, Weak<()>)>,
 }
@@ -99,8 +101,15 @@ impl Net {
         links.channels.iter().filter(here).count()
     }
 
+    /// Lets votes pass, and nothing more of whoever is elected from now on.
+    pub(crate) fn refuse_channels(&self) {
+        self.0.lock().no_channels = true;
+    }
+
     pub(crate) fn heal(&self) {
-        self.0.lock().cut.clear();
+        let mut links = self.0.lock();
+        links.cut.clear();
+        links.no_channels = false;
     }
 
     /// Barriers that were asked of the leader by others so far.
@@ -222,6 +231,9 @@ impl Transport for Port {
 
     async fn open(&self, target: NodeId, _: Duration) -> Result<Channel, TransportError> {
         let handle = self.reach(target)?;
+        if self.net.0.lock().no_channels {
+            return Err(TransportError::Unreachable("no channels".to_owned()));
+        }
         let kept = Arc::new(());
         self.net.0.lock().channels.push((self.node, target, Arc::downgrade(&kept)));
         let (sender, messages) = futures::channel::mpsc::channel(IN_FLIGHT);
