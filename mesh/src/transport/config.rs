@@ -73,7 +73,8 @@ pub struct Config {
     /// Long, because its packets wait behind guests for their threads, on either side: until then
     /// it is the control connection that says whether the peer lives (see [`super::vigil`]).
     pub data_idle_timeout: Duration,
-    /// For address, handshake and welcome together.
+    /// For address, handshake and welcome together; on the data connection up to
+    /// [`Self::data_idle_timeout`], if the peer's control connection says that it lives.
     pub dial_timeout: Duration,
     /// First pause after a failed dial; doubles.
     pub backoff_min: Duration,

@@ -66,27 +66,36 @@ pub(crate) async fn member(
     result
 }
 
-/// Waits for a dial as long as one may take; on the data connection for less, unless the peer's
+/// Waits for a dial as long as one may take. On the data connection that is less, unless the peer's
 /// control connection says that it lives: threads that run guests may be late with a handshake.
+///
+/// # Errors
+/// How long was waited in vain.
 async fn patiently<T>(
     shared: &Arc<Shared>,
     peer: NodeId,
     class: Class,
     dialling: impl Future<Output = T>,
 ) -> Result<T, Duration> {
-    let most = shared.config.dial_timeout;
+    let config = &shared.config;
     let mut dialling = pin!(dialling);
-    if class == Class::Data {
-        let soon = vigil::late(&shared.config).min(most);
-        if let Ok(done) = timeout(soon, &mut dialling).await {
-            return Ok(done);
-        }
-        if !shared.registry.controlled(peer, Direction::Outbound) {
-            return Err(soon);
-        }
-        return timeout(most - soon, dialling).await.map_err(|_| most);
+    if class == Class::Control {
+        let most = config.dial_timeout;
+        return timeout(most, dialling).await.map_err(|_| most);
     }
-    timeout(most, dialling).await.map_err(|_| most)
+    let (ask, late) = (config.idle_timeout / 2, vigil::late(config).min(config.dial_timeout));
+    if let Ok(done) = timeout(ask.min(late), &mut dialling).await {
+        return Ok(done);
+    }
+    shared.pool.prepare(shared, peer, Class::Control);
+    if let Ok(done) = timeout(late.saturating_sub(ask), &mut dialling).await {
+        return Ok(done);
+    }
+    if !shared.registry.controlled(peer, Direction::Outbound) {
+        return Err(late);
+    }
+    let most = config.dial_timeout.max(config.data_idle_timeout);
+    timeout(most - late, dialling).await.map_err(|_| most)
 }
 
 async fn attempt(

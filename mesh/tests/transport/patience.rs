@@ -24,6 +24,7 @@ async fn a_renewed_certificate_holds_nothing_up() {
     let authority = authority(1, &clock);
     let short = |config: &mut swarmer_mesh::transport::Config| {
         config.dial_timeout = Duration::from_millis(300);
+        config.data_idle_timeout = Duration::from_secs(5);
     };
     let (a, mut b) = (member_with(&authority, 1, &clock, short), member(&authority, 2, &clock));
     acquaint(&a, &b);
