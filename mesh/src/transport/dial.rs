@@ -5,7 +5,10 @@ use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use quinn::{Connection, ConnectionError};
 use rustls_pki_types::CertificateDer;
 use swarmer_model::{Coded as _, NodeId};
-use tokio::time::timeout;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
 use super::{
     close::{CloseCode, Loss, loss},
@@ -23,16 +26,25 @@ use crate::{
     stream::{Class, Versions},
 };
 
-/// Dials a member, and waits until it has let us in.
+/// An attempt that is younger is not begun anew: two nodes often dial each other at once.
+const FRESH: Duration = Duration::from_millis(250);
+
+/// Dials a member, and waits until it has let us in. `again` has it begin anew.
 pub(crate) async fn member(
     shared: &Arc<Shared>,
     peer: NodeId,
     class: Class,
     address: SocketAddr,
+    again: &Notify,
 ) -> Result<Arc<Live>, OpenError> {
     let dialling = async {
         loop {
-            let live = attempt(shared, peer, class, address).await?;
+            // It may be heard of from elsewhere.
+            let address = shared.addresses.address(peer).unwrap_or(address);
+            let live = tokio::select! {
+                live = attempt(shared, peer, class, address) => live?,
+                () = stale(again) => continue,
+            };
             // Our certificate was of no use any more, and another one came meanwhile.
             if live.generation >= shared.current().oldest_good {
                 return Ok(live);
@@ -64,6 +76,17 @@ pub(crate) async fn member(
         }
     }
     result
+}
+
+/// Waits until an attempt is no use any more: the peer was heard of, and would have answered by now.
+async fn stale(again: &Notify) {
+    let began = Instant::now();
+    loop {
+        again.notified().await;
+        if began.elapsed() > FRESH {
+            return;
+        }
+    }
 }
 
 /// Waits for a dial as long as one may take. On the data connection that is less, unless the peer's

@@ -4,7 +4,10 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use swarmer_model::NodeId;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use super::{
     config::MAX_POOL,
@@ -32,7 +35,11 @@ struct Slot {
 enum Dial {
     #[default]
     None,
-    UnderWay(watch::Receiver<Option<Outcome>>),
+    UnderWay {
+        outcome: watch::Receiver<Option<Outcome>>,
+        /// Has it begun anew.
+        again: Arc<Notify>,
+    },
     Failed {
         until: Instant,
         address: SocketAddr,
@@ -98,7 +105,7 @@ impl Pool {
         let address = shared.addresses.address(key.0);
         let failed = match (&slot.dial, address) {
             // A dial whose task is gone will never have an outcome.
-            (Dial::UnderWay(outcome), _) if outcome.has_changed().is_ok() => {
+            (Dial::UnderWay { outcome, .. }, _) if outcome.has_changed().is_ok() => {
                 return Ok(match standing {
                     Some(live) => Found::Ready(live),
                     None => Found::Dialing(outcome.clone()),
@@ -119,13 +126,14 @@ impl Pool {
         }
         let address = address.ok_or(OpenError::UnknownAddress { peer: key.0 })?;
         let (tell, outcome) = watch::channel(None);
-        slot.dial = Dial::UnderWay(outcome.clone());
+        let again = Arc::new(Notify::new());
+        slot.dial = Dial::UnderWay { outcome: outcome.clone(), again: Arc::clone(&again) };
         drop(slots);
         count(&shared.counters.dials);
         let shared = shared.clone();
         // On its own, so that a caller who goes away does not break it off for the others.
         shared.config.io.clone().spawn(async move {
-            let outcome = dial::member(&shared, key.0, key.1, address).await;
+            let outcome = dial::member(&shared, key.0, key.1, address, &again).await;
             shared.pool.settle(&shared, key, address, &outcome);
             // Nobody may be waiting any more.
             let _ = tell.send(Some(outcome));
@@ -161,14 +169,16 @@ impl Pool {
         }
     }
 
-    /// The peer was heard of: dials need not wait any longer.
+    /// The peer was heard of: dials need not wait any longer, and one whose packets went into the void
+    /// begins anew, for those who wait for it.
     pub(crate) fn heard_of(&self, peer: NodeId) {
         let mut slots = self.0.lock();
         for class in [Class::Control, Class::Data] {
-            if let Some(slot) = slots.get_mut(&(peer, class))
-                && matches!(slot.dial, Dial::Failed { .. })
-            {
-                (slot.dial, slot.failures) = (Dial::None, 0);
+            let Some(slot) = slots.get_mut(&(peer, class)) else { continue };
+            match &slot.dial {
+                Dial::None => {}
+                Dial::UnderWay { again, .. } => again.notify_one(),
+                Dial::Failed { .. } => (slot.dial, slot.failures) = (Dial::None, 0),
             }
         }
     }
@@ -186,7 +196,7 @@ impl Slot {
     fn is_of_use(&self, now: Instant) -> bool {
         let dial = match &self.dial {
             Dial::None => false,
-            Dial::UnderWay(_) => true,
+            Dial::UnderWay { .. } => true,
             Dial::Failed { until, .. } => now < *until,
         };
         dial || self.standing.as_ref().is_some_and(|live| live.alive())

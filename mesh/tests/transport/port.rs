@@ -144,6 +144,26 @@ async fn a_killed_peer_is_noticed_within_about_a_second_and_dialled_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dial_into_the_void_begins_anew_when_the_peer_is_heard_of() {
+    let (_, a, b) = pair(&clock());
+    let proxy = UdpProxy::start(b.addr).await;
+    a.book.addresses.lock().insert(b.id, proxy.addr);
+    // Nothing passes, and nothing of what was sent meanwhile is sent again soon.
+    proxy.task.abort();
+    let began = Instant::now();
+    let asked = async { ask(&a, &b, StreamKind::Raft).await };
+    let heard = async {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        a.book.addresses.lock().insert(b.id, b.addr);
+        ask(&b, &a, StreamKind::Raft).await
+    };
+    let (asked, heard) = tokio::join!(asked, heard);
+    assert!(asked.is_ok() && heard.is_ok(), "{asked:?} {heard:?}");
+    assert_eq!(a.handle.stats().dial_failures, 0);
+    println!("{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_strangers_is_bounded_and_members_still_get_through() {
     let (_, a, b) = pair(&clock());
     // Handshakes that never go on: a first packet each, from one socket, without end.
