@@ -78,9 +78,21 @@ impl Millis {
     }
 }
 
+/// Nothing longer: months and years have no one length, and who wrote `365d` wants to read it.
+const TIMES: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
 impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", humantime::format_duration(self.duration()))
+        let mut rest = self.0;
+        for (name, unit) in TIMES {
+            let (number, before) = (rest / unit, rest != self.0);
+            rest %= unit;
+            if number > 0 {
+                write!(f, "{}{number}{name}", if before { " " } else { "" })?;
+            }
+        }
+        if self.0 == 0 { f.write_str("0s") } else { Ok(()) }
     }
 }
 
@@ -155,6 +167,10 @@ mod tests {
     fn people_write_durations() {
         assert_eq!("5s".parse(), Ok(Millis(5000)));
         assert_eq!("250ms".parse(), Ok(Millis(250)));
+        assert_eq!(Millis::secs(90).to_string(), "1m 30s");
+        assert_eq!(Millis::secs(365 * 86_400).to_string(), "365d");
+        assert_eq!(Millis(86_400_001).to_string(), "1d 1ms");
+        assert_eq!(Millis(0).to_string(), "0s");
         for bad in ["", "5", "-1s", "soon"] {
             assert!(bad.parse::<Millis>().is_err(), "{bad}");
         }

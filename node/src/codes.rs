@@ -64,6 +64,9 @@ codes! {
     FORBIDDEN = "SW-API-FORBIDDEN", 403,
         "The token may not do this.",
         "Use a token with the role, or the namespace, that the message names.";
+    BROWSER = "SW-API-BROWSER", 403,
+        "The request may be one that a web page makes in somebody's browser.",
+        "Ask by the node's address or as localhost, or serve the API with TLS and tokens.";
     NOT_FOUND = "SW-API-NOT-FOUND", 404,
         "There is no such thing.",
         "Check the name and the namespace; `swarmer get KIND` lists what there is.";
@@ -160,6 +163,12 @@ codes! {
     FILE = "SW-CLI-FILE", 404,
         "The file cannot be read.",
         "Check its path, and that you may read it.";
+    NO_COMPONENT = "SW-CLI-NO-COMPONENT", 422,
+        "The file is no WebAssembly component.",
+        "Give the binary component that a tool chain made; the README says how.";
+    BUILD = "SW-CLI-BUILD", 422,
+        "The build of a component failed.",
+        "What the command printed says why; it is `build` of the function in swarmer.toml.";
     FILE_EXISTS = "SW-CLI-FILE-EXISTS", 409,
         "The file is there already.",
         "Give another path, or --force to replace it.";

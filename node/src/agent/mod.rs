@@ -42,7 +42,7 @@ pub(crate) use faults::{Fault, FaultKind};
 pub(crate) use health::HealthReport;
 pub(crate) use images::Images;
 pub(crate) use node::Agent;
-pub(crate) use observe::{FunctionReport, LogQuery, NodeLogs};
+pub(crate) use observe::{FunctionReport, LogQuery, NodeLogs, Unasked};
 pub(crate) use recover::Recovery;
 pub(crate) use troubles::{Failure, MAX_FAILURES, is_of_node};
 pub(crate) use voting::{has_held_authority, leaving_key, may_leave};

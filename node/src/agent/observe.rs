@@ -6,11 +6,12 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use serde::{Deserialize, Serialize};
 use swarmer_mesh::stream::StreamKind;
-use swarmer_model::{NodeId, Revision};
+use swarmer_model::{Code, Coded as _, NodeId, Revision};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::{
     agent::{Context, Failure, HealthReport},
+    codes,
     functions::{LogPage, LogPosition},
 };
 
@@ -39,6 +40,26 @@ pub(crate) struct LogQuery {
 pub(crate) struct NodeLogs {
     pub(crate) node: NodeId,
     pub(crate) page: LogPage,
+}
+
+/// Why a node did not answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Unasked {
+    pub(crate) code: Code,
+    pub(crate) why: String,
+}
+
+impl Unasked {
+    fn nonsense() -> Self {
+        let why = "what it answers cannot be read; it may be of another version".to_owned();
+        Self { code: codes::INTERNAL, why }
+    }
+
+    /// Whether one of the two would not, as opposed to could not.
+    pub(crate) fn is_refusal(&self) -> bool {
+        use swarmer_mesh::codes::{DEADLINE, UNREACHABLE};
+        self.code != UNREACHABLE && self.code != DEADLINE
+    }
 }
 
 /// How one version of a function stands on one node.
@@ -121,11 +142,15 @@ impl Context {
         (reports, silent)
     }
 
-    /// What a node finds when it looks at itself; none if it does not answer.
-    pub(crate) async fn ask_health(&self, node: NodeId) -> Option<HealthReport> {
-        match self.ask(node, Question::Health).await {
-            Some(Answer::Health(report)) => Some(*report),
-            _ => None,
+    /// What a node finds when it looks at itself.
+    ///
+    /// # Errors
+    /// Why it did not say.
+    pub(crate) async fn ask_health(&self, node: NodeId) -> Result<HealthReport, Unasked> {
+        match self.try_ask(node, Question::Health).await {
+            Ok(Answer::Health(report)) => Ok(*report),
+            Ok(_) => Err(Unasked::nonsense()),
+            Err(error) => Err(error),
         }
     }
 
@@ -173,13 +198,19 @@ impl Context {
     }
 
     async fn ask(&self, node: NodeId, question: Question) -> Option<Answer> {
+        self.try_ask(node, question).await.ok()
+    }
+
+    async fn try_ask(&self, node: NodeId, question: Question) -> Result<Answer, Unasked> {
         if node == self.node {
-            return Some(self.answer(question).await);
+            return Ok(self.answer(question).await);
         }
-        let body = serde_json::to_vec(&question).ok()?;
+        let body = serde_json::to_vec(&question).map_err(|_| Unasked::nonsense())?;
         let deadline = Instant::now() + DEADLINE;
         let asked = self.transport.request(node, StreamKind::Observe, Bytes::from(body), deadline);
-        serde_json::from_slice(&asked.await.ok()?).ok()
+        let answer =
+            asked.await.map_err(|error| Unasked { code: error.code(), why: error.to_string() })?;
+        serde_json::from_slice(&answer).map_err(|_| Unasked::nonsense())
     }
 
     async fn answer(&self, question: Question) -> Answer {

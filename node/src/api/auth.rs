@@ -169,7 +169,7 @@ fn of_record(record: TokenRecord, now_ms: u64) -> Outcome<Grant> {
 /// carry its own `Origin`, or the name under which its host was bound to loopback.
 pub(super) fn check_browser(headers: &HeaderMap, authority: Option<&str>) -> Outcome<()> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("\u{fffd}"));
-    let forbidden = |why: String| Err(Problem::new(codes::FORBIDDEN, why));
+    let forbidden = |why: String| Err(Problem::new(codes::BROWSER, why));
     let host = authority.or_else(|| text(header::HOST));
     if let Some(host) = host
         && !is_local(host)

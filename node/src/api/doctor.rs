@@ -9,7 +9,7 @@ use swarmer_gossip::Member;
 use swarmer_model::NodeId;
 
 use crate::{
-    agent::{Context, HealthReport},
+    agent::{Context, HealthReport, Unasked},
     api::{
         Api, nodes, now_ms,
         reply::{self, Answer},
@@ -65,6 +65,8 @@ struct Patient {
     /// Why it is not thought to live; none if it is.
     dead: Option<String>,
     told: Option<Told>,
+    /// Why it did not tell, where it was asked in vain.
+    refused: Option<Unasked>,
 }
 
 /// The cluster, as far as it concerns all.
@@ -85,12 +87,13 @@ pub(super) async fn doctor(State(api): State<Arc<Api>>) -> Answer {
     let patients: Vec<Patient> = committed
         .iter()
         .zip(told)
-        .map(|((node, _), (dead, told))| Patient {
+        .map(|((node, _), Asked { dead, told, refused })| Patient {
             name: node.metadata.name.clone(),
             address: node.spec.address.to_string(),
             voter: status.voters.contains(&node.spec.id),
             dead,
             told,
+            refused,
         })
         .collect();
     let control = Control {
@@ -103,11 +106,15 @@ pub(super) async fn doctor(State(api): State<Arc<Api>>) -> Answer {
     Ok(reply::read(seen, &json!({ "healthy": healthy, "items": checks })))
 }
 
-async fn ask(
-    context: &Context,
-    members: &[Member],
-    node: NodeId,
-) -> (Option<String>, Option<Told>) {
+/// What came of asking a node.
+#[derive(Debug, Default)]
+struct Asked {
+    dead: Option<String>,
+    told: Option<Told>,
+    refused: Option<Unasked>,
+}
+
+async fn ask(context: &Context, members: &[Member], node: NodeId) -> Asked {
     let member = members.iter().find(|member| member.node == node);
     let dead = match member {
         _ if node == context.node => None,
@@ -116,12 +123,16 @@ async fn ask(
         Some(member) => Some(format!("{}: {}", member.state, member.reason)),
     };
     if dead.is_some() {
-        return (dead, None);
+        return Asked { dead, ..Asked::default() };
     }
     let asked_ms = now_ms();
-    let report = context.ask_health(node).await;
-    let told = report.map(|report| Told { report, asked_ms, answered_ms: now_ms() });
-    (None, told)
+    match context.ask_health(node).await {
+        Ok(report) => {
+            let told = Told { report, asked_ms, answered_ms: now_ms() };
+            Asked { told: Some(told), ..Asked::default() }
+        }
+        Err(refused) => Asked { refused: Some(refused), ..Asked::default() },
+    }
 }
 
 /// Looks at everything; the worst first.
@@ -224,7 +235,20 @@ fn check_reached<'a>(patient: &'a Patient, checks: &mut Vec<Check>) -> Option<&'
             (Verdict::Ok, format!("{} answers, in {took} ms", patient.address), String::new())
         }
         (dead, _) => {
-            let why = dead.clone().unwrap_or_else(|| "it lives, and does not answer".to_owned());
+            let refused = patient.refused.as_ref();
+            if let Some(Unasked { code, why }) = refused.filter(|refused| refused.is_refusal()) {
+                let detail = format!("{} takes no questions: {code}: {why}", patient.address);
+                checks.push(Check {
+                    check: "reachable",
+                    node: Some(patient.name.clone()),
+                    state: Verdict::Fail,
+                    detail,
+                    remedy: code.remedy.to_owned(),
+                });
+                return None;
+            }
+            let silent = refused.map(|refused| refused.why.as_str());
+            let why = dead.as_deref().or(silent).unwrap_or("it does not answer");
             let mut remedy =
                 format!("Start it, or open UDP {} between the machines", patient.address);
             let name = &patient.name;
@@ -320,7 +344,14 @@ mod tests {
 
     fn patient(name: &str) -> Patient {
         let address = format!("{name}:7400");
-        Patient { name: name.into(), address, voter: true, dead: None, told: Some(told()) }
+        Patient {
+            name: name.into(),
+            address,
+            voter: true,
+            dead: None,
+            told: Some(told()),
+            refused: None,
+        }
     }
 
     fn control() -> Control {
@@ -377,6 +408,19 @@ mod tests {
             (b.dead, b.told) = (Some("dead: probe unanswered".into()), None);
         };
         assert_eq!(ill_with(gone), ["reachable b Fail", "quorum - Warn"]);
+        // One that would not is not one that could not: another remedy helps.
+        for (code, word) in [
+            (swarmer_mesh::codes::EXPIRED, swarmer_mesh::codes::EXPIRED.remedy),
+            (swarmer_mesh::codes::UNREACHABLE, "open UDP"),
+        ] {
+            let mut patients = [patient("a"), patient("b")];
+            let refused = Unasked { code, why: "for a reason".to_owned() };
+            (patients[1].refused, patients[1].told) = (Some(refused), None);
+            let checks = diagnose(&control(), &patients);
+            let check = checks.iter().find(|check| check.check == "reachable").unwrap();
+            assert!(check.remedy.contains(word), "{check:?}");
+            assert!(check.detail.contains("for a reason"), "{check:?}");
+        }
         // A slow answer leaves the clock uncertain; that is no fault of the clock.
         assert_eq!(
             ill_with(|b| b.told.as_mut().unwrap().answered_ms = NOW + 4_000),

@@ -197,11 +197,11 @@ impl Deploy {
                     Ok(status) if status.success() => {}
                     Ok(status) => {
                         let why = format!("{}: `{build}` ended with {status}", entry.name);
-                        return Err(Problem::new(codes::MANIFEST, why));
+                        return Err(Problem::new(codes::BUILD, why));
                     }
                     Err(error) => {
                         let why = format!("{}: cannot run `{build}`: {error}", entry.name);
-                        return Err(Problem::new(codes::MANIFEST, why));
+                        return Err(Problem::new(codes::BUILD, why));
                     }
                 }
             }
@@ -253,13 +253,13 @@ fn read_component(path: &Path) -> Outcome<Vec<u8>> {
         Problem::new(codes::FILE, format!("cannot read {}: {error}", path.display()))
     })?;
     if bytes.is_empty() {
-        return Err(Problem::new(codes::USAGE, format!("{} is empty", path.display())));
+        return Err(Problem::new(codes::NO_COMPONENT, format!("{} is empty", path.display())));
     }
     // A text form is fine: `wat` files of components are compiled by the node's own engine only
     // in their binary form, so say so here instead of at the end of an upload.
     if bytes.starts_with(b"(") {
         let why = format!("{} is WebAssembly text; give the binary component", path.display());
-        return Err(Problem::new(codes::USAGE, why));
+        return Err(Problem::new(codes::NO_COMPONENT, why));
     }
     Ok(bytes)
 }

@@ -53,7 +53,7 @@ fn parse(file: &str, text: &str) -> Outcome<Vec<Document>> {
     // As YAML 1.2 has it: a name such as `y` or `no` is a name.
     let options = serde_saphyr::options! { strict_booleans: true };
     let trees: Vec<Located> = serde_saphyr::from_multiple_with_options(text, options)
-        .map_err(|error| refuse(with_nearest(&error.to_string())))?;
+        .map_err(|error| refuse(with_nearest(&without_advice(&error.to_string()))))?;
     let mut documents = Vec::new();
     for tree in trees {
         match tree.tree {
@@ -72,6 +72,19 @@ fn parse(file: &str, text: &str) -> Outcome<Vec<Document>> {
         return Err(refuse("there is no resource in it".to_owned()));
     }
     Ok(documents.into_iter().map(|tree| Document::new(file, tree)).collect())
+}
+
+/// What the library says of a fault, without its advice to whoever programs with it.
+fn without_advice(text: &str) -> String {
+    const FROM: &str = ", set ";
+    const TO: &str = " in Options if acceptable";
+    let mut text = text.strip_prefix("error: ").unwrap_or(text).to_owned();
+    while let Some(from) = text.find(FROM)
+        && let Some(length) = text[from..].find(TO)
+    {
+        text.replace_range(from..from + length + TO.len(), "");
+    }
+    text
 }
 
 impl Document {
@@ -270,6 +283,14 @@ mod tests {
         );
         let told = faults(&json);
         assert_eq!(told, "f.yaml:4:14: spec.limits.memory: is 3, must be a string");
+    }
+
+    #[test]
+    fn a_text_that_is_no_yaml_is_refused_in_words_for_whoever_wrote_it() {
+        let refused = parse("f.yaml", "kind: Function\nkind: Function\n").unwrap_err();
+        assert_eq!(refused.code, codes::MANIFEST);
+        assert!(refused.detail.starts_with("f.yaml: line 2 column 1: dupl"), "{}", refused.detail);
+        assert!(!refused.detail.contains("Options"), "{}", refused.detail);
     }
 
     #[test]

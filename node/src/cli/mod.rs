@@ -124,8 +124,11 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => run(cli),
         // Help and version are no errors, everything else is a usage error.
         Err(error) if error.use_stderr() => {
-            let _ = error.print();
-            return ExitCode::from(codes::USAGE.exit_code());
+            let text = error.render().to_string();
+            let why = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+            let (code, summary) = (codes::USAGE, codes::USAGE.summary);
+            say(&format!("error: {code} {summary}\n  why:  {why}"));
+            return ExitCode::from(code.exit_code());
         }
         Err(help) => {
             help.print().map_err(|error| output::unprinted(&error)).map(|()| ExitCode::SUCCESS)

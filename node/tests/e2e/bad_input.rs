@@ -168,7 +168,7 @@ async fn what_is_no_good_component_is_refused_with_its_reason() {
         }
     };
     refuse("text", b"hello", 2, "SW-RUNTIME-NOT-WASM", &["deploying default/text"]);
-    refuse("empty", b"", 2, "SW-CLI-USAGE", &["empty.wasm"]);
+    refuse("empty", b"", 2, "SW-CLI-NO-COMPONENT", &["empty.wasm"]);
     refuse("core", &fixtures::core_module(), 2, "SW-RUNTIME-CORE-MODULE", &["component new"]);
     // All that is missing, in one go.
     let missing = ["acme:db/sql@1.0.0", "acme:db/cache@1.2.0"];

@@ -1,6 +1,6 @@
 //! How a node becomes a member, or finds that it is one.
 
-use std::sync::Arc;
+use std::{os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
 use swarmer_mesh::{
     founding::{Founder, FoundingToken, JoinToken},
@@ -94,6 +94,7 @@ impl Agent {
         let text = std::fs::read_to_string(path).map_err(|error| {
             Problem::new(codes::CONFIG, format!("--token-file {}: {error}", path.display()))
         })?;
+        warn_of_readers(path);
         Ok(Some(text.trim().to_owned()))
     }
 
@@ -123,5 +124,17 @@ impl Agent {
     fn serve_founders(&self, driver: FoundingDriver) {
         let (over, shutdown) = (self.slots.founding_over.clone(), self.shutdown.clone());
         tokio::spawn(async move { over.run_until_cancelled(driver.serve(shutdown)).await });
+    }
+}
+
+/// Says so when others than its owner may read a token: who reads it may join, or found.
+fn warn_of_readers(path: &Path) {
+    const OTHERS: u32 = 0o077;
+    let mode = std::fs::metadata(path).map(|meta| meta.permissions().mode());
+    if let Ok(mode) = mode.map(|mode| mode & 0o777)
+        && mode & OTHERS != 0
+    {
+        tracing::warn!(target: "swarmer::node", path = %path.display(), mode = format!("{mode:o}"),
+            "others than its owner may use the token file; `chmod 600` it");
     }
 }
