@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// An attempt that is younger is not begun anew: two nodes often dial each other at once.
-const FRESH: Duration = Duration::from_millis(250);
+const FRESH: Duration = Duration::from_secs(1);
 
 /// Dials a member, and waits until it has let us in. `again` has it begin anew.
 pub(crate) async fn member(
@@ -101,6 +101,7 @@ async fn patiently<T>(
     dialling: impl Future<Output = T>,
 ) -> Result<T, Duration> {
     let config = &shared.config;
+    let began = Instant::now();
     let mut dialling = pin!(dialling);
     if class == Class::Control {
         let most = config.dial_timeout;
@@ -114,11 +115,14 @@ async fn patiently<T>(
     if let Ok(done) = timeout(late.saturating_sub(ask), &mut dialling).await {
         return Ok(done);
     }
-    if !shared.registry.controlled(peer, Direction::Outbound) {
-        return Err(late);
-    }
     let most = config.dial_timeout.max(config.data_idle_timeout);
-    timeout(most - late, dialling).await.map_err(|_| most)
+    while began.elapsed() < most && shared.registry.controlled(peer, Direction::Outbound).is_some()
+    {
+        if let Ok(done) = timeout(ask / 2, &mut dialling).await {
+            return Ok(done);
+        }
+    }
+    Err(began.elapsed())
 }
 
 async fn attempt(
@@ -179,6 +183,13 @@ async fn attempt(
     let live = Live::new(connection, identity, of, expired, version);
     // Only inbound connections can be too many.
     let _ = shared.registry.insert(&live);
+    // Whoever was removed between the two looks was not found by `disconnect`.
+    if let Err(refusal) = judge.member(&chain(&live.connection), crate::identity::Side::Server) {
+        let (code, reason) = (refusal.code(), format!("{}: {refusal}", refusal.code()));
+        shared.registry.remove(&live);
+        live.connection.close(CloseCode::REFUSED.var(), reason.as_bytes());
+        return Err(OpenError::Refused { peer, by: RefusedBy::Us, code, reason });
+    }
     shared.config.io.spawn(watch(shared.clone(), live.clone()));
     Ok(live)
 }

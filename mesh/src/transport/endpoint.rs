@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, Runtime as _};
+use ring::hmac;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -23,7 +24,7 @@ use super::{
     vigil,
 };
 use crate::{
-    identity::{Admission, Identity, WallClock},
+    identity::{Admission, Identity, NodeKey, WallClock},
     stream::Class,
 };
 
@@ -99,6 +100,7 @@ impl Transport {
         dependencies: Dependencies,
     ) -> Result<(Self, Handle, GossipSocket), TransportError> {
         let Dependencies { admission, addresses, clock } = dependencies;
+        let key = identity.key.clone();
         let (current, server) = prepare(&config, identity, 0, &clock, &admission)?;
         let failed = |source| TransportError::Bind { address: config.listen, source };
         let (io, calls) = (Threads(config.io.clone()), Threads(config.data.clone()));
@@ -113,7 +115,7 @@ impl Transport {
         let data = faulty(calls.wrap_udp_socket(data).map_err(failed)?);
         let (for_control, for_data) = server.map(|server| (server.control, server.data)).unzip();
         let open = |class, server, socket: Arc<dyn AsyncUdpSocket>, threads| {
-            let settings = endpoint_config(class);
+            let settings = endpoint_config(class, &key);
             Endpoint::new_with_abstract_socket(settings, server, socket, Arc::new(threads))
         };
         let endpoints = Endpoints {
@@ -150,9 +152,11 @@ impl Transport {
             io.spawn(acceptor.clone().run(Class::Control, io.clone())),
             data.spawn(acceptor.run(Class::Data, data.clone())),
         ];
-        let vigil = io.spawn(vigil::keep(shared.clone()));
+        if let Err(error) = vigil::keep(&shared) {
+            tracing::error!(target: "swarmer::mesh", %error,
+                "no thread for the vigil: a silent data connection is given up late");
+        }
         shutdown.cancelled().await;
-        vigil.abort();
         shared.stopping.cancel();
         shared.endpoints.set_server_config(None);
         wait_for_handlers(&shared).await;
@@ -169,8 +173,13 @@ impl Transport {
     }
 }
 
-fn endpoint_config(class: Class) -> EndpointConfig {
-    let mut config = EndpointConfig::default();
+fn endpoint_config(class: Class, key: &NodeKey) -> EndpointConfig {
+    // The same for every run of the node, so that a peer whose connection was with the run before
+    // is told so by a stateless reset (RFC 9000, section 10.3) with its next packet.
+    let seed = hmac::Key::new(hmac::HMAC_SHA256, key.to_pem().as_bytes());
+    let seed = hmac::sign(&seed, format!("stateless reset 1 {}", class.as_str()).as_bytes());
+    let mut config =
+        EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, seed.as_ref())));
     // Without it, QUIC packets of a peer could look like gossip.
     config.grease_quic_bit(false);
     config.cid_generator(move || Box::new(Ids(class)));

@@ -201,7 +201,7 @@ impl Handle {
         if version < since {
             return Err(OpenError::TooOld { peer, speaks: version, needs: since }.into());
         }
-        let (_, mut send, mut recv) = self.stream_on(live, deadline).await?;
+        let (live, mut send, mut recv) = self.stream_on(live, deadline).await?;
         let header = Bytes::copy_from_slice(&StreamHeader { version, kind }.encode());
         let exchange = async {
             // A peer that broke off before it read everything says why on the reading side.
@@ -224,8 +224,9 @@ impl Handle {
                 Err(RequestError::Frame { peer, source })
             }
             Ok(Ok(answer)) => {
-                if !kind.allowed_when_unbelieved() {
-                    self.shared.current().taken.store(true, Ordering::Relaxed);
+                let current = self.shared.current();
+                if !kind.allowed_when_unbelieved() && live.generation >= current.oldest_good {
+                    current.taken.store(true, Ordering::Relaxed);
                 }
                 Ok(answer)
             }

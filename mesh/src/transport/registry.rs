@@ -269,14 +269,24 @@ impl Registry {
 
     /// Whether a control connection with the peer stands by which the word goes the same way as by
     /// a data connection of this direction: where we dialled, one that we dialled too.
-    pub(crate) fn controlled(&self, peer: NodeId, direction: Direction) -> bool {
+    /// The time is when the oldest of them was opened.
+    pub(crate) fn controlled(&self, peer: NodeId, direction: Direction) -> Option<Instant> {
         let same = |live: &Live| match direction {
             Direction::Outbound => live.direction == Direction::Outbound,
             Direction::Inbound => true,
         };
         let peers = self.peers.lock();
-        let mut all = peers.get(&peer).into_iter().flatten();
-        all.any(|live| live.class == Class::Control && live.alive() && same(live))
+        let all = peers.get(&peer).into_iter().flatten();
+        all.filter(|live| live.class == Class::Control && live.alive() && same(live))
+            .map(|live| live.opened)
+            .min()
+    }
+
+    /// All data connections, those that are over and not yet taken out among them: to ask each takes a
+    /// lock that whoever drives it holds.
+    pub(crate) fn data(&self) -> Vec<Arc<Live>> {
+        let peers = self.peers.lock();
+        peers.values().flatten().filter(|live| live.class == Class::Data).cloned().collect()
     }
 
     /// All that live.

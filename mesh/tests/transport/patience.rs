@@ -1,7 +1,7 @@
 //! Who is slow is not gone: nothing is broken off, and nothing waits for a new connection, while an
 //! old one serves.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use swarmer_mesh::{
@@ -13,7 +13,8 @@ use tokio::net::UdpSocket;
 
 use crate::{
     ask, authority, clock,
-    support::{TestNode, acquaint, member, member_with, membership, soon},
+    port::UdpProxy,
+    support::{TestNode, acquaint, member, member_with, membership, soon, start_with},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -98,4 +99,44 @@ async fn a_peer_whose_guests_take_all_its_threads_is_not_given_up() {
     assert_eq!(a.handle.stats().dials, 2, "and the data connection is the same");
     drop((a, b));
     work.shutdown_background();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_is_killed_and_back_at_once_is_not_taken_for_the_one_before() {
+    let clock = clock();
+    let authority = authority(1, &clock);
+    let lan = |config: &mut swarmer_mesh::transport::Config| {
+        config.idle_timeout = Duration::from_millis(800);
+    };
+    // With a control connection beside the data connection, and without.
+    for with_control in [true, false] {
+        let a = member_with(&authority, 1, &clock, lan);
+        let mut b = member_with(&authority, 2, &clock, lan);
+        acquaint(&a, &b);
+        // What is killed speaks to nobody any more.
+        b.book.addresses.lock().clear();
+        let proxy = UdpProxy::start(b.addr).await;
+        a.book.addresses.lock().insert(b.id, proxy.addr);
+        if with_control {
+            assert!(ask(&a, &b, StreamKind::Raft).await.is_ok());
+            b.seen.recv().await.unwrap();
+        }
+        let (mut send, mut recv) =
+            a.handle.open(b.id, Class::Data, StreamKind::Call, soon()).await.unwrap();
+        write_frame(&mut send, Bytes::from_static(b"long call")).await.unwrap();
+        b.seen.recv().await.unwrap();
+        // The next run of the same node, at the same address.
+        let place = membership(&authority, b.id, &b.key, &clock);
+        let next = start_with(Identity::member(b.id, b.key.clone(), place), &clock, lan);
+        next.book.members.lock().clone_from(&b.book.members.lock());
+        proxy.task.abort();
+        let _ = proxy.task.await;
+        let _proxy = UdpProxy::start_at(proxy.addr, next.addr).await;
+        let killed = Instant::now();
+        assert!(read_frame(&mut recv, 100).await.is_err());
+        let noticed = killed.elapsed();
+        println!("noticed after {noticed:?}");
+        assert!(noticed < Duration::from_millis(2_000), "{noticed:?}");
+        assert_eq!(ask(&a, &next, StreamKind::Artifact).await.unwrap(), "hello");
+    }
 }

@@ -69,14 +69,18 @@ async fn gossip_is_bounded_and_only_takes_its_own_kind() {
 
 /// Passes datagrams on until it is dropped: then the two sides hear nothing of each other, as
 /// after kill -9 or a pulled cable.
-struct UdpProxy {
-    addr: SocketAddr,
-    task: tokio::task::JoinHandle<()>,
+pub(crate) struct UdpProxy {
+    pub(crate) addr: SocketAddr,
+    pub(crate) task: tokio::task::JoinHandle<()>,
 }
 
 impl UdpProxy {
-    async fn start(to: SocketAddr) -> Self {
-        let (front, back) = (udp().await, udp().await);
+    pub(crate) async fn start(to: SocketAddr) -> Self {
+        Self::start_at("127.0.0.1:0".parse().unwrap(), to).await
+    }
+
+    pub(crate) async fn start_at(at: SocketAddr, to: SocketAddr) -> Self {
+        let (front, back) = (UdpSocket::bind(at).await.unwrap(), udp().await);
         let addr = front.local_addr().unwrap();
         let task = tokio::spawn(async move {
             let (mut there, mut here) = (vec![0; 65_536], vec![0; 65_536]);
@@ -153,7 +157,7 @@ async fn a_dial_into_the_void_begins_anew_when_the_peer_is_heard_of() {
     let began = Instant::now();
     let asked = async { ask(&a, &b, StreamKind::Raft).await };
     let heard = async {
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
         a.book.addresses.lock().insert(b.id, b.addr);
         ask(&b, &a, StreamKind::Raft).await
     };

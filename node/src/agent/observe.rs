@@ -7,7 +7,7 @@ use futures::{StreamExt as _, stream::FuturesUnordered};
 use serde::{Deserialize, Serialize};
 use swarmer_mesh::stream::StreamKind;
 use swarmer_model::{Code, Coded as _, NodeId, Revision};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use crate::{
     agent::{Context, Failure, HealthReport},
@@ -20,8 +20,9 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// How long a node waits for its copy of the state to get where it is asked for: less than the
 /// above, so that one that is late says so.
 const CATCH_UP: Duration = Duration::from_millis(1500);
-/// Between two tries of a node that starts to be taken for a member.
-const INTRODUCTION: Duration = Duration::from_millis(50);
+/// Between two tries of a node that starts to be taken for a member: at first, and at most.
+const INTRODUCTION: Duration = Duration::from_millis(20);
+const MAX_INTRODUCTION: Duration = Duration::from_millis(500);
 /// The most lines that one node gives in one answer.
 const MAX_LINES: usize = 2_000;
 
@@ -177,10 +178,10 @@ impl Context {
     /// Asks the others for anything until one has answered: only then does this node know that they take
     /// its calls (see [`Signs`](super::readiness::Signs)).
     pub(crate) async fn introduce(self: Arc<Self>) {
-        let mut pause = tokio::time::interval(INTRODUCTION);
-        pause.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pause = INTRODUCTION;
         while self.not_ready().is_some() {
-            pause.tick().await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 5 / 4).min(MAX_INTRODUCTION);
             if !self.transport.is_taken() {
                 let others = self.living().into_iter().filter(|node| *node != self.node);
                 let question = || Question::Seen { revision: 0 };
