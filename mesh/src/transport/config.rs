@@ -71,7 +71,7 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// Silence after which a data connection is lost whatever its peer's control connection says.
     /// Long, because its packets wait behind guests for their threads, on either side: until then
-    /// it is the control connection that says whether the peer lives (see [`super::vigil`]).
+    /// it is the control connection that says whether the peer lives (`vigil.rs`).
     pub data_idle_timeout: Duration,
     /// For address, handshake and welcome together; on the data connection up to
     /// [`Self::data_idle_timeout`], if the peer's control connection says that it lives.
