@@ -10,7 +10,7 @@ use swarmer_model::{Coded as _, Key, NodeId, Placement, PlacementReason};
 use swarmer_raft::{Expect, Role, Txn};
 use swarmer_scheduler::{
     CANDIDATES, CandidateNode, Capacity, CopyState, Desired as Wishes, FunctionNeed, NodeFacts,
-    Observed, Plan, Policy, Spread, candidate_misfit, candidates, plan,
+    Observed, Plan, Policy, Spread, candidate_misfit, candidates, misfit, plan,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -134,8 +134,15 @@ async fn place(
     for need in &wishes.functions {
         let Some(entry) = desired.functions.get(need.key.as_str()) else { continue };
         let candidates = candidates_of(&wishes, need, &observed, now_ms, entry);
+        // A node that breaks a constraint goes on with what was served before, until its replacement
+        // answers; that it has the new version too brings that no traffic.
+        let fits = |node: NodeId| {
+            let facts = observed.nodes.iter().find(|facts| facts.id == node);
+            facts.is_some_and(|facts| misfit(need, facts).is_none())
+        };
         let next = next_placement(entry, need, candidates, &plan, |version, node| {
-            index.ready(&need.key, version).iter().any(|endpoint| endpoint.node == node)
+            fits(node)
+                && index.ready(&need.key, version).iter().any(|endpoint| endpoint.node == node)
         });
         if differs(&entry.placement, &next) {
             changes.push((Arc::clone(entry), next));
