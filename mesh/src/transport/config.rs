@@ -65,9 +65,9 @@ pub struct Config {
     pub data: Runtime,
     /// The dialer says something at least this often.
     pub keep_alive: Duration,
-    /// Silence on a control connection that makes its peer lost (but at least three probe time-outs, RFC 9000 section
-    /// 10.1). With `keep_alive` this bounds how long a killed node goes unnoticed: at most the
-    /// sum of both.
+    /// Silence on a control connection that makes its peer lost (but at least three probe
+    /// time-outs, RFC 9000 section 10.1). With `keep_alive` this bounds how long a killed node goes
+    /// unnoticed: at most the sum of both.
     pub idle_timeout: Duration,
     /// Silence after which a data connection is lost whatever its peer's control connection says.
     /// Long, because its packets wait behind guests for their threads, on either side: until then

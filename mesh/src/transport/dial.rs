@@ -107,7 +107,8 @@ async fn patiently<T>(
         let most = config.dial_timeout;
         return timeout(most, dialling).await.map_err(|_| most);
     }
-    let (ask, late) = (config.idle_timeout / 2, vigil::late(config).min(config.dial_timeout));
+    let (ask, late) =
+        (config.idle_timeout / 2, vigil::late(config.idle_timeout).min(config.dial_timeout));
     if let Ok(done) = timeout(ask.min(late), &mut dialling).await {
         return Ok(done);
     }

@@ -319,7 +319,7 @@ impl Handle {
     /// received from it within about `keep_alive + idle_timeout` of the configuration. `false`
     /// says little: nobody may have had a reason to dial.
     pub fn has_live_connection(&self, peer: NodeId) -> bool {
-        let lately = vigil::late(&self.shared.config);
+        let lately = vigil::late(self.shared.config.idle_timeout);
         let heard = |live: &Arc<Live>| match live.class {
             Class::Control => true,
             Class::Data => live.heard.silent_for(Instant::now()) < lately,

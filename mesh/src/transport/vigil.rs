@@ -5,8 +5,8 @@
 //! break what is under way and add handshakes to the load. So silence on a data connection only raises
 //! the question. The control connection, whose threads run no guest, answers it: while it stands the
 //! peer lives; when it is lost, so is the data connection, even if there is another one by now: that may
-//! be with another run of the peer. Where there is none, one is dialled. To the
-//! dialler only one that it dialled itself says so: the same way must be open.
+//! be with another run of the peer. Where there is none, one is dialled. To the dialler only one that it
+//! dialled itself says so: the same way must be open.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -14,15 +14,16 @@ use parking_lot::Mutex;
 use swarmer_model::NodeId;
 use tokio::time::Instant;
 
-use super::{close::CloseCode, config::Config, registry::Live, shared::Shared};
+use super::{close::CloseCode, registry::Live, shared::Shared};
 use crate::stream::Class;
 
-/// Looks in each [`Config::idle_timeout`]. One costs a lock for each data connection.
+/// Looks in each `idle_timeout`. One costs a lock for each data connection.
 const LOOKS: u32 = 4;
 
-/// Silence after which a peer counts as gone if nothing else says that it lives.
-pub(crate) fn late(config: &Config) -> Duration {
-    config.idle_timeout * 5 / 4
+/// Silence after which a peer counts as gone if nothing else says that it lives, from the silence that
+/// ends a control connection.
+pub(crate) fn late(idle: Duration) -> Duration {
+    idle * 5 / 4
 }
 
 /// When something was received on a connection last, as far as was looked.
@@ -89,7 +90,7 @@ impl Heard {
         }
         // The control connection was lost in the same silence; that there is another by now may mean
         // that the peer was started again. Or nobody answered on a new one.
-        if (state.witness && silent >= idle) || silent >= idle * 5 / 4 {
+        if (state.witness && silent >= idle) || silent >= late(idle) {
             state.given_up = true;
             return Verdict::Gone;
         }

@@ -55,12 +55,6 @@ impl Unasked {
         let why = "what it answers cannot be read; it may be of another version".to_owned();
         Self { code: codes::INTERNAL, why }
     }
-
-    /// Whether one of the two would not, as opposed to could not.
-    pub(crate) fn is_refusal(&self) -> bool {
-        use swarmer_mesh::codes::{DEADLINE, UNREACHABLE};
-        self.code != UNREACHABLE && self.code != DEADLINE
-    }
 }
 
 /// How one version of a function stands on one node.

@@ -6,7 +6,7 @@ use axum::extract::State;
 use serde::Serialize;
 use serde_json::json;
 use swarmer_gossip::Member;
-use swarmer_model::NodeId;
+use swarmer_model::{Code, NodeId};
 
 use crate::{
     agent::{Context, HealthReport, Unasked},
@@ -62,11 +62,25 @@ struct Patient {
     name: String,
     address: String,
     voter: bool,
-    /// Why it is not thought to live; none if it is.
-    dead: Option<String>,
-    told: Option<Told>,
-    /// Why it did not tell, where it was asked in vain.
-    refused: Option<Unasked>,
+    word: Word,
+}
+
+impl Patient {
+    fn told(&self) -> Option<&Told> {
+        match &self.word {
+            Word::Told(told) => Some(told),
+            Word::Dead(_) | Word::Unasked(_) => None,
+        }
+    }
+}
+
+/// What came of asking a node.
+#[derive(Debug)]
+enum Word {
+    /// It was not asked: why it is not thought to live.
+    Dead(String),
+    Unasked(Unasked),
+    Told(Told),
 }
 
 /// The cluster, as far as it concerns all.
@@ -83,17 +97,15 @@ pub(super) async fn doctor(State(api): State<Arc<Api>>) -> Answer {
     let status = context.control.status();
     let members = context.gossip.members();
     let asked = committed.iter().map(|(node, _)| ask(&context, &members, node.spec.id));
-    let told = futures::future::join_all(asked).await;
+    let words = futures::future::join_all(asked).await;
     let patients: Vec<Patient> = committed
         .iter()
-        .zip(told)
-        .map(|((node, _), Asked { dead, told, refused })| Patient {
+        .zip(words)
+        .map(|((node, _), word)| Patient {
             name: node.metadata.name.clone(),
             address: node.spec.address.to_string(),
             voter: status.voters.contains(&node.spec.id),
-            dead,
-            told,
-            refused,
+            word,
         })
         .collect();
     let control = Control {
@@ -106,15 +118,7 @@ pub(super) async fn doctor(State(api): State<Arc<Api>>) -> Answer {
     Ok(reply::read(seen, &json!({ "healthy": healthy, "items": checks })))
 }
 
-/// What came of asking a node.
-#[derive(Debug, Default)]
-struct Asked {
-    dead: Option<String>,
-    told: Option<Told>,
-    refused: Option<Unasked>,
-}
-
-async fn ask(context: &Context, members: &[Member], node: NodeId) -> Asked {
+async fn ask(context: &Context, members: &[Member], node: NodeId) -> Word {
     let member = members.iter().find(|member| member.node == node);
     let dead = match member {
         _ if node == context.node => None,
@@ -122,16 +126,13 @@ async fn ask(context: &Context, members: &[Member], node: NodeId) -> Asked {
         Some(member) if member.state.is_active() => None,
         Some(member) => Some(format!("{}: {}", member.state, member.reason)),
     };
-    if dead.is_some() {
-        return Asked { dead, ..Asked::default() };
+    if let Some(why) = dead {
+        return Word::Dead(why);
     }
     let asked_ms = now_ms();
     match context.ask_health(node).await {
-        Ok(report) => {
-            let told = Told { report, asked_ms, answered_ms: now_ms() };
-            Asked { told: Some(told), ..Asked::default() }
-        }
-        Err(refused) => Asked { refused: Some(refused), ..Asked::default() },
+        Ok(report) => Word::Told(Told { report, asked_ms, answered_ms: now_ms() }),
+        Err(unasked) => Word::Unasked(unasked),
     }
 }
 
@@ -183,7 +184,7 @@ fn diagnose(control: &Control, patients: &[Patient]) -> Vec<Check> {
             "Correct --join: after a restart the node finds the cluster by its seeds.",
         );
         let living = |name: &&String| {
-            patients.iter().any(|other| other.name == **name && other.told.is_some())
+            patients.iter().any(|other| other.name == **name && other.told().is_some())
         };
         let misses: Vec<&str> = report.misses.iter().filter(living).map(String::as_str).collect();
         let (state, detail) = if misses.is_empty() {
@@ -206,7 +207,7 @@ fn diagnose(control: &Control, patients: &[Patient]) -> Vec<Check> {
 fn check_control(control: &Control, patients: &[Patient]) -> Check {
     let lost: Vec<&str> = patients
         .iter()
-        .filter(|patient| patient.voter && patient.told.is_none())
+        .filter(|patient| patient.voter && patient.told().is_none())
         .map(|patient| patient.name.as_str())
         .collect();
     let (state, detail) = match &control.leader {
@@ -229,42 +230,33 @@ fn check_control(control: &Control, patients: &[Patient]) -> Check {
 
 /// Whether the node is there; its report if so.
 fn check_reached<'a>(patient: &'a Patient, checks: &mut Vec<Check>) -> Option<&'a Told> {
-    let (state, detail, remedy) = match (&patient.dead, &patient.told) {
-        (None, Some(told)) => {
-            let took = told.answered_ms.saturating_sub(told.asked_ms);
-            (Verdict::Ok, format!("{} answers, in {took} ms", patient.address), String::new())
-        }
-        (dead, _) => {
-            let refused = patient.refused.as_ref();
-            if let Some(Unasked { code, why }) = refused.filter(|refused| refused.is_refusal()) {
-                let detail = format!("{} takes no questions: {code}: {why}", patient.address);
-                checks.push(Check {
-                    check: "reachable",
-                    node: Some(patient.name.clone()),
-                    state: Verdict::Fail,
-                    detail,
-                    remedy: code.remedy.to_owned(),
-                });
-                return None;
-            }
-            let silent = refused.map(|refused| refused.why.as_str());
-            let why = dead.as_deref().or(silent).unwrap_or("it does not answer");
-            let mut remedy =
-                format!("Start it, or open UDP {} between the machines", patient.address);
-            let name = &patient.name;
-            remedy.push_str(&format!("; if it is gone for good: swarmer delete node {name}"));
-            remedy.push('.');
-            (Verdict::Fail, format!("{} cannot be reached: {why}", patient.address), remedy)
-        }
+    let Patient { name, address, .. } = patient;
+    let unreached = |why: &str| {
+        let remedy = format!(
+            "Start it, or open UDP {address} between the machines; if it is gone for good: \
+             swarmer delete node {name}."
+        );
+        (Verdict::Fail, format!("{address} cannot be reached: {why}"), remedy)
     };
-    checks.push(Check {
-        check: "reachable",
-        node: Some(patient.name.clone()),
-        state,
-        detail,
-        remedy,
-    });
-    patient.told.as_ref().filter(|_| patient.dead.is_none())
+    let (state, detail, remedy) = match &patient.word {
+        Word::Told(told) => {
+            let took = told.answered_ms.saturating_sub(told.asked_ms);
+            (Verdict::Ok, format!("{address} answers, in {took} ms"), String::new())
+        }
+        Word::Unasked(Unasked { code, why }) if is_refusal(*code) => {
+            let detail = format!("{address} takes no questions: {code}: {why}");
+            (Verdict::Fail, detail, code.remedy.to_owned())
+        }
+        Word::Unasked(Unasked { why, .. }) | Word::Dead(why) => unreached(why),
+    };
+    let node = Some(name.clone());
+    checks.push(Check { check: "reachable", node, state, detail, remedy });
+    patient.told()
+}
+
+/// Whether one of the two nodes would not, as opposed to could not.
+fn is_refusal(code: Code) -> bool {
+    ![swarmer_mesh::codes::UNREACHABLE, swarmer_mesh::codes::DEADLINE].contains(&code)
 }
 
 /// How far a node's clock is from this one's, as far as the time that the question took tells.
@@ -294,7 +286,7 @@ fn certificate(report: &HealthReport) -> (Verdict, String) {
 
 fn check_versions(patients: &[Patient]) -> Check {
     let mut versions: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    for (patient, told) in patients.iter().filter_map(|p| Some((p, p.told.as_ref()?))) {
+    for (patient, told) in patients.iter().filter_map(|p| Some((p, p.told()?))) {
         let version = match told.report.wire {
             Some(wire) => format!("{} (wire {wire})", told.report.version),
             None => told.report.version.clone(),
@@ -344,14 +336,7 @@ mod tests {
 
     fn patient(name: &str) -> Patient {
         let address = format!("{name}:7400");
-        Patient {
-            name: name.into(),
-            address,
-            voter: true,
-            dead: None,
-            told: Some(told()),
-            refused: None,
-        }
+        Patient { name: name.into(), address, voter: true, word: Word::Told(told()) }
     }
 
     fn control() -> Control {
@@ -375,8 +360,15 @@ mod tests {
         ill(&control(), &patients)
     }
 
+    fn told_of(patient: &mut Patient) -> &mut Told {
+        match &mut patient.word {
+            Word::Told(told) => told,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
     fn report(patient: &mut Patient) -> &mut HealthReport {
-        &mut patient.told.as_mut().unwrap().report
+        &mut told_of(patient).report
     }
 
     #[test]
@@ -405,7 +397,7 @@ mod tests {
         assert_eq!(ill_with(|b| report(b).version = "1.1.0".into()), ["versions - Warn"]);
         assert_eq!(ill_with(|b| report(b).wire = Some(1)), ["versions - Warn"]);
         let gone = |b: &mut Patient| {
-            (b.dead, b.told) = (Some("dead: probe unanswered".into()), None);
+            b.word = Word::Dead("dead: probe unanswered".into());
         };
         assert_eq!(ill_with(gone), ["reachable b Fail", "quorum - Warn"]);
         // One that would not is not one that could not: another remedy helps.
@@ -415,17 +407,14 @@ mod tests {
         ] {
             let mut patients = [patient("a"), patient("b")];
             let refused = Unasked { code, why: "for a reason".to_owned() };
-            (patients[1].refused, patients[1].told) = (Some(refused), None);
+            patients[1].word = Word::Unasked(refused);
             let checks = diagnose(&control(), &patients);
             let check = checks.iter().find(|check| check.check == "reachable").unwrap();
             assert!(check.remedy.contains(word), "{check:?}");
             assert!(check.detail.contains("for a reason"), "{check:?}");
         }
         // A slow answer leaves the clock uncertain; that is no fault of the clock.
-        assert_eq!(
-            ill_with(|b| b.told.as_mut().unwrap().answered_ms = NOW + 4_000),
-            Vec::<String>::new()
-        );
+        assert_eq!(ill_with(|b| told_of(b).answered_ms = NOW + 4_000), Vec::<String>::new());
         let lost = Control { leader: None, quorum: false, lag: 3 };
         assert_eq!(ill(&lost, &[patient("a")]), ["quorum - Fail"]);
     }
