@@ -15,35 +15,34 @@ use crate::{
     keyspace::{ChainHash, Shared},
     latency::AppendLatency,
     members::Members,
-    status::Status,
+    status::{Standing, Status},
     transport::Transport,
     txn::{Outcome, Txn},
     view::{View, millis},
     wal::Pace,
 };
 
-/// How often the status is looked at without any news: silence is noticed by that, and so are
-/// indexes of the log that moved without a new revision.
-const STATUS_TICK: Duration = Duration::from_millis(200);
+/// How often a node looks at how it stands without any news: silence is noticed by that.
+const STANDING_TICK: Duration = Duration::from_millis(200);
 
 /// Cheap to clone. All waits end by their deadline.
 #[derive(Debug, Clone)]
 pub struct Handle {
     engine: Arc<Engine>,
     client: Client,
-    status: watch::Receiver<Status>,
+    standing: watch::Receiver<Standing>,
 }
 
 impl Handle {
     pub(crate) fn new(engine: Arc<Engine>, transport: Arc<dyn Transport>) -> Self {
-        let (sender, status) = watch::channel(engine.status());
-        tokio::spawn(watch_status(engine.clone(), sender));
+        let (sender, standing) = watch::channel(engine.standing());
+        tokio::spawn(watch_standing(engine.clone(), sender));
         tokio::spawn({
             let engine = engine.clone();
             async move { engine.snapshot_when_due().await }
         });
-        let client = Client::local(&engine, transport, status.clone());
-        Self { engine, client, status }
+        let client = Client::local(&engine, transport, standing.clone());
+        Self { engine, client, standing }
     }
 
     /// The index up to which the log was purged: everything below is in a snapshot only.
@@ -163,15 +162,15 @@ impl Handle {
         self.engine.status()
     }
 
-    /// Changes of [`Handle::status`].
-    pub fn subscribe_status(&self) -> watch::Receiver<Status> {
-        self.status.clone()
+    /// How this node stands, on every change.
+    pub fn subscribe_standing(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
     }
 
     /// A feed for a node that follows, from its position (see [`crate::Follower::position`]),
     /// each frame of it signed.
     pub fn feed(&self, from: Option<(Revision, ChainHash)>, signer: FeedSigner) -> Feed {
-        Feed::new(self.engine.shared().clone(), self.status.clone(), from, signer)
+        Feed::new(self.engine.shared().clone(), self.standing.clone(), from, signer)
     }
 
     /// Adds a learner; done on the leader only. Returns when it has caught up or `deadline` is
@@ -256,32 +255,23 @@ impl Handle {
     }
 }
 
-/// Ends when the engine does; all receivers see its last status.
-async fn watch_status(engine: Arc<Engine>, sender: watch::Sender<Status>) {
+/// Ends when the engine does; all receivers see how it stood last.
+async fn watch_standing(engine: Arc<Engine>, sender: watch::Sender<Standing>) {
     let mut changes = engine.changes();
     loop {
         // Anew each time: the state may have gone elsewhere.
         let mut progress = engine.shared().progress();
-        let status = engine.status();
-        sender.send_if_modified(|current| {
-            let changed = *current != status;
-            if changed {
-                *current = status;
-            }
-            changed
-        });
-        if progress.borrow_and_update().closed {
-            return;
-        }
+        let standing = engine.standing();
+        sender.send_if_modified(|current| current.replace(standing));
         tokio::select! {
             change = changes.next() => {
                 if change.is_none() {
-                    let _ = sender.send(engine.status());
+                    let _ = sender.send(engine.standing());
                     return;
                 }
             }
-            _ = progress.changed() => {}
-            () = tokio::time::sleep(STATUS_TICK) => {}
+            _ = progress.wait_for(|progress| progress.closed) => return,
+            () = tokio::time::sleep(STANDING_TICK) => {}
         }
     }
 }

@@ -25,7 +25,29 @@ pub enum Role {
     Stopped,
 }
 
-/// A snapshot of what a node knows; cheap to clone, sent on every change of substance.
+/// How a node stands: what it is and whom it follows, told on every change.
+///
+/// Not how far log and state are: they move thousands of times a second, and nobody who waits for
+/// another leader should wake for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// This node.
+    pub node: NodeId,
+    /// Its part.
+    pub role: Role,
+    /// The leader, as far as this node knows.
+    pub leader: Option<NodeId>,
+    /// The current term (0 before the first election).
+    pub term: u64,
+    /// All voters (of both sets while a change is under way).
+    pub voters: BTreeSet<NodeId>,
+    /// All learners.
+    pub learners: BTreeSet<NodeId>,
+    /// See [`Status::quorum_ok`].
+    pub quorum_ok: bool,
+}
+
+/// A snapshot of what a node knows, made when it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     /// This node.
@@ -56,6 +78,28 @@ pub struct Status {
 }
 
 impl Status {
+    /// The status of a node without a log that stands so, with its state at `position`.
+    pub(crate) fn of(standing: Standing, position: (Revision, ChainHash), lag: u64) -> Self {
+        let Standing { node, role, leader, term, voters, learners, quorum_ok } = standing;
+        let (revision, chain_hash) = position;
+        Self {
+            node,
+            role,
+            leader,
+            term,
+            revision,
+            last_log_index: None,
+            applied_index: None,
+            voters,
+            learners,
+            chain_hash,
+            quorum_ok,
+            lag,
+        }
+    }
+}
+
+impl Standing {
     /// What a node knows before it has heard anything.
     pub(crate) fn initial(node: NodeId, role: Role) -> Self {
         Self {
@@ -63,14 +107,16 @@ impl Status {
             role,
             leader: None,
             term: 0,
-            revision: 0,
-            last_log_index: None,
-            applied_index: None,
             voters: BTreeSet::new(),
             learners: BTreeSet::new(),
-            chain_hash: ChainHash::default(),
             quorum_ok: false,
-            lag: 0,
         }
+    }
+
+    /// Puts `now` in its place; whether it differs.
+    pub(crate) fn replace(&mut self, now: Self) -> bool {
+        let changed = *self != now;
+        *self = now;
+        changed
     }
 }

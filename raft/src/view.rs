@@ -9,7 +9,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     error::RaftError,
-    keyspace::{Batch, ChainHash, Progress, Shared, Tail},
+    keyspace::{Batch, ChainHash, Found, Progress, Shared},
 };
 
 /// The value of a key.
@@ -166,20 +166,20 @@ impl Watch {
     pub async fn next(&mut self) -> Result<WatchItem, WatchEnd> {
         loop {
             let Progress { closed, .. } = *self.progress.borrow_and_update();
-            let batches = match self.shared.tail(self.seen) {
-                Tail::Batches(batches) => batches,
-                Tail::Compacted { oldest } => return Err(WatchEnd::Compacted { oldest }),
-            };
-            let more = !batches.is_empty();
-            for batch in batches {
-                self.seen = batch.revision;
-                let events = self.wanted(&batch);
-                if !events.is_empty() {
+            let of_prefix = |event: &&Event| event.key.starts_with(&self.prefix);
+            let wanted = |batch: &Batch| batch.events.iter().any(|event| of_prefix(&event));
+            match self.shared.first_after(self.seen, wanted) {
+                Found::Batch(batch) => {
+                    let events = batch.events.iter().filter(of_prefix).cloned().collect();
+                    self.seen = batch.revision;
                     return Ok(WatchItem { revision: batch.revision, events });
                 }
-            }
-            if more {
-                continue;
+                Found::NoneUpTo(revision) if revision > self.seen => {
+                    self.seen = revision;
+                    continue;
+                }
+                Found::NoneUpTo(_) => {}
+                Found::Compacted { oldest } => return Err(WatchEnd::Compacted { oldest }),
             }
             if closed || self.progress.changed().await.is_err() {
                 return Err(WatchEnd::Closed);
@@ -191,11 +191,6 @@ impl Watch {
     /// prefix. A new watch from here misses nothing.
     pub fn seen(&self) -> Revision {
         self.seen
-    }
-
-    fn wanted(&self, batch: &Batch) -> Vec<Event> {
-        let of_prefix = |event: &&Event| event.key.starts_with(&self.prefix);
-        batch.events.iter().filter(of_prefix).cloned().collect()
     }
 }
 

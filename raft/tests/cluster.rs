@@ -225,8 +225,8 @@ async fn a_lagging_node_gets_a_snapshot_and_the_log_is_purged() {
     cluster.handle(leader.0).snapshot_now(SOON).await.unwrap();
     let purged = async {
         while cluster.handle(leader.0).purged_index() < Some(60) {
-            let mut status = cluster.handle(leader.0).subscribe_status();
-            let _ = tokio::time::timeout(Duration::from_millis(50), status.changed()).await;
+            let mut standing = cluster.handle(leader.0).subscribe_standing();
+            let _ = tokio::time::timeout(Duration::from_millis(50), standing.changed()).await;
         }
     };
     tokio::time::timeout(SOON, purged).await.expect("purged");
@@ -382,6 +382,34 @@ impl Wake for Woken {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_are_no_news_of_how_a_node_stands() {
+    let (mut cluster, leader) = steady().await;
+    let mut told = Vec::new();
+    for node in 1..=3 {
+        let mut standing = cluster.handle(node).subscribe_standing();
+        told.push(tokio::spawn(async move {
+            let mut before = standing.borrow_and_update().clone();
+            let mut same = 0;
+            while standing.changed().await.is_ok() {
+                let now = standing.borrow_and_update().clone();
+                same += u64::from(now == before);
+                before = now;
+            }
+            same
+        }));
+    }
+    for i in 0..50 {
+        cluster.put(leader.0, "k", &i.to_string()).await;
+    }
+    cluster.stop_all().await;
+    drop(cluster);
+    for told in told {
+        let same = tokio::time::timeout(SOON, told).await.unwrap().unwrap();
+        assert_eq!(same, 0, "woken for what stayed as it was");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_for_the_end_or_for_news_is_not_woken_by_heartbeats() {
     let (mut cluster, leader) = steady().await;
     // Each engine tells all that it knows before it answers the next heartbeats.
@@ -391,14 +419,11 @@ async fn who_waits_for_the_end_or_for_news_is_not_woken_by_heartbeats() {
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(woken.clone());
         let mut context = Context::from_waker(&waker);
-        let (mut fatal, mut status) = (pin!(handle.fatal()), handle.subscribe_status());
+        let (mut fatal, mut standing) = (pin!(handle.fatal()), handle.subscribe_standing());
         // What happened before is news once.
-        let settled = status.wait_for(|now| {
-            let applied = now.applied_index.is_some() && now.applied_index == now.last_log_index;
-            applied && now.revision == 1 && now.lag == 0 && now.quorum_ok && now.leader.is_some()
-        });
+        let settled = standing.wait_for(|now| now.quorum_ok && now.leader.is_some());
         drop(tokio::time::timeout(SOON, settled).await.unwrap().unwrap());
-        let mut news = pin!(status.changed());
+        let mut news = pin!(standing.changed());
         assert!(fatal.as_mut().poll(&mut context).is_pending());
         assert!(news.as_mut().poll(&mut context).is_pending());
         answers(&cluster, leader, 4).await;

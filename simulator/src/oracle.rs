@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use swarmer_model::{NodeId, Revision};
-use swarmer_raft::{ChainHash, Event, Role, Status};
+use swarmer_raft::{ChainHash, Event, Role, Standing};
 
 use crate::{
     history::{Entries, History},
@@ -163,11 +163,11 @@ impl Oracle {
     }
 
     /// A node says what it is.
-    pub(crate) fn status(&mut self, status: &Status) -> bool {
-        if status.role != Role::Leader {
+    pub(crate) fn stands(&mut self, now: &Standing) -> bool {
+        if now.role != Role::Leader {
             return false;
         }
-        match self.leaders.leads(status.node, status.term) {
+        match self.leaders.leads(now.node, now.term) {
             Ok(new) => {
                 self.counts.leaders += u64::from(new);
                 new

@@ -172,7 +172,7 @@ impl World {
         self.net.join(node.clone());
         tokio::spawn(node.gossip.clone().run());
         tokio::spawn(watch_state(self.clone(), node.clone()));
-        tokio::spawn(watch_status(self.clone(), node.clone()));
+        tokio::spawn(watch_standing(self.clone(), node.clone()));
         tokio::spawn(node::follow(self.clone(), node.clone()));
         tokio::spawn(planner::hold(self.clone(), node.clone()));
         tokio::spawn(planner::run(self.clone(), node.clone()));
@@ -304,15 +304,18 @@ async fn watch_state(world: Arc<World>, node: Arc<Node>) {
     }
 }
 
+/// How often one looks whether the log was purged.
+const PURGE_LOOK: Duration = Duration::from_millis(200);
+
 /// Takes note of who leads.
-async fn watch_status(world: Arc<World>, node: Arc<Node>) {
+async fn watch_standing(world: Arc<World>, node: Arc<Node>) {
     let Some(raft) = node.raft() else { return };
-    let mut statuses = raft.subscribe_status();
+    let mut standings = raft.subscribe_standing();
     let mut purged = raft.purged_index();
     loop {
-        let status = statuses.borrow_and_update().clone();
-        if world.oracle.lock().status(&status) {
-            world.trace.note(&format!("n{} leads in term {}", node.id.0, status.term));
+        let now = standings.borrow_and_update().clone();
+        if world.oracle.lock().stands(&now) {
+            world.trace.note(&format!("n{} leads in term {}", node.id.0, now.term));
         }
         if raft.purged_index() != purged {
             purged = raft.purged_index();
@@ -321,7 +324,8 @@ async fn watch_status(world: Arc<World>, node: Arc<Node>) {
         tokio::select! {
             biased;
             () = node.dead.cancelled() => return,
-            changed = statuses.changed() => if changed.is_err() { return },
+            changed = standings.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(PURGE_LOOK) => {}
         }
     }
 }

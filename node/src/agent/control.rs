@@ -10,7 +10,7 @@ use std::{
 
 use swarmer_model::{Coded as _, Key, Revision};
 use swarmer_raft::{
-    Client, Expect, Follower, Handle, Outcome as TxnOutcome, RaftError, Status, Txn, View,
+    Client, Expect, Follower, Handle, Outcome as TxnOutcome, RaftError, Standing, Status, Txn, View,
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -51,10 +51,10 @@ impl Part {
         }
     }
 
-    fn subscribe_status(&self) -> watch::Receiver<Status> {
+    fn subscribe_standing(&self) -> watch::Receiver<Standing> {
         match self {
-            Self::Voter(handle) => handle.subscribe_status(),
-            Self::Follower { follower, .. } => follower.subscribe_status(),
+            Self::Voter(handle) => handle.subscribe_standing(),
+            Self::Follower { follower, .. } => follower.subscribe_standing(),
         }
     }
 
@@ -78,15 +78,16 @@ struct Inner {
     /// Whether the first state of the cluster has been seen here.
     stands: AtomicBool,
     part: watch::Sender<Part>,
-    status: watch::Sender<Status>,
+    standing: watch::Sender<Standing>,
 }
 
 impl Control {
     pub(crate) fn new(part: Part) -> Self {
         let view = part.view();
-        let (status, _) = watch::channel(part.status());
+        let first = part.subscribe_standing().borrow().clone();
+        let (standing, _) = watch::channel(first);
         let (part, parts) = watch::channel(part);
-        let inner = Arc::new(Inner { view, stands: AtomicBool::new(false), part, status });
+        let inner = Arc::new(Inner { view, stands: AtomicBool::new(false), part, standing });
         tokio::spawn(pass_on(parts, Arc::downgrade(&inner)));
         Self { inner }
     }
@@ -117,8 +118,9 @@ impl Control {
         self.inner.part.borrow().status()
     }
 
-    pub(crate) fn subscribe_status(&self) -> watch::Receiver<Status> {
-        self.inner.status.subscribe()
+    /// How this node stands, on every change.
+    pub(crate) fn subscribe_standing(&self) -> watch::Receiver<Standing> {
+        self.inner.standing.subscribe()
     }
 
     /// Commits a transaction and waits until the local copy has it, so that whoever wrote reads
@@ -266,21 +268,21 @@ impl Turns {
     }
 }
 
-/// Passes the status of each part on, until the last [`Control`] is gone.
+/// Passes the standing of each part on, until the last [`Control`] is gone.
 async fn pass_on(mut parts: watch::Receiver<Part>, inner: Weak<Inner>) {
     loop {
-        let mut status = parts.borrow_and_update().subscribe_status();
-        status.mark_changed();
+        let mut standing = parts.borrow_and_update().subscribe_standing();
+        standing.mark_changed();
         loop {
             tokio::select! {
                 changed = parts.changed() => match changed {
                     Ok(()) => break,
                     Err(_) => return,
                 },
-                Ok(()) = status.changed() => {
+                Ok(()) = standing.changed() => {
                     let Some(inner) = inner.upgrade() else { return };
-                    let now = status.borrow_and_update().clone();
-                    inner.status.send_if_modified(|current| {
+                    let now = standing.borrow_and_update().clone();
+                    inner.standing.send_if_modified(|current| {
                         let changed = *current != now;
                         *current = now;
                         changed

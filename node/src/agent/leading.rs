@@ -1,6 +1,6 @@
 //! What only the leader does.
 
-use swarmer_raft::{Handle, Role, Status};
+use swarmer_raft::{Handle, Role, Standing};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -13,35 +13,35 @@ pub(crate) async fn in_each_term<F: Future<Output = ()>>(
     shutdown: &CancellationToken,
     mut serve: impl FnMut(Handle, u64) -> F,
 ) {
-    let mut status = control.subscribe_status();
+    let mut standing = control.subscribe_standing();
     loop {
-        let now = status.borrow_and_update().clone();
+        let now = standing.borrow_and_update().clone();
         if now.role == Role::Leader
             && let Some(handle) = control.raft()
         {
             let term = now.term;
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = other_than(status.clone(), term) => {}
-                // With a log that has ended: what this node is next comes with its status.
+                () = other_than(standing.clone(), term) => {}
+                // With a log that has ended: what this node is next comes with its standing.
                 () = serve(handle, term) => {}
             }
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
-            changed = status.changed() => if changed.is_err() { return },
+            changed = standing.changed() => if changed.is_err() { return },
         }
     }
 }
 
-fn leads(status: &Status, term: u64) -> bool {
-    status.role == Role::Leader && status.term == term
+fn leads(standing: &Standing, term: u64) -> bool {
+    standing.role == Role::Leader && standing.term == term
 }
 
 /// Waits until this node does not lead in this term any more.
-async fn other_than(mut status: watch::Receiver<Status>, term: u64) {
+async fn other_than(mut standing: watch::Receiver<Standing>, term: u64) {
     // If the node stops, `shutdown` says so.
-    if status.wait_for(|status| !leads(status, term)).await.is_err() {
+    if standing.wait_for(|now| !leads(now, term)).await.is_err() {
         std::future::pending().await
     }
 }

@@ -10,7 +10,7 @@ use swarmer_model::{Coded as _, Key, NodeId, Placement, PlacementReason};
 use swarmer_raft::{Expect, Role, Txn};
 use swarmer_scheduler::{
     CANDIDATES, CandidateNode, Capacity, CopyState, Desired as Wishes, FunctionNeed, NodeFacts,
-    Observed, Plan, Policy, Spread, candidate_misfit, candidates, misfit, plan,
+    Observed, Plan, Policy, Record, Spread, candidate_misfit, candidates, misfit,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     agent::{
         Context, TxnExt as _,
+        context::now_ms as clock_ms,
         troubles::{MAX_ASKED, Troubles},
     },
     codes,
@@ -43,14 +44,14 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     let mut states = context.desired.subscribe();
     // Which also follows the members.
     let mut catalog = context.catalog.subscribe();
-    let mut status = context.control.subscribe_status();
+    let mut standing = context.control.subscribe_standing();
     let start = Instant::now();
     let mut dead: BTreeMap<NodeId, u64> = BTreeMap::new();
     let mut troubles = Troubles::default();
     let (tell, mut told) = mpsc::channel(MAX_ASKED);
     let now_ms = move || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     loop {
-        if status.borrow_and_update().role == Role::Leader {
+        if standing.borrow_and_update().role == Role::Leader {
             states.mark_unchanged();
             catalog.mark_unchanged();
             let now_ms = now_ms();
@@ -72,11 +73,12 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
         } else {
             dead.clear();
             troubles.clear();
+            context.decisions.clear();
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
             changed = states.changed() => if changed.is_err() { return },
-            changed = status.changed() => if changed.is_err() { return },
+            changed = standing.changed() => if changed.is_err() { return },
             changed = catalog.changed() => if changed.is_err() { return },
             Some((node, failures)) = told.recv() => troubles.told(node, failures, now_ms()),
             () = tokio::time::sleep(TICK) => {}
@@ -129,18 +131,19 @@ async fn place(
         index.ready(function, version).iter().any(|endpoint| endpoint.node == node)
     });
     troubles.tell(&mut observed, now_ms);
-    let plan = plan(&wishes, &observed, now_ms);
+    let made = context.decisions.note(clock_ms(), Record::new(wishes, observed, now_ms));
+    let Record { desired: wishes, observed, plan, .. } = &made.record;
     let mut changes = Vec::new();
     for need in &wishes.functions {
         let Some(entry) = desired.functions.get(need.key.as_str()) else { continue };
-        let candidates = candidates_of(&wishes, need, &observed, now_ms, entry);
+        let candidates = candidates_of(wishes, need, observed, now_ms, entry);
         // A node that breaks a constraint goes on with what was served before, until its replacement
         // answers; that it has the new version too brings that no traffic.
         let fits = |node: NodeId| {
             let facts = observed.nodes.iter().find(|facts| facts.id == node);
             facts.is_some_and(|facts| misfit(need, facts).is_none())
         };
-        let next = next_placement(entry, need, candidates, &plan, |version, node| {
+        let next = next_placement(entry, need, candidates, plan, |version, node| {
             fits(node)
                 && index.ready(&need.key, version).iter().any(|endpoint| endpoint.node == node)
         });
@@ -319,6 +322,7 @@ fn cut(mut text: String, max: usize) -> String {
 mod tests {
     use super::*;
     use swarmer_model::{Digest, Function, Metadata, TrafficTarget};
+    use swarmer_scheduler::plan;
 
     fn node(id: u64, region: &str) -> NodeFacts {
         NodeFacts {

@@ -39,7 +39,7 @@ use crate::{
     members::{Members, Peer},
     raft::Config,
     snapshot::SnapshotStore,
-    status::{Role, Status},
+    status::{Role, Standing, Status},
     transport::Transport,
     txn::{MAX_DEADLINE, Txn},
     wal::{Pace, Wal},
@@ -290,14 +290,24 @@ impl Engine {
     }
 
     pub(crate) fn status(&self) -> Status {
-        let quorum_ok = self.quorum_ok();
-        let (revision, chain_hash) = self.shared.read(|state| (state.revision(), state.chain()));
+        let position = self.shared.read(|state| (state.revision(), state.chain()));
         let metrics = self.core.metrics();
         let metrics = metrics.borrow_watched();
+        let last_log_index = metrics.last_log_index;
         let applied_index = metrics.last_applied.map(|log_id| log_id.index);
         let committed = metrics.cluster_committed.map(|log_id| log_id.index);
+        // Another look at the same metrics may wait for whoever writes them.
+        drop(metrics);
         let next = |index: Option<u64>| index.map_or(0, |index| index + 1);
-        Status {
+        let lag = next(committed).saturating_sub(next(applied_index));
+        Status { last_log_index, applied_index, ..Status::of(self.standing(), position, lag) }
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        let quorum_ok = self.quorum_ok();
+        let metrics = self.core.metrics();
+        let metrics = metrics.borrow_watched();
+        Standing {
             node: self.node,
             role: match (&metrics.running_state, metrics.state) {
                 (Err(_), _) | (_, ServerState::Shutdown) => Role::Stopped,
@@ -308,14 +318,9 @@ impl Engine {
             },
             leader: metrics.current_leader.map(NodeId),
             term: metrics.current_term,
-            revision,
-            last_log_index: metrics.last_log_index,
-            applied_index,
             voters: metrics.membership_config.voter_ids().map(NodeId).collect(),
             learners: metrics.membership_config.membership().learner_ids().map(NodeId).collect(),
-            chain_hash,
             quorum_ok,
-            lag: next(committed).saturating_sub(next(applied_index)),
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::{
 use super::seal::{FeedSigner, Position, SEAL_BYTES};
 use crate::{
     keyspace::{Batch, Catchup, ChainHash, Progress, Record, Shared, StateImage, Tail},
-    status::Status,
+    status::Standing,
 };
 
 /// The first byte of every frame: the version of all that follows.
@@ -64,7 +64,7 @@ enum Stage {
 pub struct Feed {
     shared: Arc<Shared>,
     progress: watch::Receiver<Progress>,
-    status: watch::Receiver<Status>,
+    standing: watch::Receiver<Standing>,
     heartbeat: Interval,
     stage: Stage,
     signer: FeedSigner,
@@ -73,14 +73,14 @@ pub struct Feed {
 impl Feed {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        status: watch::Receiver<Status>,
+        standing: watch::Receiver<Standing>,
         from: Option<(Revision, ChainHash)>,
         signer: FeedSigner,
     ) -> Self {
         let progress = shared.progress();
         let mut heartbeat = tokio::time::interval_at(Instant::now(), HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { shared, progress, status, heartbeat, stage: Stage::Start(from), signer }
+        Self { shared, progress, standing, heartbeat, stage: Stage::Start(from), signer }
     }
 
     /// The next frame, at most 256 KiB; one at least every second. None when the node is
@@ -89,7 +89,7 @@ impl Feed {
         loop {
             let Progress { revision, closed } = *self.progress.borrow_and_update();
             // One that lost its vote feeds nobody: what it would tell of the voters is old.
-            if closed || self.status.has_changed().is_err() {
+            if closed || self.standing.has_changed().is_err() {
                 return None;
             }
             let frame = match &mut self.stage {
@@ -131,7 +131,7 @@ impl Feed {
                     }
                 }
                 Stage::Tail(seen) => match self.shared.tail(*seen) {
-                    Tail::Compacted { .. } => {
+                    Tail::Compacted => {
                         self.stage = Stage::Start(None);
                         continue;
                     }
@@ -178,14 +178,15 @@ impl Feed {
     }
 
     fn known(&self) -> Frame {
-        let status = self.status.borrow();
+        let revision = self.shared.read(|state| state.revision());
+        let standing = self.standing.borrow();
         Frame::Heartbeat(Known {
-            revision: status.revision,
-            leader: status.leader,
-            term: status.term,
-            voters: status.voters.clone(),
-            learners: status.learners.clone(),
-            quorum_ok: status.quorum_ok,
+            revision,
+            leader: standing.leader,
+            term: standing.term,
+            voters: standing.voters.clone(),
+            learners: standing.learners.clone(),
+            quorum_ok: standing.quorum_ok,
         })
     }
 }

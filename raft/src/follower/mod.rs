@@ -21,7 +21,7 @@ use crate::{
     error::{FeedError, RaftError},
     handle::Handle,
     keyspace::{ChainHash, HISTORY_MAX_BYTES, NotShown, Shared, State},
-    status::{Role, Status},
+    status::{Role, Standing, Status},
     view::View,
     wal::WalError,
 };
@@ -56,7 +56,7 @@ struct Inner {
     intake: tokio::sync::Mutex<Intake>,
     heard: Mutex<Heard>,
     log: watch::Receiver<Option<WalError>>,
-    status: watch::Sender<Status>,
+    standing: watch::Sender<Standing>,
 }
 
 #[derive(Debug, Default)]
@@ -120,14 +120,14 @@ impl Follower {
         known: Known,
         trust: FeedTrust,
     ) -> Self {
-        let (status, _) = watch::channel(Status::initial(node, Role::Follower));
+        let (standing, _) = watch::channel(Standing::initial(node, Role::Follower));
         let inner = Arc::new(Inner {
             node,
             log: kept.fatal(),
             intake: tokio::sync::Mutex::new(Intake::new(kept, shared.clone(), trust)),
             shared,
             heard: Mutex::new(Heard { known, at: None }),
-            status,
+            standing,
         });
         inner.publish();
         let weak = Arc::downgrade(&inner);
@@ -205,9 +205,9 @@ impl Follower {
         self.inner.make_status()
     }
 
-    /// Changes of [`Follower::status`].
-    pub fn subscribe_status(&self) -> watch::Receiver<Status> {
-        self.inner.status.subscribe()
+    /// How this node stands, on every change.
+    pub fn subscribe_standing(&self) -> watch::Receiver<Standing> {
+        self.inner.standing.subscribe()
     }
 
     /// Where a feed has to go on; none if nothing is known yet.
@@ -260,35 +260,29 @@ impl Follower {
 }
 
 impl Inner {
-    fn make_status(&self) -> Status {
-        let (revision, chain_hash) = self.shared.read(|state| (state.revision(), state.chain()));
+    fn make_standing(&self) -> Standing {
         let heard = self.heard.lock();
         let known = &heard.known;
         let recent = heard.at.is_some_and(|at| at.elapsed() < HEARD_AGE);
-        Status {
+        Standing {
             node: self.node,
             role: Role::Follower,
             leader: known.leader,
             term: known.term,
-            revision,
-            last_log_index: None,
-            applied_index: None,
             voters: known.voters.clone(),
             learners: known.learners.clone(),
-            chain_hash,
             quorum_ok: recent && known.quorum_ok,
-            lag: known.revision.saturating_sub(revision),
         }
     }
 
+    fn make_status(&self) -> Status {
+        let (revision, chain_hash) = self.shared.read(|state| (state.revision(), state.chain()));
+        let lag = self.heard.lock().known.revision.saturating_sub(revision);
+        Status::of(self.make_standing(), (revision, chain_hash), lag)
+    }
+
     fn publish(&self) {
-        let status = self.make_status();
-        self.status.send_if_modified(|current| {
-            let changed = *current != status;
-            if changed {
-                *current = status;
-            }
-            changed
-        });
+        let standing = self.make_standing();
+        self.standing.send_if_modified(|current| current.replace(standing));
     }
 }

@@ -11,7 +11,7 @@ mod tests;
 pub(crate) use applied::Applied;
 pub(crate) use batch::Batch;
 pub use batch::ChainHash;
-pub(crate) use shared::{Catchup, HISTORY_MAX_BYTES, NotShown, Progress, Shared, Tail};
+pub(crate) use shared::{Catchup, Found, HISTORY_MAX_BYTES, NotShown, Progress, Shared, Tail};
 pub(crate) use state::{
     BatchRefused, MAX_KEYSPACE_BYTES, Record, Response, State, StateBuilder, StateImage,
 };

@@ -33,6 +33,16 @@ pub(crate) struct Progress {
 #[derive(Debug)]
 pub(crate) enum Tail {
     Batches(Vec<Arc<Batch>>),
+    /// The history starts later.
+    Compacted,
+}
+
+/// The next batch after a revision that somebody wants.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Batch(Arc<Batch>),
+    /// None up to this revision.
+    NoneUpTo(Revision),
     /// The history starts after `oldest`.
     Compacted {
         oldest: Revision,
@@ -190,10 +200,28 @@ impl Shared {
         let inner = self.reading();
         let (oldest, _) = inner.floor;
         if seen < oldest {
-            return Tail::Compacted { oldest };
+            return Tail::Compacted;
         }
         let skip = usize::try_from(seen - oldest).unwrap_or(usize::MAX);
         Tail::Batches(inner.history.iter().skip(skip).take(TAIL_MAX_BATCHES).cloned().collect())
+    }
+
+    /// The first batch after `seen` that is `wanted`; not more than a few are looked at.
+    pub(crate) fn first_after(&self, seen: Revision, wanted: impl Fn(&Batch) -> bool) -> Found {
+        let inner = self.reading();
+        let (oldest, _) = inner.floor;
+        if seen < oldest {
+            return Found::Compacted { oldest };
+        }
+        let skip = usize::try_from(seen - oldest).unwrap_or(usize::MAX);
+        let mut up_to = seen;
+        for batch in inner.history.iter().skip(skip).take(TAIL_MAX_BATCHES) {
+            if wanted(batch) {
+                return Found::Batch(batch.clone());
+            }
+            up_to = batch.revision;
+        }
+        Found::NoneUpTo(up_to)
     }
 
     /// The revision that the state has, and the oldest that the history reaches back to.

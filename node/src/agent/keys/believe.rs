@@ -70,23 +70,23 @@ pub(crate) async fn tell(
     shutdown: CancellationToken,
 ) {
     let (mut keeps, mut shows) = (kept.changes(), shown.changes());
-    let mut status = context.control.subscribe_status();
+    let mut standing = context.control.subscribe_standing();
     loop {
         keeps.borrow_and_update();
         shows.borrow_and_update();
-        let voters: BTreeSet<NodeId> = status.borrow_and_update().voters.clone();
+        let voters: BTreeSet<NodeId> = standing.borrow_and_update().voters.clone();
         let (grant, own) = (kept.get(), context.transport.identity().membership);
         if let (Ok(all), Some(own)) = (Authorities::of(&grant), own) {
             let word = all.word_of(&own, &grant, voters.contains(&context.node));
             // Gossip that has ended needs no word.
             let _ = context.gossip.publish(RecordUpdate::Authority(word)).await;
         }
-        let other = |now: &swarmer_raft::Status| now.voters != voters;
+        let other = |now: &swarmer_raft::Standing| now.voters != voters;
         tokio::select! {
             () = shutdown.cancelled() => return,
             Ok(()) = keeps.changed() => {}
             Ok(()) = shows.changed() => {}
-            Ok(_) = status.wait_for(other) => {}
+            Ok(_) = standing.wait_for(other) => {}
             else => return,
         }
     }
