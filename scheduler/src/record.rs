@@ -5,8 +5,9 @@ use swarmer_model::{Code, Coded};
 
 use crate::{
     codes,
+    eligibility::explain,
     input::{Desired, Observed},
-    output::Plan,
+    output::{Decision, Plan},
     planner::plan,
 };
 
@@ -44,6 +45,18 @@ impl Record {
     pub fn new(desired: Desired, observed: Observed, now_ms: u64) -> Self {
         let plan = plan(&desired, &observed, now_ms);
         Self { desired, observed, now_ms, plan }
+    }
+
+    /// For every node, what was decided about one function and why; empty if there was no such
+    /// function.
+    pub fn explain(&self, function: &str) -> Vec<Decision> {
+        explain(&self.desired, &self.observed, self.now_ms, function)
+    }
+
+    /// How much it holds: functions, nodes and copies together.
+    pub fn size(&self) -> usize {
+        let copies: usize = self.observed.placements.values().map(Vec::len).sum();
+        self.desired.functions.len() + self.observed.nodes.len() + copies
     }
 
     /// Decides again from the recorded input.

@@ -14,6 +14,7 @@ use crate::{
     agent::{
         Control, Images, Replicator,
         authority::HeldAuthority,
+        decisions::Decisions,
         health::Looks,
         readiness::{Readiness, Signs},
     },
@@ -60,6 +61,8 @@ pub(crate) struct Context {
     pub(crate) founding_authority: Fingerprint,
     /// The cluster's authority, on voters.
     pub(crate) authority: HeldAuthority,
+    /// What the planner decided lately, on the leader.
+    pub(crate) decisions: Decisions,
     pub(crate) started: Instant,
     pub(crate) readiness: Readiness,
 }

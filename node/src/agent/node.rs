@@ -29,6 +29,7 @@ use crate::{
         authority::HeldAuthority,
         collect,
         data_dir::DataDir,
+        decisions::Decisions,
         encounters,
         health::Looks,
         identity::{Grant, KeptGrant, identity_problem},
@@ -253,6 +254,7 @@ impl Agent {
             logs,
             founding_authority: grant.founding_authority()?,
             authority,
+            decisions: Decisions::default(),
             started: Instant::now(),
             readiness: Readiness::default(),
         });

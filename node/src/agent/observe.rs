@@ -10,7 +10,7 @@ use swarmer_model::{Code, Coded as _, NodeId, Revision};
 use tokio::time::Instant;
 
 use crate::{
-    agent::{Context, Failure, HealthReport},
+    agent::{Context, Explanation, Failure, HealthReport, Made},
     codes,
     functions::{LogPage, LogPosition},
 };
@@ -83,6 +83,14 @@ enum Question {
     Seen {
         revision: Revision,
     },
+    /// Of the leader: why does the function stand where it stands?
+    Placement {
+        function: String,
+    },
+    /// Of the leader: what was its last decision about the function made from?
+    Decision {
+        function: String,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -92,6 +100,8 @@ enum Answer {
     Health(Box<HealthReport>),
     Failures(Vec<Failure>),
     Seen(bool),
+    Placement(Option<Explanation>),
+    Decision(Option<Arc<Made>>),
 }
 
 impl Context {
@@ -157,6 +167,45 @@ impl Context {
         }
     }
 
+    /// Why a function stands where it stands, told by the leader; `None` if its planner has not looked
+    /// at the function yet.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub(crate) async fn explain_placement(
+        &self,
+        function: &str,
+    ) -> Result<Option<Explanation>, Unasked> {
+        let question = Question::Placement { function: function.to_owned() };
+        match self.ask_leader(question).await? {
+            Answer::Placement(explanation) => Ok(explanation),
+            _ => Err(Unasked::nonsense()),
+        }
+    }
+
+    /// The leader's last decision that moved the function, with what it was made from.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub(crate) async fn recorded_decision(
+        &self,
+        function: &str,
+    ) -> Result<Option<Arc<Made>>, Unasked> {
+        let question = Question::Decision { function: function.to_owned() };
+        match self.ask_leader(question).await? {
+            Answer::Decision(made) => Ok(made),
+            _ => Err(Unasked::nonsense()),
+        }
+    }
+
+    async fn ask_leader(&self, question: Question) -> Result<Answer, Unasked> {
+        let leader = self.control.status().leader.ok_or_else(|| {
+            let why = "placements are explained by the leader, and none is known".to_owned();
+            Unasked { code: swarmer_raft::codes::NO_LEADER, why }
+        })?;
+        self.try_ask(leader, question).await
+    }
+
     /// The living members that have not seen the revision, after some time to get there.
     pub(crate) async fn behind(&self, revision: Revision) -> Vec<NodeId> {
         let asked = self.living().into_iter().map(|node| async move {
@@ -217,6 +266,10 @@ impl Context {
                 let seen = tokio::time::timeout(CATCH_UP, seen).await;
                 Answer::Seen(matches!(seen, Ok(Some(_))))
             }
+            Question::Placement { function } => {
+                Answer::Placement(self.decisions.explain(&function))
+            }
+            Question::Decision { function } => Answer::Decision(self.decisions.record(&function)),
             Question::Logs { function, from, tail } => {
                 Answer::Logs(self.logs.read(&function, from, tail.min(MAX_LINES)))
             }

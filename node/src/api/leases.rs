@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use axum::extract::State;
+use axum::{extract::State, response::Response};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -69,10 +69,8 @@ fn write(lease: &Lease) -> Outcome<Vec<u8>> {
     serde_json::to_vec(lease).map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))
 }
 
-fn answer(seen: Revision, lease: &Lease) -> Answer {
-    let value = serde_json::to_value(lease)
-        .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;
-    Ok(reply::resource(seen, lease.metadata.revision.unwrap_or_default(), &value))
+fn answer(seen: Revision, lease: &Lease) -> Response {
+    reply::resource(seen, lease.metadata.revision.unwrap_or_default(), lease)
 }
 
 /// Somebody has it.
@@ -109,7 +107,7 @@ pub(super) async fn get(State(api): State<Arc<Api>>, At((namespace, name)): Name
     let store = Leases::of(api.member()?, &namespace, &name);
     let (seen, lease) = store.now()?;
     let missing = || Problem::new(codes::NOT_FOUND, format!("nobody holds {namespace}/{name}"));
-    answer(seen, &lease.ok_or_else(missing)?)
+    Ok(answer(seen, &lease.ok_or_else(missing)?))
 }
 
 pub(super) async fn acquire(
@@ -123,7 +121,7 @@ pub(super) async fn acquire(
     wanted.validate()?;
     let store = Leases::of(api.member()?, &namespace, &name);
     let (seen, lease) = store.acquire(&headers, &wanted).await?;
-    let mut response = answer(seen, &lease)?;
+    let mut response = answer(seen, &lease);
     *response.status_mut() = StatusCode::CREATED;
     Ok(response)
 }
@@ -146,7 +144,7 @@ pub(super) async fn renew(
         Ok(lease.validate()?)
     };
     let (seen, lease) = store.renew(&headers, token, change).await?;
-    let mut response = answer(seen, &lease)?;
+    let mut response = answer(seen, &lease);
     // It stays with its holder, who does this many times a minute.
     response.extensions_mut().insert(reply::Unchanged);
     Ok(response)
@@ -257,7 +255,15 @@ impl Leases {
             let mut txn = Txn::new().check(key, Expect::At(expected)).put(key, write(&lease)?);
             txn.request_id = headers.request_id(attempt);
             match self.context.control.write(txn).await? {
-                TxnOutcome::Committed { .. } => return self.mine(token).await,
+                // Sent again it is answered as it was then, which may be other than what is here.
+                TxnOutcome::Committed { .. } if headers.may_repeat() => {
+                    return self.mine(token).await;
+                }
+                TxnOutcome::Committed { revision } => {
+                    lease.metadata.revision = Some(revision);
+                    lease.status = Some(LeaseStatus { token });
+                    return Ok((revision, lease));
+                }
                 TxnOutcome::Conflict { .. } => {
                     self.context.control.barrier(BARRIER).await?;
                 }

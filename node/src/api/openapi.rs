@@ -23,7 +23,7 @@ use crate::{
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| build(&endpoints()));
 
 pub(super) async fn document(State(_): State<Arc<Api>>) -> Answer {
-    Ok(reply::json(StatusCode::OK, &DOCUMENT))
+    Ok(reply::json(StatusCode::OK, &*DOCUMENT))
 }
 
 pub(super) async fn schemas(State(_): State<Arc<Api>>) -> Answer {

@@ -9,10 +9,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde::Serialize;
 use serde_json::Value;
 use swarmer_model::{Invalid, Revision};
 
-use crate::{api::Api, problem::Problem};
+use crate::{api::Api, codes, problem::Problem};
 
 /// The revision of the state that an answer was made from.
 pub(super) const REVISION: HeaderName = HeaderName::from_static("x-swarmer-revision");
@@ -51,8 +52,14 @@ impl IntoResponse for Failure {
 }
 
 /// JSON with this status.
-pub(super) fn json(status: StatusCode, value: &Value) -> Response {
-    let mut response = Response::new(Body::from(value.to_string()));
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    let bytes = match serde_json::to_vec(value) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            return Failure(Problem::new(codes::INTERNAL, error.to_string())).into_response();
+        }
+    };
+    let mut response = Response::new(Body::from(bytes));
     *response.status_mut() = status;
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
@@ -60,14 +67,14 @@ pub(super) fn json(status: StatusCode, value: &Value) -> Response {
 }
 
 /// JSON that was read at `revision`.
-pub(super) fn read(revision: Revision, value: &Value) -> Response {
+pub(super) fn read(revision: Revision, value: &impl Serialize) -> Response {
     let mut response = json(StatusCode::OK, value);
     response.headers_mut().insert(REVISION, HeaderValue::from(revision));
     response
 }
 
 /// A resource, with its own revision as the entity tag (RFC 9110, section 8.8.3).
-pub(super) fn resource(seen: Revision, own: Revision, value: &Value) -> Response {
+pub(super) fn resource(seen: Revision, own: Revision, value: &impl Serialize) -> Response {
     let mut response = read(seen, value);
     if let Ok(tag) = HeaderValue::from_str(&format!("\"{own}\"")) {
         response.headers_mut().insert(header::ETAG, tag);

@@ -300,6 +300,20 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Endpoint::get(PLACEMENTS, LookIn, "Which nodes serve what, and why", functions::placements),
         Endpoint::get(PLACEMENT, LookIn, "Which nodes serve it, and why", functions::placement)
             .answers("Placement"),
+        Endpoint::get(
+            "/v1/namespaces/{namespace}/placements/{name}/explanation",
+            LookIn,
+            "For every node, why the function stands there or not, by the leader's planner",
+            functions::explanation,
+        ),
+        Endpoint::get(
+            // Not of a namespace: it tells of the functions of all of them.
+            "/v1/decision",
+            Govern,
+            "The last decision that moved a function, with all that it was made from",
+            functions::decision,
+        )
+        .query(&[("namespace", "of the function"), ("name", "of the function")]),
         Endpoint::get(LEASES, LookIn, "All leases of a namespace that are held", leases::list),
         Endpoint::get(LEASE, LookIn, "One lease: who holds it, with which token", leases::get)
             .answers("Lease"),

@@ -103,8 +103,8 @@ enum Command {
     Recover(recover::Recover),
     /// Strike the nodes of a cluster that may fail, and see what its users would see
     Chaos(Asking<chaos::Chaos>),
-    /// Explain an error code
-    Explain(Printing<explain::Explain>),
+    /// Explain an error code, or why a function stands where it stands
+    Explain(explain::Explain),
     /// Print the completion script of a shell
     Completion(completion::Completion),
     /// Compiles one component in a process of its own
@@ -192,10 +192,17 @@ fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Backup(backup) => ask(options, backup)?,
         Command::Restore(restore) => ask(options, restore)?,
         Command::Recover(recover) => options.none().and_then(|()| recover.run())?,
-        Command::Explain(explain) => {
-            let (explain, printer) = options.printing(explain)?;
-            explain.run(&printer)?;
-        }
+        Command::Explain(explain) => match explain.command {
+            Some(explain::ExplainCommand::Placement(placement)) => ask(options, placement)?,
+            Some(explain::ExplainCommand::Replay(replay)) => {
+                let (replay, printer) = options.printing(replay)?;
+                replay.run(&printer)?;
+            }
+            None => {
+                let (code, printer) = options.printing(explain.code)?;
+                code.run(&printer)?;
+            }
+        },
         Command::Completion(completion) => {
             options.none()?;
             completion.run(&mut Cli::command())?;
@@ -268,15 +275,17 @@ mod tests {
     #[test]
     fn options_stand_only_where_they_mean_something() {
         let silent = ["dev", "node", "completion", "recover", "token bootstrap"];
+        // They print, and ask nobody.
+        let printing = ["explain", "explain replay"];
         for (path, command) in all() {
             let has = |flag: &str| command.get_arguments().any(|arg| arg.get_long() == Some(flag));
             let name = path.strip_prefix("swarmer ").unwrap_or_default();
             let group = command.has_subcommands() && !name.is_empty();
-            let client = !group && !silent.contains(&name) && name != "explain";
+            let client = !group && !silent.contains(&name) && !printing.contains(&name);
             for flag in ["addr", "token", "cacert"] {
                 assert_eq!(has(flag), client, "--{flag} of `{path}`");
             }
-            let prints = (client && name != "invoke") || name == "explain";
+            let prints = (client && name != "invoke") || printing.contains(&name);
             assert_eq!(has("output"), prints, "--output of `{path}`");
         }
     }

@@ -19,6 +19,7 @@ mod dev;
 mod docs;
 mod encounters;
 mod entitled;
+mod explained;
 mod founding_tokens;
 mod foundings;
 mod functions;

@@ -79,6 +79,8 @@ const EXPECTED: &[(&str, &str, Need)] = &[
     ("patch", INVOKE_BELOW, Within(Editor)),
     ("get", "/v1/namespaces/{namespace}/placements", Within(Viewer)),
     ("get", "/v1/namespaces/{namespace}/placements/{name}", Within(Viewer)),
+    ("get", "/v1/namespaces/{namespace}/placements/{name}/explanation", Within(Viewer)),
+    ("get", "/v1/decision", Whole),
     ("get", "/v1/namespaces/{namespace}/leases", Within(Viewer)),
     ("get", "/v1/namespaces/{namespace}/leases/{name}", Within(Viewer)),
     ("post", "/v1/namespaces/{namespace}/leases/{name}/acquire", Within(Editor)),

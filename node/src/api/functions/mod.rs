@@ -2,6 +2,7 @@
 
 mod backup;
 mod claims;
+mod explained;
 mod invoke;
 mod live;
 mod logs;
@@ -32,6 +33,7 @@ use live::{Ask, live};
 use resource::{Next, Stored, Write, Written};
 
 pub(super) use backup::{backup, restore};
+pub(super) use explained::{decision, explanation};
 pub(super) use invoke::invoke;
 pub(super) use logs::logs;
 pub(super) use transaction::transact;
