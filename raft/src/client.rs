@@ -22,7 +22,7 @@ use crate::{
     keyspace::{MAX_KEYSPACE_BYTES, Response},
     lanes::{Lanes, Waiting},
     rounds::Rounds,
-    status::Standing,
+    status::Leadership,
     transport::{Transport, TransportError},
     txn::{MAX_DEADLINE, Outcome, Txn},
     view::{View, millis},
@@ -53,7 +53,7 @@ struct Sent {
 pub struct Client {
     node: NodeId,
     transport: Arc<dyn Transport>,
-    standing: watch::Receiver<Standing>,
+    leadership: watch::Receiver<Leadership>,
     view: View,
     seeds: Arc<BTreeSet<NodeId>>,
     rounds: Arc<Rounds>,
@@ -71,19 +71,19 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client on node `node` that follows: `standing` and `view` are those of its
-    /// [`crate::Follower`]; `seeds` are asked while the standing names no voters.
+    /// A client on node `node` that follows: `leadership` and `view` are those of its
+    /// [`crate::Follower`]; `seeds` are asked while that names no voters.
     pub fn new(
         node: NodeId,
         transport: Arc<dyn Transport>,
-        standing: watch::Receiver<Standing>,
+        leadership: watch::Receiver<Leadership>,
         view: View,
         seeds: BTreeSet<NodeId>,
     ) -> Self {
         Self {
             node,
             transport,
-            standing,
+            leadership,
             view,
             seeds: Arc::new(seeds),
             rounds: Arc::default(),
@@ -98,12 +98,12 @@ impl Client {
     pub(crate) fn local(
         engine: &Arc<Engine>,
         transport: Arc<dyn Transport>,
-        standing: watch::Receiver<Standing>,
+        leadership: watch::Receiver<Leadership>,
     ) -> Self {
         Self {
             node: engine.node(),
             transport,
-            standing,
+            leadership,
             view: View::new(engine.shared().clone()),
             seeds: Arc::default(),
             rounds: Arc::default(),
@@ -288,19 +288,19 @@ impl Client {
         if let Some(hint) = search.hint.take() {
             return Some(hint);
         }
-        let standing = self.standing.borrow();
-        if search.avoid != standing.leader
-            && let Some(leader) = standing.leader
+        let leadership = self.leadership.borrow();
+        if search.avoid != leadership.leader
+            && let Some(leader) = leadership.leader
         {
             return Some(leader);
         }
         let everybody: Vec<NodeId> =
-            if standing.voters.is_empty() { &*self.seeds } else { &standing.voters }
+            if leadership.voters.is_empty() { &*self.seeds } else { &leadership.voters }
                 .iter()
                 .copied()
                 .filter(|node| *node != self.node || self.local.is_some())
                 .collect();
-        drop(standing);
+        drop(leadership);
         search.turn = search.turn.wrapping_add(1);
         everybody.get(search.turn.checked_rem(everybody.len())?).copied()
     }
@@ -327,11 +327,11 @@ impl Client {
                 Ask::Read => self.ask_barrier(target, limit).await,
             }
         });
-        let mut standing = self.standing.clone();
-        standing.mark_unchanged();
+        let mut leadership = self.leadership.clone();
+        leadership.mark_unchanged();
         // A leader that was replaced meanwhile will not answer well.
-        let replaced = standing.wait_for(|now| now.leader.is_some_and(|leader| leader != target));
-        let known = self.standing.borrow().leader == Some(target);
+        let replaced = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != target));
+        let known = self.leadership.borrow().leader == Some(target);
         let answer = tokio::select! {
             answer = call => answer,
             // Of a node that has stopped nothing is learnt any more: that is no new leader.
@@ -437,7 +437,7 @@ impl Client {
         if unknown {
             return RaftError::TimeoutUnknown { waited_ms };
         }
-        let voters = self.standing.borrow().voters.clone();
+        let voters = self.leadership.borrow().voters.clone();
         let here = search.answered.intersection(&voters).count();
         if search.no_quorum || (!voters.is_empty() && here <= voters.len() / 2) {
             let silent: Vec<String> =
@@ -544,11 +544,11 @@ impl Search {
     /// Waits a moment, or until this node learns of another leader.
     async fn pause(&mut self, client: &Client) {
         let Some(rest) = self.rest() else { return };
-        let mut standing = client.standing.clone();
-        let before = standing.borrow_and_update().leader;
+        let mut leadership = client.leadership.clone();
+        let before = leadership.borrow_and_update().leader;
         let changed = async {
-            let other = |now: &Standing| now.leader.is_some() && now.leader != before;
-            if standing.wait_for(other).await.is_err() {
+            let other = |now: &Leadership| now.leader.is_some() && now.leader != before;
+            if leadership.wait_for(other).await.is_err() {
                 // The node has stopped and learns of none: a search that goes on waits all the same.
                 std::future::pending::<()>().await;
             }

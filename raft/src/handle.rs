@@ -15,34 +15,34 @@ use crate::{
     keyspace::{ChainHash, Shared},
     latency::AppendLatency,
     members::Members,
-    status::{Standing, Status},
+    status::{Leadership, Status},
     transport::Transport,
     txn::{Outcome, Txn},
     view::{View, millis},
     wal::Pace,
 };
 
-/// How often a node looks at how it stands without any news: silence is noticed by that.
-const STANDING_TICK: Duration = Duration::from_millis(200);
+/// How often a node looks at who leads without any news: silence is noticed by that.
+const LEADERSHIP_TICK: Duration = Duration::from_millis(200);
 
 /// Cheap to clone. All waits end by their deadline.
 #[derive(Debug, Clone)]
 pub struct Handle {
     engine: Arc<Engine>,
     client: Client,
-    standing: watch::Receiver<Standing>,
+    leadership: watch::Receiver<Leadership>,
 }
 
 impl Handle {
     pub(crate) fn new(engine: Arc<Engine>, transport: Arc<dyn Transport>) -> Self {
-        let (sender, standing) = watch::channel(engine.standing());
-        tokio::spawn(watch_standing(engine.clone(), sender));
+        let (sender, leadership) = watch::channel(engine.leadership());
+        tokio::spawn(watch_leadership(engine.clone(), sender));
         tokio::spawn({
             let engine = engine.clone();
             async move { engine.snapshot_when_due().await }
         });
-        let client = Client::local(&engine, transport, standing.clone());
-        Self { engine, client, standing }
+        let client = Client::local(&engine, transport, leadership.clone());
+        Self { engine, client, leadership }
     }
 
     /// The index up to which the log was purged: everything below is in a snapshot only.
@@ -162,15 +162,15 @@ impl Handle {
         self.engine.status()
     }
 
-    /// How this node stands, on every change.
-    pub fn subscribe_standing(&self) -> watch::Receiver<Standing> {
-        self.standing.clone()
+    /// Who leads, on every change.
+    pub fn subscribe_leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.clone()
     }
 
     /// A feed for a node that follows, from its position (see [`crate::Follower::position`]),
     /// each frame of it signed.
     pub fn feed(&self, from: Option<(Revision, ChainHash)>, signer: FeedSigner) -> Feed {
-        Feed::new(self.engine.shared().clone(), self.standing.clone(), from, signer)
+        Feed::new(self.engine.shared().clone(), self.leadership.clone(), from, signer)
     }
 
     /// Adds a learner; done on the leader only. Returns when it has caught up or `deadline` is
@@ -255,23 +255,23 @@ impl Handle {
     }
 }
 
-/// Ends when the engine does; all receivers see how it stood last.
-async fn watch_standing(engine: Arc<Engine>, sender: watch::Sender<Standing>) {
+/// Ends when the engine does; all receivers see what was last.
+async fn watch_leadership(engine: Arc<Engine>, sender: watch::Sender<Leadership>) {
     let mut changes = engine.changes();
     loop {
         // Anew each time: the state may have gone elsewhere.
         let mut progress = engine.shared().progress();
-        let standing = engine.standing();
-        sender.send_if_modified(|current| current.replace(standing));
+        let leadership = engine.leadership();
+        sender.send_if_modified(|current| current.replace(leadership));
         tokio::select! {
             change = changes.next() => {
                 if change.is_none() {
-                    let _ = sender.send(engine.standing());
+                    let _ = sender.send(engine.leadership());
                     return;
                 }
             }
             _ = progress.wait_for(|progress| progress.closed) => return,
-            () = tokio::time::sleep(STANDING_TICK) => {}
+            () = tokio::time::sleep(LEADERSHIP_TICK) => {}
         }
     }
 }

@@ -42,7 +42,7 @@ pub use latency::{APPEND_BOUNDS_MS, AppendLatency};
 pub use members::{Members, Peer};
 pub use raft::{Config, Raft, Timing};
 pub use recover::{Recovered, recover};
-pub use status::{Role, Standing, Status};
+pub use status::{Leadership, Role, Status};
 pub use transport::{
     Channel, ChannelReceiver, ChannelSender, MAX_MESSAGE_BYTES, Transport, TransportError,
 };

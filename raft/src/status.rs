@@ -25,12 +25,12 @@ pub enum Role {
     Stopped,
 }
 
-/// How a node stands: what it is and whom it follows, told on every change.
+/// Who leads, who votes and what this node is in that, told on every change.
 ///
 /// Not how far log and state are: they move thousands of times a second, and nobody who waits for
 /// another leader should wake for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct Leadership {
     /// This node.
     pub node: NodeId,
     /// Its part.
@@ -78,9 +78,9 @@ pub struct Status {
 }
 
 impl Status {
-    /// The status of a node without a log that stands so, with its state at `position`.
-    pub(crate) fn of(standing: Standing, position: (Revision, ChainHash), lag: u64) -> Self {
-        let Standing { node, role, leader, term, voters, learners, quorum_ok } = standing;
+    /// The status of a node without a log with its state at `position`.
+    pub(crate) fn of(leadership: Leadership, position: (Revision, ChainHash), lag: u64) -> Self {
+        let Leadership { node, role, leader, term, voters, learners, quorum_ok } = leadership;
         let (revision, chain_hash) = position;
         Self {
             node,
@@ -99,7 +99,7 @@ impl Status {
     }
 }
 
-impl Standing {
+impl Leadership {
     /// What a node knows before it has heard anything.
     pub(crate) fn initial(node: NodeId, role: Role) -> Self {
         Self {

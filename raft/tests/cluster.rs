@@ -225,8 +225,8 @@ async fn a_lagging_node_gets_a_snapshot_and_the_log_is_purged() {
     cluster.handle(leader.0).snapshot_now(SOON).await.unwrap();
     let purged = async {
         while cluster.handle(leader.0).purged_index() < Some(60) {
-            let mut standing = cluster.handle(leader.0).subscribe_standing();
-            let _ = tokio::time::timeout(Duration::from_millis(50), standing.changed()).await;
+            let mut leadership = cluster.handle(leader.0).subscribe_leadership();
+            let _ = tokio::time::timeout(Duration::from_millis(50), leadership.changed()).await;
         }
     };
     tokio::time::timeout(SOON, purged).await.expect("purged");
@@ -382,16 +382,16 @@ impl Wake for Woken {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn writes_are_no_news_of_how_a_node_stands() {
+async fn writes_are_no_news_of_who_leads() {
     let (mut cluster, leader) = steady().await;
     let mut told = Vec::new();
     for node in 1..=3 {
-        let mut standing = cluster.handle(node).subscribe_standing();
+        let mut leadership = cluster.handle(node).subscribe_leadership();
         told.push(tokio::spawn(async move {
-            let mut before = standing.borrow_and_update().clone();
+            let mut before = leadership.borrow_and_update().clone();
             let mut same = 0;
-            while standing.changed().await.is_ok() {
-                let now = standing.borrow_and_update().clone();
+            while leadership.changed().await.is_ok() {
+                let now = leadership.borrow_and_update().clone();
                 same += u64::from(now == before);
                 before = now;
             }
@@ -419,11 +419,11 @@ async fn who_waits_for_the_end_or_for_news_is_not_woken_by_heartbeats() {
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(woken.clone());
         let mut context = Context::from_waker(&waker);
-        let (mut fatal, mut standing) = (pin!(handle.fatal()), handle.subscribe_standing());
+        let (mut fatal, mut leadership) = (pin!(handle.fatal()), handle.subscribe_leadership());
         // What happened before is news once.
-        let settled = standing.wait_for(|now| now.quorum_ok && now.leader.is_some());
+        let settled = leadership.wait_for(|now| now.quorum_ok && now.leader.is_some());
         drop(tokio::time::timeout(SOON, settled).await.unwrap().unwrap());
-        let mut news = pin!(standing.changed());
+        let mut news = pin!(leadership.changed());
         assert!(fatal.as_mut().poll(&mut context).is_pending());
         assert!(news.as_mut().poll(&mut context).is_pending());
         answers(&cluster, leader, 4).await;

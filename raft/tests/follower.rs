@@ -88,7 +88,7 @@ async fn a_follower_equals_a_voter_restarts_writes_and_refuses_forgeries() {
     let client = Client::new(
         NodeId(9),
         cluster.net.port(NodeId(9)),
-        follower.subscribe_standing(),
+        follower.subscribe_leadership(),
         follower.view(),
         Default::default(),
     );
@@ -214,9 +214,9 @@ async fn the_client_of_a_follower_that_has_stopped_does_not_spin() {
     feed(&cluster, &follower, 1).await;
     assert!(follower.status().leader.is_some());
     let nowhere = Arc::new(Nowhere::default());
-    let (status, view) = (follower.subscribe_standing(), follower.view());
+    let (status, view) = (follower.subscribe_leadership(), follower.view());
     let client = Client::new(NodeId(9), nowhere.clone(), status, view, Default::default());
-    let mut told = follower.subscribe_standing();
+    let mut told = follower.subscribe_leadership();
     follower.shutdown().await.unwrap();
     drop(follower);
     let gone = async { while told.changed().await.is_ok() {} };

@@ -83,8 +83,8 @@ impl Node {
         } else {
             let follower = Follower::open(id, Path::new(DIR), disk, trust(voters)).await?;
             let seeds: BTreeSet<NodeId> = (1..=voters).map(NodeId).collect();
-            let (standing, view) = (follower.subscribe_standing(), follower.view());
-            Part::Follower { client: Client::new(id, port, standing, view, seeds), follower }
+            let (leadership, view) = (follower.subscribe_leadership(), follower.view());
+            Part::Follower { client: Client::new(id, port, leadership, view, seeds), follower }
         };
         let gossip = Membership::new(net.clone(), id, boot, known, seed, dead.clone());
         Ok(Self { id, boot, part, gossip, tapped: AtomicU64::new(0), dead })

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use swarmer_model::{NodeId, Revision};
-use swarmer_raft::{ChainHash, Event, Role, Standing};
+use swarmer_raft::{ChainHash, Event, Leadership, Role};
 
 use crate::{
     history::{Entries, History},
@@ -163,7 +163,7 @@ impl Oracle {
     }
 
     /// A node says what it is.
-    pub(crate) fn stands(&mut self, now: &Standing) -> bool {
+    pub(crate) fn stands(&mut self, now: &Leadership) -> bool {
         if now.role != Role::Leader {
             return false;
         }

@@ -172,7 +172,7 @@ impl World {
         self.net.join(node.clone());
         tokio::spawn(node.gossip.clone().run());
         tokio::spawn(watch_state(self.clone(), node.clone()));
-        tokio::spawn(watch_standing(self.clone(), node.clone()));
+        tokio::spawn(watch_leadership(self.clone(), node.clone()));
         tokio::spawn(node::follow(self.clone(), node.clone()));
         tokio::spawn(planner::hold(self.clone(), node.clone()));
         tokio::spawn(planner::run(self.clone(), node.clone()));
@@ -308,12 +308,12 @@ async fn watch_state(world: Arc<World>, node: Arc<Node>) {
 const PURGE_LOOK: Duration = Duration::from_millis(200);
 
 /// Takes note of who leads.
-async fn watch_standing(world: Arc<World>, node: Arc<Node>) {
+async fn watch_leadership(world: Arc<World>, node: Arc<Node>) {
     let Some(raft) = node.raft() else { return };
-    let mut standings = raft.subscribe_standing();
+    let mut leaderships = raft.subscribe_leadership();
     let mut purged = raft.purged_index();
     loop {
-        let now = standings.borrow_and_update().clone();
+        let now = leaderships.borrow_and_update().clone();
         if world.oracle.lock().stands(&now) {
             world.trace.note(&format!("n{} leads in term {}", node.id.0, now.term));
         }
@@ -324,7 +324,7 @@ async fn watch_standing(world: Arc<World>, node: Arc<Node>) {
         tokio::select! {
             biased;
             () = node.dead.cancelled() => return,
-            changed = standings.changed() => if changed.is_err() { return },
+            changed = leaderships.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(PURGE_LOOK) => {}
         }
     }

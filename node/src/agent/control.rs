@@ -10,7 +10,8 @@ use std::{
 
 use swarmer_model::{Coded as _, Key, Revision};
 use swarmer_raft::{
-    Client, Expect, Follower, Handle, Outcome as TxnOutcome, RaftError, Standing, Status, Txn, View,
+    Client, Expect, Follower, Handle, Leadership, Outcome as TxnOutcome, RaftError, Status, Txn,
+    View,
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -51,10 +52,10 @@ impl Part {
         }
     }
 
-    fn subscribe_standing(&self) -> watch::Receiver<Standing> {
+    fn subscribe_leadership(&self) -> watch::Receiver<Leadership> {
         match self {
-            Self::Voter(handle) => handle.subscribe_standing(),
-            Self::Follower { follower, .. } => follower.subscribe_standing(),
+            Self::Voter(handle) => handle.subscribe_leadership(),
+            Self::Follower { follower, .. } => follower.subscribe_leadership(),
         }
     }
 
@@ -78,16 +79,16 @@ struct Inner {
     /// Whether the first state of the cluster has been seen here.
     stands: AtomicBool,
     part: watch::Sender<Part>,
-    standing: watch::Sender<Standing>,
+    leadership: watch::Sender<Leadership>,
 }
 
 impl Control {
     pub(crate) fn new(part: Part) -> Self {
         let view = part.view();
-        let first = part.subscribe_standing().borrow().clone();
-        let (standing, _) = watch::channel(first);
+        let first = part.subscribe_leadership().borrow().clone();
+        let (leadership, _) = watch::channel(first);
         let (part, parts) = watch::channel(part);
-        let inner = Arc::new(Inner { view, stands: AtomicBool::new(false), part, standing });
+        let inner = Arc::new(Inner { view, stands: AtomicBool::new(false), part, leadership });
         tokio::spawn(pass_on(parts, Arc::downgrade(&inner)));
         Self { inner }
     }
@@ -118,9 +119,9 @@ impl Control {
         self.inner.part.borrow().status()
     }
 
-    /// How this node stands, on every change.
-    pub(crate) fn subscribe_standing(&self) -> watch::Receiver<Standing> {
-        self.inner.standing.subscribe()
+    /// Who leads, on every change.
+    pub(crate) fn subscribe_leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.subscribe()
     }
 
     /// Commits a transaction and waits until the local copy has it, so that whoever wrote reads
@@ -268,21 +269,21 @@ impl Turns {
     }
 }
 
-/// Passes the standing of each part on, until the last [`Control`] is gone.
+/// Passes on what each part says of who leads, until the last [`Control`] is gone.
 async fn pass_on(mut parts: watch::Receiver<Part>, inner: Weak<Inner>) {
     loop {
-        let mut standing = parts.borrow_and_update().subscribe_standing();
-        standing.mark_changed();
+        let mut leadership = parts.borrow_and_update().subscribe_leadership();
+        leadership.mark_changed();
         loop {
             tokio::select! {
                 changed = parts.changed() => match changed {
                     Ok(()) => break,
                     Err(_) => return,
                 },
-                Ok(()) = standing.changed() => {
+                Ok(()) = leadership.changed() => {
                     let Some(inner) = inner.upgrade() else { return };
-                    let now = standing.borrow_and_update().clone();
-                    inner.standing.send_if_modified(|current| {
+                    let now = leadership.borrow_and_update().clone();
+                    inner.leadership.send_if_modified(|current| {
                         let changed = *current != now;
                         *current = now;
                         changed

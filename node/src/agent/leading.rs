@@ -1,6 +1,6 @@
 //! What only the leader does.
 
-use swarmer_raft::{Handle, Role, Standing};
+use swarmer_raft::{Handle, Leadership, Role};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -13,35 +13,35 @@ pub(crate) async fn in_each_term<F: Future<Output = ()>>(
     shutdown: &CancellationToken,
     mut serve: impl FnMut(Handle, u64) -> F,
 ) {
-    let mut standing = control.subscribe_standing();
+    let mut leadership = control.subscribe_leadership();
     loop {
-        let now = standing.borrow_and_update().clone();
+        let now = leadership.borrow_and_update().clone();
         if now.role == Role::Leader
             && let Some(handle) = control.raft()
         {
             let term = now.term;
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = other_than(standing.clone(), term) => {}
-                // With a log that has ended: what this node is next comes with its standing.
+                () = other_than(leadership.clone(), term) => {}
+                // With a log that has ended: what this node is next is told.
                 () = serve(handle, term) => {}
             }
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
-            changed = standing.changed() => if changed.is_err() { return },
+            changed = leadership.changed() => if changed.is_err() { return },
         }
     }
 }
 
-fn leads(standing: &Standing, term: u64) -> bool {
-    standing.role == Role::Leader && standing.term == term
+fn leads(leadership: &Leadership, term: u64) -> bool {
+    leadership.role == Role::Leader && leadership.term == term
 }
 
 /// Waits until this node does not lead in this term any more.
-async fn other_than(mut standing: watch::Receiver<Standing>, term: u64) {
+async fn other_than(mut leadership: watch::Receiver<Leadership>, term: u64) {
     // If the node stops, `shutdown` says so.
-    if standing.wait_for(|now| !leads(now, term)).await.is_err() {
+    if leadership.wait_for(|now| !leads(now, term)).await.is_err() {
         std::future::pending().await
     }
 }

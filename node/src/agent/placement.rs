@@ -44,14 +44,14 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     let mut states = context.desired.subscribe();
     // Which also follows the members.
     let mut catalog = context.catalog.subscribe();
-    let mut standing = context.control.subscribe_standing();
+    let mut leadership = context.control.subscribe_leadership();
     let start = Instant::now();
     let mut dead: BTreeMap<NodeId, u64> = BTreeMap::new();
     let mut troubles = Troubles::default();
     let (tell, mut told) = mpsc::channel(MAX_ASKED);
     let now_ms = move || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     loop {
-        if standing.borrow_and_update().role == Role::Leader {
+        if leadership.borrow_and_update().role == Role::Leader {
             states.mark_unchanged();
             catalog.mark_unchanged();
             let now_ms = now_ms();
@@ -78,7 +78,7 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => return,
             changed = states.changed() => if changed.is_err() { return },
-            changed = standing.changed() => if changed.is_err() { return },
+            changed = leadership.changed() => if changed.is_err() { return },
             changed = catalog.changed() => if changed.is_err() { return },
             Some((node, failures)) = told.recv() => troubles.told(node, failures, now_ms()),
             () = tokio::time::sleep(TICK) => {}

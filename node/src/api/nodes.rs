@@ -6,7 +6,7 @@ use axum::extract::State;
 use serde::Deserialize;
 use serde_json::json;
 use swarmer_model::{Key, Kind, Node, NodeId, Revision};
-use swarmer_raft::{Expect, Outcome as TxnOutcome, Standing, Txn, View};
+use swarmer_raft::{Expect, Leadership, Outcome as TxnOutcome, Txn, View};
 
 use crate::{
     agent::{
@@ -124,9 +124,9 @@ pub(super) async fn delete(
 /// what was begun goes on.
 async fn move_vote(context: &Context, node: &Node) -> Outcome<()> {
     let id = node.spec.id;
-    let mut standing = context.control.subscribe_standing();
-    let has_log = |now: &Standing| now.voters.contains(&id) || now.learners.contains(&id);
-    if !has_log(&standing.borrow_and_update()) {
+    let mut leadership = context.control.subscribe_leadership();
+    let has_log = |now: &Leadership| now.voters.contains(&id) || now.learners.contains(&id);
+    if !has_log(&leadership.borrow_and_update()) {
         return Ok(());
     }
     may_leave(context, id).map_err(|stuck| {
@@ -139,7 +139,7 @@ async fn move_vote(context: &Context, node: &Node) -> Outcome<()> {
         let txn = Txn::new().check(key.as_str(), Expect::Absent).put(key, "");
         context.control.write(txn).await?;
     }
-    let moved = standing.wait_for(|now| !has_log(now));
+    let moved = leadership.wait_for(|now| !has_log(now));
     if let Ok(Ok(_)) = tokio::time::timeout(VOTE_DEADLINE, moved).await {
         return Ok(());
     }

@@ -39,7 +39,7 @@ use crate::{
     members::{Members, Peer},
     raft::Config,
     snapshot::SnapshotStore,
-    status::{Role, Standing, Status},
+    status::{Leadership, Role, Status},
     transport::Transport,
     txn::{MAX_DEADLINE, Txn},
     wal::{Pace, Wal},
@@ -300,14 +300,14 @@ impl Engine {
         drop(metrics);
         let next = |index: Option<u64>| index.map_or(0, |index| index + 1);
         let lag = next(committed).saturating_sub(next(applied_index));
-        Status { last_log_index, applied_index, ..Status::of(self.standing(), position, lag) }
+        Status { last_log_index, applied_index, ..Status::of(self.leadership(), position, lag) }
     }
 
-    pub(crate) fn standing(&self) -> Standing {
+    pub(crate) fn leadership(&self) -> Leadership {
         let quorum_ok = self.quorum_ok();
         let metrics = self.core.metrics();
         let metrics = metrics.borrow_watched();
-        Standing {
+        Leadership {
             node: self.node,
             role: match (&metrics.running_state, metrics.state) {
                 (Err(_), _) | (_, ServerState::Shutdown) => Role::Stopped,

@@ -14,7 +14,7 @@ use tokio::{
 use super::seal::{FeedSigner, Position, SEAL_BYTES};
 use crate::{
     keyspace::{Batch, Catchup, ChainHash, Progress, Record, Shared, StateImage, Tail},
-    status::Standing,
+    status::Leadership,
 };
 
 /// The first byte of every frame: the version of all that follows.
@@ -64,7 +64,7 @@ enum Stage {
 pub struct Feed {
     shared: Arc<Shared>,
     progress: watch::Receiver<Progress>,
-    standing: watch::Receiver<Standing>,
+    leadership: watch::Receiver<Leadership>,
     heartbeat: Interval,
     stage: Stage,
     signer: FeedSigner,
@@ -73,14 +73,14 @@ pub struct Feed {
 impl Feed {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        standing: watch::Receiver<Standing>,
+        leadership: watch::Receiver<Leadership>,
         from: Option<(Revision, ChainHash)>,
         signer: FeedSigner,
     ) -> Self {
         let progress = shared.progress();
         let mut heartbeat = tokio::time::interval_at(Instant::now(), HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { shared, progress, standing, heartbeat, stage: Stage::Start(from), signer }
+        Self { shared, progress, leadership, heartbeat, stage: Stage::Start(from), signer }
     }
 
     /// The next frame, at most 256 KiB; one at least every second. None when the node is
@@ -89,7 +89,7 @@ impl Feed {
         loop {
             let Progress { revision, closed } = *self.progress.borrow_and_update();
             // One that lost its vote feeds nobody: what it would tell of the voters is old.
-            if closed || self.standing.has_changed().is_err() {
+            if closed || self.leadership.has_changed().is_err() {
                 return None;
             }
             let frame = match &mut self.stage {
@@ -179,14 +179,14 @@ impl Feed {
 
     fn known(&self) -> Frame {
         let revision = self.shared.read(|state| state.revision());
-        let standing = self.standing.borrow();
+        let leadership = self.leadership.borrow();
         Frame::Heartbeat(Known {
             revision,
-            leader: standing.leader,
-            term: standing.term,
-            voters: standing.voters.clone(),
-            learners: standing.learners.clone(),
-            quorum_ok: standing.quorum_ok,
+            leader: leadership.leader,
+            term: leadership.term,
+            voters: leadership.voters.clone(),
+            learners: leadership.learners.clone(),
+            quorum_ok: leadership.quorum_ok,
         })
     }
 }

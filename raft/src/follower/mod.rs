@@ -21,7 +21,7 @@ use crate::{
     error::{FeedError, RaftError},
     handle::Handle,
     keyspace::{ChainHash, HISTORY_MAX_BYTES, NotShown, Shared, State},
-    status::{Role, Standing, Status},
+    status::{Leadership, Role, Status},
     view::View,
     wal::WalError,
 };
@@ -56,7 +56,7 @@ struct Inner {
     intake: tokio::sync::Mutex<Intake>,
     heard: Mutex<Heard>,
     log: watch::Receiver<Option<WalError>>,
-    standing: watch::Sender<Standing>,
+    leadership: watch::Sender<Leadership>,
 }
 
 #[derive(Debug, Default)]
@@ -120,14 +120,14 @@ impl Follower {
         known: Known,
         trust: FeedTrust,
     ) -> Self {
-        let (standing, _) = watch::channel(Standing::initial(node, Role::Follower));
+        let (leadership, _) = watch::channel(Leadership::initial(node, Role::Follower));
         let inner = Arc::new(Inner {
             node,
             log: kept.fatal(),
             intake: tokio::sync::Mutex::new(Intake::new(kept, shared.clone(), trust)),
             shared,
             heard: Mutex::new(Heard { known, at: None }),
-            standing,
+            leadership,
         });
         inner.publish();
         let weak = Arc::downgrade(&inner);
@@ -205,9 +205,9 @@ impl Follower {
         self.inner.make_status()
     }
 
-    /// How this node stands, on every change.
-    pub fn subscribe_standing(&self) -> watch::Receiver<Standing> {
-        self.inner.standing.subscribe()
+    /// Who leads, on every change.
+    pub fn subscribe_leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.subscribe()
     }
 
     /// Where a feed has to go on; none if nothing is known yet.
@@ -260,11 +260,11 @@ impl Follower {
 }
 
 impl Inner {
-    fn make_standing(&self) -> Standing {
+    fn make_leadership(&self) -> Leadership {
         let heard = self.heard.lock();
         let known = &heard.known;
         let recent = heard.at.is_some_and(|at| at.elapsed() < HEARD_AGE);
-        Standing {
+        Leadership {
             node: self.node,
             role: Role::Follower,
             leader: known.leader,
@@ -278,11 +278,11 @@ impl Inner {
     fn make_status(&self) -> Status {
         let (revision, chain_hash) = self.shared.read(|state| (state.revision(), state.chain()));
         let lag = self.heard.lock().known.revision.saturating_sub(revision);
-        Status::of(self.make_standing(), (revision, chain_hash), lag)
+        Status::of(self.make_leadership(), (revision, chain_hash), lag)
     }
 
     fn publish(&self) {
-        let standing = self.make_standing();
-        self.standing.send_if_modified(|current| current.replace(standing));
+        let leadership = self.make_leadership();
+        self.leadership.send_if_modified(|current| current.replace(leadership));
     }
 }

@@ -430,7 +430,7 @@ impl Cluster {
     /// Waits until all of these agree on one of them.
     pub(crate) async fn leader_of(&self, nodes: &[NodeId]) -> NodeId {
         let agreed = async {
-            let mut watch = self.nodes[&nodes[0]].handle().subscribe_standing();
+            let mut watch = self.nodes[&nodes[0]].handle().subscribe_leadership();
             loop {
                 let first = self.nodes[&nodes[0]].handle().status().leader;
                 if let Some(leader) = first

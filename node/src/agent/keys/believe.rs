@@ -70,23 +70,23 @@ pub(crate) async fn tell(
     shutdown: CancellationToken,
 ) {
     let (mut keeps, mut shows) = (kept.changes(), shown.changes());
-    let mut standing = context.control.subscribe_standing();
+    let mut leadership = context.control.subscribe_leadership();
     loop {
         keeps.borrow_and_update();
         shows.borrow_and_update();
-        let voters: BTreeSet<NodeId> = standing.borrow_and_update().voters.clone();
+        let voters: BTreeSet<NodeId> = leadership.borrow_and_update().voters.clone();
         let (grant, own) = (kept.get(), context.transport.identity().membership);
         if let (Ok(all), Some(own)) = (Authorities::of(&grant), own) {
             let word = all.word_of(&own, &grant, voters.contains(&context.node));
             // Gossip that has ended needs no word.
             let _ = context.gossip.publish(RecordUpdate::Authority(word)).await;
         }
-        let other = |now: &swarmer_raft::Standing| now.voters != voters;
+        let other = |now: &swarmer_raft::Leadership| now.voters != voters;
         tokio::select! {
             () = shutdown.cancelled() => return,
             Ok(()) = keeps.changed() => {}
             Ok(()) = shows.changed() => {}
-            Ok(_) = standing.wait_for(other) => {}
+            Ok(_) = leadership.wait_for(other) => {}
             else => return,
         }
     }

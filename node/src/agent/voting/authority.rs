@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use swarmer_model::NodeId;
-use swarmer_raft::{Handle, Standing};
+use swarmer_raft::{Handle, Leadership};
 
 use super::{
     keeper::{Keeper, internal},
@@ -53,7 +53,7 @@ impl Keeper {
 
     /// Fetches the keys of the authority that issues, and of the one that is brought in, where this
     /// node lacks them.
-    pub(super) async fn hold_authority(&self, now: &Standing) -> Outcome<()> {
+    pub(super) async fn hold_authority(&self, now: &Leadership) -> Outcome<()> {
         let deps = &self.inner.deps;
         if !deps.grant.get().lacks_ca_key() {
             return Ok(());

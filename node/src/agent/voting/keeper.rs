@@ -24,7 +24,7 @@ use swarmer_model::{
     planted::{self, Bug},
 };
 use swarmer_raft::{
-    Client, FeedTrust, Follower, Handle, Raft, RaftError, Role, Standing, disk::RealDisk,
+    Client, FeedTrust, Follower, Handle, Leadership, Raft, RaftError, Role, disk::RealDisk,
 };
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -138,11 +138,11 @@ impl Keeper {
     /// Keeps the part that fits, until `shutdown`.
     pub(crate) async fn run(self, gossip: swarmer_gossip::Handle) {
         let Some(control) = self.inner.control.get().cloned() else { return };
-        let mut standing = control.subscribe_standing();
+        let mut leadership = control.subscribe_leadership();
         let mut told = None;
         let mut silent: Option<Instant> = None;
         loop {
-            let now = standing.borrow_and_update().clone();
+            let now = leadership.borrow_and_update().clone();
             let votes = now.voters.contains(&self.inner.node);
             if told != Some(votes) {
                 told = Some(votes);
@@ -160,7 +160,7 @@ impl Keeper {
             }
             tokio::select! {
                 () = self.inner.deps.shutdown.cancelled() => return,
-                changed = standing.wait_for(|next| {
+                changed = leadership.wait_for(|next| {
                     next.voters != now.voters || next.quorum_ok != now.quorum_ok
                 }) => {
                     if changed.is_err() {
@@ -172,7 +172,7 @@ impl Keeper {
         }
     }
 
-    async fn keep(&self, control: &Control, now: &Standing, asks: bool) -> Outcome<()> {
+    async fn keep(&self, control: &Control, now: &Leadership, asks: bool) -> Outcome<()> {
         let Some(handle) = control.raft() else { return Ok(()) };
         let committed = handle.members().committed;
         if committed.is_empty() {
@@ -192,7 +192,7 @@ impl Keeper {
 
     /// Whether this node is a voter or learner, by the word of a voter that has a quorum; none if
     /// none says so.
-    async fn stands(&self, now: &Standing) -> Option<bool> {
+    async fn stands(&self, now: &Leadership) -> Option<bool> {
         for voter in now.voters.iter().filter(|voter| **voter != self.inner.node) {
             if let Ok(Told::Standing { member }) = self.ask(*voter, &Ask::Standing).await {
                 return Some(member);
@@ -285,12 +285,12 @@ impl Keeper {
     async fn catch_up(&self, log: &Handle, end: &CancellationToken) -> Outcome<()> {
         let Some(control) = self.inner.control.get() else { return Ok(()) };
         let Part::Follower { follower, .. } = control.part() else { return Ok(()) };
-        let mut standing = log.subscribe_standing();
+        let mut leadership = log.subscribe_leadership();
         // A log from an earlier vote may be where the feed is before the leader sends anything.
         while !log.members().committed.contains(&self.inner.node) {
             tokio::select! {
                 () = end.cancelled() => return Ok(()),
-                looked = tokio::time::timeout(LOOK, standing.changed()) => {
+                looked = tokio::time::timeout(LOOK, leadership.changed()) => {
                     if matches!(looked, Ok(Err(_))) {
                         return Ok(());
                     }
@@ -404,7 +404,7 @@ impl Keeper {
         let client = Client::new(
             self.inner.node,
             Arc::new(RaftTransport(deps.transport.clone())),
-            follower.subscribe_standing(),
+            follower.subscribe_leadership(),
             follower.view(),
             voters.iter().copied().collect(),
         );

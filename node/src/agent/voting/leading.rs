@@ -64,12 +64,12 @@ pub(crate) async fn run(
     grace_ms: u64,
     shutdown: CancellationToken,
 ) {
-    let mut standing = context.control.subscribe_standing();
+    let mut leadership = context.control.subscribe_leadership();
     let start = Instant::now();
     let mut noticed = Noticed::default();
     let mut last = None;
     loop {
-        let leads = standing.borrow_and_update().role == Role::Leader;
+        let leads = leadership.borrow_and_update().role == Role::Leader;
         match context.control.raft().filter(|_| leads) {
             Some(raft) => {
                 let now_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -106,7 +106,7 @@ pub(crate) async fn run(
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
-            changed = standing.wait_for(|now| (now.role == Role::Leader) != leads) => {
+            changed = leadership.wait_for(|now| (now.role == Role::Leader) != leads) => {
                 if changed.is_err() {
                     return;
                 }
