@@ -11,7 +11,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Wake, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -398,8 +398,12 @@ async fn writes_are_no_news_of_who_leads() {
             same
         }));
     }
-    for i in 0..50 {
-        cluster.put(leader.0, "k", &i.to_string()).await;
+    // For longer than a node goes without a look at who leads.
+    let begin = Instant::now();
+    let mut count = 0;
+    while count < 50 || begin.elapsed() < Duration::from_millis(500) {
+        count += 1;
+        cluster.put(leader.0, "k", &count.to_string()).await;
     }
     cluster.stop_all().await;
     drop(cluster);
