@@ -137,16 +137,10 @@ async fn place(
     for need in &wishes.functions {
         let Some(entry) = desired.functions.get(need.key.as_str()) else { continue };
         let candidates = candidates_of(wishes, need, observed, now_ms, entry);
-        // A node that breaks a constraint goes on with what was served before, until its replacement
-        // answers; that it has the new version too brings that no traffic.
-        let fits = |node: NodeId| {
-            let facts = observed.nodes.iter().find(|facts| facts.id == node);
-            facts.is_some_and(|facts| misfit(need, facts).is_none())
+        let ready = |version, node| {
+            index.ready(&need.key, version).iter().any(|endpoint| endpoint.node == node)
         };
-        let next = next_placement(entry, need, candidates, plan, |version, node| {
-            fits(node)
-                && index.ready(&need.key, version).iter().any(|endpoint| endpoint.node == node)
-        });
+        let next = next_placement(entry, need, candidates, plan, lawful(need, observed, ready));
         if differs(&entry.placement, &next) {
             changes.push((Arc::clone(entry), next));
         }
@@ -246,6 +240,19 @@ fn candidates_of(
     let eligible: Vec<CandidateNode> =
         eligible.map(|node| CandidateNode { id: node.id, region: node.region.clone() }).collect();
     candidates(&need.key, &need.regions, &eligible, CANDIDATES)
+}
+
+/// Where a version counts as ready. A node that breaks a constraint goes on with what was served
+/// before, until its replacement answers; that it has the new version too brings that no traffic.
+fn lawful(
+    need: &FunctionNeed,
+    observed: &Observed,
+    ready: impl Fn(u32, NodeId) -> bool,
+) -> impl Fn(u32, NodeId) -> bool {
+    move |version, node| {
+        let facts = observed.nodes.iter().find(|facts| facts.id == node);
+        facts.is_some_and(|facts| misfit(need, facts).is_none()) && ready(version, node)
+    }
 }
 
 /// The placement that follows from the plan. `ready` tells whether a version answers on a node.
@@ -369,7 +376,7 @@ mod tests {
         let entry = desired.function("default", "f").unwrap();
         let need = &wishes.functions[0];
         let candidates = candidates_of(&wishes, need, &observed, 0, entry);
-        next_placement(entry, need, candidates, &plan, ready)
+        next_placement(entry, need, candidates, &plan, lawful(need, &observed, ready))
     }
 
     fn versions(placement: &Placement) -> Vec<u32> {
@@ -399,6 +406,17 @@ mod tests {
         let shifted = placed(&desired, |_, node| node == NodeId(1));
         assert_eq!(versions(&shifted), [2]);
         assert!(differs(&waiting, &shifted));
+    }
+
+    #[test]
+    fn a_node_that_breaks_a_constraint_brings_the_next_version_no_traffic() {
+        // Version 1 serves on n1 in eu; version 2 may be in us only.
+        let desired = redeployed(&["us"]);
+        let starting = placed(&desired, |version, node| version == 1 || node == NodeId(1));
+        assert_eq!(versions(&starting), [1], "ready where it may not be");
+        assert!(starting.nodes.contains(&NodeId(2)), "{:?}", starting.nodes);
+        let shifted = placed(&desired, |_, _| true);
+        assert_eq!(versions(&shifted), [2]);
     }
 
     #[test]
