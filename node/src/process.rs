@@ -30,6 +30,18 @@ pub(crate) fn signal(pid: u32, signal: i32) {
     }
 }
 
+/// Sends a signal to the process group of a process that this one started as its first.
+#[expect(unsafe_code, reason = "the standard library cannot do this")]
+pub(crate) fn signal_group(leader: u32, signal: i32) {
+    if let Ok(leader) = i32::try_from(leader)
+        && leader > 1
+    {
+        // SAFETY: kill takes two integers; `leader` is above 1, so its negative is one group, and
+        // neither this process's own nor all processes.
+        let _ = unsafe { libc::kill(-leader, signal) };
+    }
+}
+
 /// Whether a process is there and not a zombie.
 pub(crate) fn is_running(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {

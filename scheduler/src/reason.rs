@@ -157,7 +157,8 @@ impl fmt::Display for Reason {
             Self::NotMember => f.write_str("the node is no member"),
             Self::Relieved(trouble) => write!(f, "{trouble}"),
             Self::Fits => f.write_str("fits"),
-            Self::Grace { until_ms } => write!(f, "the node is dead; waits until {until_ms} ms"),
+            // Without the time, which is on a clock that nobody else has.
+            Self::Grace { .. } => f.write_str("the node is dead, and has time to come back"),
             Self::UntilReplaced(trouble) => write!(f, "{trouble}; until its replacement is ready"),
             Self::NoReplacement(trouble) => write!(f, "{trouble}; nothing else fits"),
             Self::Region { is, allowed } => {

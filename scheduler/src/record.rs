@@ -26,10 +26,10 @@ pub struct Record {
 
 /// A record does not come out again: it was made by another version, or changed since.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the record has {recorded} commands and replays to {} others; it was made by another version or changed", .replayed.commands.len())]
+#[error("{difference}; it was made by another version or changed")]
 pub struct ReplayError {
-    /// How many commands the record has.
-    pub recorded: usize,
+    /// The first thing that differs.
+    pub difference: String,
     /// What this version decides.
     pub replayed: Box<Plan>,
 }
@@ -68,7 +68,34 @@ impl Record {
         if replayed == self.plan {
             Ok(replayed)
         } else {
-            Err(ReplayError { recorded: self.plan.commands.len(), replayed: Box::new(replayed) })
+            let difference = difference(&self.plan, &replayed);
+            Err(ReplayError { difference, replayed: Box::new(replayed) })
         }
     }
+}
+
+/// The first thing that differs between a recorded plan and what comes out now.
+fn difference(recorded: &Plan, replayed: &Plan) -> String {
+    fn first<T: PartialEq>(
+        what: &str,
+        recorded: &[T],
+        replayed: &[T],
+        text: impl Fn(&T) -> String,
+    ) -> Option<String> {
+        let at = (0..recorded.len().max(replayed.len()))
+            .find(|i| recorded.get(*i) != replayed.get(*i))?;
+        let told = |items: &[T]| items.get(at).map_or_else(|| "none".to_owned(), &text);
+        let (then, now) = (told(recorded), told(replayed));
+        Some(format!("the record has the {what} \"{then}\" where \"{now}\" comes out"))
+    }
+    first("command", &recorded.commands, &replayed.commands, ToString::to_string)
+        .or_else(|| {
+            first("conflict", &recorded.conflicts, &replayed.conflicts, ToString::to_string)
+        })
+        .or_else(|| {
+            first("decision", &recorded.decisions, &replayed.decisions, ToString::to_string)
+        })
+        .unwrap_or_else(|| {
+            "the record has other placements or another time to look again".to_owned()
+        })
 }

@@ -24,6 +24,8 @@ use crate::{
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// How long an answer's head may take: a deploy compiles before it answers.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(240);
+/// How long the answer to a look may take: longer than a node lets one last.
+const LOOK_DEADLINE: Duration = Duration::from_secs(45);
 /// How long a connection may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -151,8 +153,12 @@ impl Client {
 
     /// GET, the answer read as JSON.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Outcome<T> {
-        let bytes = self.exchange(Request::builder(), path, full(Bytes::new())).await?;
-        decode(&bytes)
+        let answer = self.exchange(Request::builder(), path, full(Bytes::new()));
+        let Ok(bytes) = tokio::time::timeout(LOOK_DEADLINE, answer).await else {
+            let why = format!("{}{path}: no answer in {} s", self.base, LOOK_DEADLINE.as_secs());
+            return Err(Problem::new(codes::UNREACHABLE, why));
+        };
+        decode(&bytes?)
     }
 
     /// A request with a JSON body, its answer read as JSON.

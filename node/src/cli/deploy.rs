@@ -2,7 +2,6 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
     time::{Duration, Instant},
 };
 
@@ -14,6 +13,7 @@ use swarmer_model::{Digest, Function, Labels, Metadata, Millis, Resource as _, V
 use crate::{
     cli::{
         Ask, Client, Printer,
+        build::{BuildWatch, build},
         client::{full, segment},
         output::at,
     },
@@ -82,16 +82,26 @@ pub(crate) struct Deploy {
 
 impl Ask for Deploy {
     async fn ask(&self, client: &Client, printer: &Printer) -> Outcome<()> {
-        let functions = self.functions(client, printer).await?;
+        self.carry_out(client, printer, None).await
+    }
+}
+
+impl Deploy {
+    /// Builds and deploys; `watch` is told of builds.
+    pub(crate) async fn carry_out(
+        &self,
+        client: &Client,
+        printer: &Printer,
+        watch: Option<BuildWatch<'_>>,
+    ) -> Outcome<()> {
+        let functions = self.functions(client, printer, watch).await?;
         let mut answers = Vec::new();
         for (function, bytes) in functions {
             answers.push(deploy(client, printer, function, bytes, !self.no_wait).await?);
         }
         if printer.is_table() { Ok(()) } else { printer.value(&json!({ "items": answers })) }
     }
-}
 
-impl Deploy {
     pub(crate) fn of_path(path: PathBuf) -> Self {
         Self {
             path,
@@ -116,12 +126,13 @@ impl Deploy {
         &self,
         client: &Client,
         printer: &Printer,
+        watch: Option<BuildWatch<'_>>,
     ) -> Outcome<Vec<(Function, Vec<u8>)>> {
         let is_manifest = self.path.extension().is_some_and(|e| e == "toml");
         let manifest =
             if self.path.is_dir() { self.path.join(FILE_NAME) } else { self.path.clone() };
         if self.path.is_dir() || is_manifest {
-            return self.app(&manifest, printer);
+            return self.app(&manifest, printer, watch).await;
         }
         let bytes = read_component(&self.path)?;
         let stem = self.path.file_stem().map(|s| s.to_string_lossy().replace('_', "-"));
@@ -181,7 +192,12 @@ impl Deploy {
         function.validate().map_err(Problem::from)
     }
 
-    fn app(&self, path: &Path, printer: &Printer) -> Outcome<Vec<(Function, Vec<u8>)>> {
+    async fn app(
+        &self,
+        path: &Path,
+        printer: &Printer,
+        mut watch: Option<BuildWatch<'_>>,
+    ) -> Outcome<Vec<(Function, Vec<u8>)>> {
         let manifest = Manifest::read(path)?;
         let base = path.parent().unwrap_or(Path::new("."));
         let mut functions = Vec::new();
@@ -189,21 +205,11 @@ impl Deploy {
             if self.name.as_ref().is_some_and(|name| *name != entry.name) {
                 continue;
             }
-            if let Some(build) = &entry.build {
+            if let Some(command) = &entry.build {
                 let folder = base.join(entry.source.as_deref().unwrap_or(Path::new(".")));
-                printer.progress(&format!("{}: building with `{build}`", entry.name));
-                let status = Command::new("sh").arg("-c").arg(build).current_dir(&folder).status();
-                match status {
-                    Ok(status) if status.success() => {}
-                    Ok(status) => {
-                        let why = format!("{}: `{build}` ended with {status}", entry.name);
-                        return Err(Problem::new(codes::BUILD, why));
-                    }
-                    Err(error) => {
-                        let why = format!("{}: cannot run `{build}`: {error}", entry.name);
-                        return Err(Problem::new(codes::BUILD, why));
-                    }
-                }
+                printer.progress(&format!("{}: building with `{command}`", entry.name));
+                let watch = watch.as_mut().map(|watch| &mut **watch as BuildWatch<'_>);
+                build(&entry.name, command, &folder, watch).await?;
             }
             let bytes = read_component(&base.join(&entry.component))?;
             let namespace = self.namespace.as_deref();

@@ -1,6 +1,6 @@
 //! `swarmer explain`: an error code, a placement, a decision that was recorded.
 
-use std::path::PathBuf;
+use std::{io::Read as _, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Deserialize;
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The largest recorded decision that is read, in bytes.
-const MAX_RECORD_BYTES: u64 = 256 << 20;
+const MAX_RECORD_BYTES: u64 = 64 << 20;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -56,8 +56,8 @@ pub(crate) struct ExplainPlacement {
     name: String,
     #[arg(short, long, default_value = DEFAULT_NAMESPACE)]
     namespace: String,
-    /// Print instead, as JSON, the last decision that moved it with all that it was made from: what
-    /// `swarmer explain replay` reads
+    /// Print instead, as JSON, the last decision that moved it (if none is kept: the last look at it)
+    /// with all that it was made from: what `swarmer explain replay` reads
     #[arg(long)]
     record: bool,
 }
@@ -125,7 +125,8 @@ impl Ask for ExplainPlacement {
         }
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
         let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-        let nodes = list(&told["nodes"]);
+        let mut nodes = list(&told["nodes"]);
+        nodes.sort_by_key(|node| text(&node["node"]));
         let stands = |node: &&Value| node["verdict"] == "placed" || node["verdict"] == "kept";
         printer.text(&format!(
             "{}/{}: on {} of {} nodes, {} wanted, by the planner's look at {}\n",
@@ -158,13 +159,17 @@ struct Recorded {
 
 impl Replay {
     pub(crate) fn run(&self, printer: &Printer) -> Outcome<()> {
-        let usage =
-            |why: String| Problem::new(codes::USAGE, format!("{}: {why}", self.file.display()));
-        let size = std::fs::metadata(&self.file).map_err(|error| usage(error.to_string()))?.len();
-        if size > MAX_RECORD_BYTES {
-            return Err(usage(format!("no recorded decision has {size} bytes")));
+        let name = self.file.display();
+        let usage = |why: String| Problem::new(codes::USAGE, format!("{name}: {why}"));
+        let fail = |error: std::io::Error| {
+            Problem::new(codes::FILE, format!("cannot read {name}: {error}"))
+        };
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(&self.file).map_err(fail)?;
+        file.take(MAX_RECORD_BYTES + 1).read_to_end(&mut bytes).map_err(fail)?;
+        if bytes.len() as u64 > MAX_RECORD_BYTES {
+            return Err(usage(format!("no recorded decision has over {MAX_RECORD_BYTES} bytes")));
         }
-        let bytes = std::fs::read(&self.file).map_err(|error| usage(error.to_string()))?;
         let Recorded { record } = serde_json::from_slice(&bytes)
             .map_err(|error| usage(format!("not a recorded decision: {error}")))?;
         let plan =

@@ -1,8 +1,11 @@
 //! The janitor of `dev`: when `dev` is gone, by whatever way, so are its nodes and its folder.
 
 use std::{
+    collections::BTreeSet,
+    fmt,
     io::{BufRead as _, BufReader},
     path::PathBuf,
+    str::FromStr,
     time::{Duration, Instant},
 };
 
@@ -10,7 +13,7 @@ use clap::Args;
 
 use crate::{
     problem::Outcome,
-    process::{is_running, signal},
+    process::{is_running, signal, signal_group},
 };
 
 /// How long nodes may take to be gone after SIGKILL.
@@ -23,15 +26,62 @@ pub(crate) struct Janitor {
     remove: Option<PathBuf>,
 }
 
+/// What `dev` tells its janitor, a line each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JanitorLine {
+    /// The process of a node.
+    Node(u32),
+    /// The process group of a build that began.
+    Build(u32),
+    /// That build is over.
+    Built(u32),
+}
+
+impl fmt::Display for JanitorLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(id) => write!(f, "node {id}"),
+            Self::Build(id) => write!(f, "build {id}"),
+            Self::Built(id) => write!(f, "built {id}"),
+        }
+    }
+}
+
+impl FromStr for JanitorLine {
+    type Err = ();
+
+    fn from_str(line: &str) -> Result<Self, ()> {
+        let (what, id) = line.trim().split_once(' ').ok_or(())?;
+        let id = id.parse().map_err(|_| ())?;
+        match what {
+            "node" => Ok(Self::Node(id)),
+            "build" => Ok(Self::Build(id)),
+            "built" => Ok(Self::Built(id)),
+            _ => Err(()),
+        }
+    }
+}
+
 impl Janitor {
-    /// Reads the ids of the nodes from standard input; its end is the end of `dev`.
+    /// Reads what there is to clean up from standard input; its end is the end of `dev`.
     pub(crate) fn run(&self) -> Outcome<()> {
         let mut nodes: Vec<u32> = Vec::new();
+        let mut builds = BTreeSet::new();
         for line in BufReader::new(std::io::stdin()).lines() {
             let Ok(line) = line else { break };
-            if let Ok(pid) = line.trim().parse() {
-                nodes.push(pid);
+            match line.parse() {
+                Ok(JanitorLine::Node(id)) => nodes.push(id),
+                Ok(JanitorLine::Build(group)) => {
+                    builds.insert(group);
+                }
+                Ok(JanitorLine::Built(group)) => {
+                    builds.remove(&group);
+                }
+                Err(()) => {}
             }
+        }
+        for group in builds {
+            signal_group(group, libc::SIGKILL);
         }
         for pid in &nodes {
             if is_node(*pid) {

@@ -2,6 +2,7 @@
 
 mod audit;
 mod backup;
+mod build;
 mod chaos;
 mod client;
 mod cluster;

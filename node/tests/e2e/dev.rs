@@ -222,3 +222,50 @@ fn dev_says_what_is_wrong_with_what_it_is_given() {
     let output = Command::new(binary()).args(["dev", "--nodes", "99"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
 }
+
+/// Processes whose command line names this path.
+fn processes_of(path: &std::path::Path) -> usize {
+    let path = path.to_string_lossy().into_owned();
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = all.map(|entry| std::fs::read(entry.path().join("cmdline")).unwrap_or_default());
+    lines.filter(|line| String::from_utf8_lossy(line).contains(&path)).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_build_ends_with_dev_however_that_ends() {
+    for signal in ["-TERM", "-KILL"] {
+        let (app, temp) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let manifest = app.path().join("swarmer.toml");
+        let file = manifest.display();
+        // Two that go on for ever, the second a child of the first one's shell.
+        let build = format!("touch begun; tail -f {file} & tail -f {file}; wait");
+        let text = format!(
+            "name = \"a\"\n[[function]]\nname = \"a\"\ncomponent = \"a.wasm\"\nbuild = \"{build}\"\n"
+        );
+        std::fs::write(&manifest, text).unwrap();
+        let mut dev = Command::new(binary())
+            .args(["dev", "--nodes", "1"])
+            .arg(app.path())
+            .env("TMPDIR", temp.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        until("the build has begun", || async {
+            // `dev`, the shell and both of its children name the folder.
+            let begun = app.path().join("begun").exists() && processes_of(app.path()) >= 4;
+            begun.then_some(())
+        })
+        .await;
+        let status = Command::new("kill").args([signal, &dev.id().to_string()]).status().unwrap();
+        assert!(status.success());
+        ended(&mut dev);
+        until("nothing is left", || async {
+            let files = std::fs::read_dir(temp.path()).unwrap().count();
+            let left = processes_of(app.path()) + processes_of(temp.path()) + files;
+            (left == 0).then_some(())
+        })
+        .await;
+    }
+}

@@ -67,7 +67,12 @@ async fn every_node_has_its_reason_and_a_recorded_decision_comes_out_again() {
     assert!(text.contains("add default/f on only"), "{text}");
     let mut other: Value = serde_json::from_str(&record).unwrap();
     other["record"]["desired"]["functions"][0]["labels"]["role"] = "none".into();
-    refused(&replay(&other.to_string()), 4, "SW-SCHEDULER-REPLAY", &["1 command"]);
+    refused(
+        &replay(&other.to_string()),
+        4,
+        "SW-SCHEDULER-REPLAY",
+        &["the record has the command", "comes out"],
+    );
     refused(&replay("{}"), 2, "SW-CLI-USAGE", &["not a recorded decision", "record"]);
 
     // What cannot be had is named, and what was never there.

@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     cli::{
-        Ask as _, Client, Format, Printer,
+        Client, Format, Printer,
         deploy::{Deploy, deploy},
         say,
     },
@@ -123,7 +123,7 @@ impl Dev {
         let took = start.elapsed().as_secs_f64();
         say(&format!("cluster of {} ready in {took:.1} s", nodes.len()));
         let client = nodes[0].client()?;
-        self.deploy_all(&client, printer).await?;
+        self.deploy_all(&client, printer, janitor).await?;
         print_summary(&client, nodes, printer).await?;
         let mut changes = watch::Changes::new(&self.what);
         loop {
@@ -136,7 +136,7 @@ impl Dev {
                 }
                 () = changes.next(), if self.watch => {
                     say("a file changed: deploying again");
-                    if let Err(problem) = self.deploy_all(&client, printer).await {
+                    if let Err(problem) = self.deploy_all(&client, printer, janitor).await {
                         if problem.code == codes::OUTPUT_CLOSED {
                             return Err(problem);
                         }
@@ -208,13 +208,19 @@ impl Dev {
         wait_ready(nodes, founders).await
     }
 
-    async fn deploy_all(&self, client: &Client, printer: &Printer) -> Outcome<()> {
+    async fn deploy_all(
+        &self,
+        client: &Client,
+        printer: &Printer,
+        janitor: &mut Janitor,
+    ) -> Outcome<()> {
         if self.what.is_empty() {
             let function = Function::new(Metadata::named("hello"), Digest::of(EXAMPLE));
             deploy(client, printer, function, EXAMPLE.to_vec(), true).await?;
         }
         for path in &self.what {
-            Deploy::of_path(path.clone()).ask(client, printer).await?;
+            let mut watch = |build| janitor.tell_build(build);
+            Deploy::of_path(path.clone()).carry_out(client, printer, Some(&mut watch)).await?;
         }
         Ok(())
     }

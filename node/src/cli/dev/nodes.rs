@@ -14,7 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cli::{Client, say},
+    cli::{Client, build::Build, janitor::JanitorLine, say},
     codes,
     problem::{Outcome, Problem},
     process,
@@ -257,9 +257,19 @@ impl Janitor {
     }
 
     pub(super) fn tell(&mut self, node: &DevNode) -> Outcome<()> {
+        self.write(&JanitorLine::Node(node.child.id()))
+    }
+
+    pub(super) fn tell_build(&mut self, build: Build) -> Outcome<()> {
+        self.write(&match build {
+            Build::Begun(group) => JanitorLine::Build(group),
+            Build::Over(group) => JanitorLine::Built(group),
+        })
+    }
+
+    fn write(&mut self, line: &JanitorLine) -> Outcome<()> {
         let pipe = self.child.stdin.as_mut();
-        let told =
-            pipe.map(|pipe| writeln!(pipe, "{}", node.child.id()).and_then(|()| pipe.flush()));
+        let told = pipe.map(|pipe| writeln!(pipe, "{line}").and_then(|()| pipe.flush()));
         match told {
             Some(Ok(())) => Ok(()),
             _ => Err(Problem::new(codes::FAILED, "the process that cleans up is gone")),
