@@ -173,12 +173,6 @@ async fn ask(
         }
     }
     let Some(mut stream) = dialled else { return Err(last) };
-    if stream.cluster != token.cluster {
-        return Err(format!(
-            "belongs to cluster {}, the token is for {}",
-            stream.cluster, token.cluster
-        ));
-    }
     let exchange = async {
         let body = serde_json::to_vec(request).map_err(|error| error.to_string())?;
         write_frame(&mut stream.send, Bytes::from(body)).await.map_err(|e| e.to_string())?;

@@ -36,27 +36,35 @@ pub(crate) async fn build(
     }
     let mut child =
         shell.spawn().map_err(|error| fail(format!("cannot run `{command}`: {error}")))?;
-    let group = child.id().filter(|_| watch.is_some()).map(Group);
-    let status = match (watch, &group) {
-        (Some(watch), Some(Group(id))) => {
-            watch(Build::Begun(*id))?;
+    let status = match (watch, child.id()) {
+        (Some(watch), Some(id)) => {
+            let group = Group(Some(id));
+            watch(Build::Begun(id))?;
             let status = child.wait().await;
-            watch(Build::Over(*id))?;
+            group.release();
+            watch(Build::Over(id))?;
             status
         }
         _ => child.wait().await,
     };
     let status = status.map_err(|error| fail(error.to_string()))?;
-    // It ended by itself; what it left running on purpose goes on.
-    std::mem::forget(group);
     if status.success() { Ok(()) } else { Err(fail(format!("`{command}` ended with {status}"))) }
 }
 
 /// The processes of a build, ended with this.
-struct Group(u32);
+struct Group(Option<u32>);
+
+impl Group {
+    /// The build ended by itself; what it left running on purpose goes on.
+    fn release(mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for Group {
     fn drop(&mut self) {
-        signal_group(self.0, libc::SIGTERM);
+        if let Some(leader) = self.0 {
+            signal_group(leader, libc::SIGTERM);
+        }
     }
 }

@@ -84,11 +84,19 @@ async fn tokens_admit_once_and_strangers_get_nothing() {
         format!("{head}.{other}{}", &secret[1..])
     };
     std::fs::write(&wrong, flipped).unwrap();
+    // The right authority and secret, for a cluster of another id.
+    let elsewhere = cluster.base.path().join("elsewhere.token");
+    let status = get(&cluster.http, &cluster.nodes[0].api_url("/v1/status")).await.unwrap();
+    let id = status.json()["cluster"].as_str().unwrap().to_owned();
+    let other = good.replace(&id, &id.chars().rev().collect::<String>());
+    assert_ne!(other, good);
+    std::fs::write(&elsewhere, other).unwrap();
     let expired = cluster.join_token(&["--ttl", "1ms"]);
     for (name, token, why) in [
         ("used", Some(token.clone()), "used"),
         ("wrong", Some(wrong), "no such token"),
         ("expired", Some(expired), "expired"),
+        ("elsewhere", Some(elsewhere), "the token is for cluster"),
         ("none", None, "SW-NODE-NO-TOKEN"),
     ] {
         let mut stranger = Node::new(cluster.base.path(), name);
