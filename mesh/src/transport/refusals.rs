@@ -99,8 +99,8 @@ impl Refusals {
             RefusedBy::Us => "us",
             RefusedBy::Peer => "peer",
         };
-        // What passes by itself is no alarm.
-        if code == codes::STARTING {
+        // What passes by itself is no alarm: of those who found a cluster one is done first.
+        if code == codes::STARTING || code == codes::NOT_SERVED {
             tracing::info!(
                 target: "swarmer::mesh",
                 event = "peer_refused",
