@@ -1,45 +1,42 @@
 //! Processes: ending together with the one that started us.
 
+use rustix::process::{
+    Pid, Signal, kill_process, kill_process_group, set_parent_process_death_signal,
+};
+
 use crate::{
     codes,
     problem::{Outcome, Problem},
 };
 
 /// Ends this process when its parent, which must be `parent`, ends, even by kill -9.
-#[expect(unsafe_code, reason = "the kernel offers this only by prctl")]
 pub(crate) fn die_with_parent(parent: u32) -> Outcome<()> {
-    // SAFETY: PR_SET_PDEATHSIG takes a signal number and changes nothing but this process's own
-    // setting; no memory is passed.
-    let set = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    let set = set_parent_process_death_signal(Some(Signal::KILL));
     // The parent may have ended before the setting was made.
-    if set != 0 || std::os::unix::process::parent_id() != parent {
+    if set.is_err() || std::os::unix::process::parent_id() != parent {
         let why = format!("process {parent}, with which this node should end, is not its parent");
         return Err(Problem::new(codes::CONFIG, why));
     }
     Ok(())
 }
 
-/// Sends a signal to a process that this one started.
-#[expect(unsafe_code, reason = "the standard library can only send SIGKILL, and to a Child only")]
-pub(crate) fn signal(pid: u32, signal: i32) {
-    if let Ok(pid) = i32::try_from(pid)
-        && pid > 1
-    {
-        // SAFETY: kill takes two integers; `pid` is above 1, so it is one process, not a group.
-        let _ = unsafe { libc::kill(pid, signal) };
+/// Sends a signal to a process that this one started; one that is gone is not missed.
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = started(pid) {
+        let _ = kill_process(pid, signal);
     }
 }
 
 /// Sends a signal to the process group of a process that this one started as its first.
-#[expect(unsafe_code, reason = "the standard library cannot do this")]
-pub(crate) fn signal_group(leader: u32, signal: i32) {
-    if let Ok(leader) = i32::try_from(leader)
-        && leader > 1
-    {
-        // SAFETY: kill takes two integers; `leader` is above 1, so its negative is one group, and
-        // neither this process's own nor all processes.
-        let _ = unsafe { libc::kill(-leader, signal) };
+pub(crate) fn signal_group(leader: u32, signal: Signal) {
+    if let Some(leader) = started(leader) {
+        let _ = kill_process_group(leader, signal);
     }
+}
+
+/// The id of a process that somebody started: neither none nor the first of all.
+fn started(pid: u32) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(pid).ok()?).filter(|pid| !pid.is_init())
 }
 
 /// Whether a process is there and not a zombie.

@@ -114,7 +114,7 @@ impl Leadership {
     }
 
     /// Puts `now` in its place; whether it differs.
-    pub(crate) fn replace(&mut self, now: Self) -> bool {
+    pub fn replace(&mut self, now: Self) -> bool {
         let changed = *self != now;
         *self = now;
         changed

@@ -7,8 +7,9 @@ use swarmer_model::{NodeId, nearest};
 use crate::{
     input::{Desired, FunctionKey, FunctionNeed, NodeFacts, NodeRef, Observed},
     output::{Decision, Verdict},
-    planner::{State, plan},
+    planner::State,
     reason::Reason,
+    record::Record,
 };
 
 /// The constraint of the function that the node breaks, if any. Looks at committed facts only
@@ -160,21 +161,14 @@ fn unknown<'a>(
     Some(format!("no node is in {what} [{}]{meant}", allowed.join(", ")))
 }
 
-/// For every node, what the plan for this input does about one function and why: the long form of
-/// a decision, for people. Empty if there is no such function.
-pub fn explain(
-    desired: &Desired,
-    observed: &Observed,
-    now_ms: u64,
-    function: &str,
-) -> Vec<Decision> {
-    let plan = plan(desired, observed, now_ms);
+/// For every node, what the plan of a record does about one function and why.
+pub(crate) fn explain(record: &Record, function: &str) -> Vec<Decision> {
+    let Record { desired, observed, now_ms, plan } = record;
     let mut after = observed.clone();
     plan.apply(&mut after);
-    let state = State::new(desired, &after, now_ms);
+    let state = State::new(desired, &after, *now_ms);
     let Some(need) = state.need(function) else { return Vec::new() };
-    let mut decisions: Vec<Decision> =
-        plan.decisions.into_iter().filter(|decision| decision.function == function).collect();
+    let mut decisions = plan.of(function);
     for node in state.nodes() {
         if decisions.iter().any(|decision| decision.node.id == node.id) {
             continue;

@@ -28,7 +28,7 @@ pub use candidates::{
     CANDIDATES, CandidateNode, RegionCandidates, candidates, candidates_by_region, score,
 };
 pub use conflict::Conflict;
-pub use eligibility::{candidate_misfit, explain, misfit};
+pub use eligibility::{candidate_misfit, misfit};
 pub use input::{
     Capacity, CopyState, DEFAULT_DEAD_GRACE_MS, Desired, FunctionKey, FunctionNeed, NodeFacts,
     NodeRef, Observed, Policy, Spread,

@@ -141,6 +141,12 @@ impl Plan {
         self.commands.is_empty()
     }
 
+    /// What was decided about one function.
+    pub fn of(&self, function: &str) -> Vec<Decision> {
+        let all = self.decisions.iter();
+        all.filter(|decision| decision.function == function).cloned().collect()
+    }
+
     /// Carries the plan out on `observed`: what the caller's commit does to the placements. A new
     /// copy is not ready.
     pub fn apply(&self, observed: &mut Observed) {

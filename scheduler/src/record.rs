@@ -50,7 +50,7 @@ impl Record {
     /// For every node, what was decided about one function and why; empty if there was no such
     /// function.
     pub fn explain(&self, function: &str) -> Vec<Decision> {
-        explain(&self.desired, &self.observed, self.now_ms, function)
+        explain(self, function)
     }
 
     /// How much it holds: functions, nodes and copies together.

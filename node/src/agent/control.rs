@@ -283,11 +283,7 @@ async fn pass_on(mut parts: watch::Receiver<Part>, inner: Weak<Inner>) {
                 Ok(()) = leadership.changed() => {
                     let Some(inner) = inner.upgrade() else { return };
                     let now = leadership.borrow_and_update().clone();
-                    inner.leadership.send_if_modified(|current| {
-                        let changed = *current != now;
-                        *current = now;
-                        changed
-                    });
+                    inner.leadership.send_if_modified(|current| current.replace(now));
                 }
             }
         }

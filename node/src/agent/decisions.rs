@@ -88,7 +88,7 @@ impl Decisions {
         let conflicts = last.record.plan.conflicts.iter();
         let moved = self
             .moved(function)
-            .map(|made| Moved { at_ms: made.at_ms, decisions: decisions(&made.record, function) });
+            .map(|made| Moved { at_ms: made.at_ms, decisions: made.record.plan.of(function) });
         Some(Explanation {
             wanted: need.replicas,
             nodes: last.record.explain(function),
@@ -113,12 +113,6 @@ impl Decisions {
         };
         kept.made.iter().rev().find(about).cloned()
     }
-}
-
-/// What was decided about the function.
-fn decisions(record: &Record, function: &str) -> Vec<Decision> {
-    let all = record.plan.decisions.iter();
-    all.filter(|decision| decision.function == function).cloned().collect()
 }
 
 #[cfg(test)]

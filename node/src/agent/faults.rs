@@ -113,7 +113,9 @@ impl Context {
             tokio::time::sleep(HEAD_START).await;
             match fault {
                 FaultKind::None => {}
-                FaultKind::Crash => process::signal(std::process::id(), libc::SIGKILL),
+                FaultKind::Crash => {
+                    process::signal(std::process::id(), rustix::process::Signal::KILL)
+                }
                 FaultKind::Pause => pause(lasts),
                 FaultKind::Isolate => drop(transport.lose(LOSE_ALL, lasts)),
                 FaultKind::Loss => drop(transport.lose(LOSS_PER_MILLE, lasts)),

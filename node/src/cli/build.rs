@@ -2,6 +2,7 @@
 
 use std::{path::Path, process::Stdio};
 
+use rustix::process::Signal;
 use tokio::process::Command;
 
 use crate::{
@@ -64,7 +65,7 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(leader) = self.0 {
-            signal_group(leader, libc::SIGTERM);
+            signal_group(leader, Signal::TERM);
         }
     }
 }

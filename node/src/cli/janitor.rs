@@ -10,6 +10,7 @@ use std::{
 };
 
 use clap::Args;
+use rustix::process::Signal;
 
 use crate::{
     problem::Outcome,
@@ -81,11 +82,11 @@ impl Janitor {
             }
         }
         for group in builds {
-            signal_group(group, libc::SIGKILL);
+            signal_group(group, Signal::KILL);
         }
         for pid in &nodes {
             if is_node(*pid) {
-                signal(*pid, libc::SIGKILL);
+                signal(*pid, Signal::KILL);
             }
         }
         let start = Instant::now();

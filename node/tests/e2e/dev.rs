@@ -57,16 +57,7 @@ impl Dev {
 
     /// Processes of this cluster: those whose command line names its folder, and the janitor.
     fn processes(&self) -> Vec<PathBuf> {
-        let folder = self.folder.to_string_lossy().into_owned();
-        std::fs::read_dir("/proc")
-            .unwrap()
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| {
-                let line = std::fs::read(path.join("cmdline")).unwrap_or_default();
-                String::from_utf8_lossy(&line).contains(&folder)
-            })
-            .collect()
+        processes_of(&self.folder)
     }
 
     fn nothing_is_left(&self) {
@@ -224,11 +215,14 @@ fn dev_says_what_is_wrong_with_what_it_is_given() {
 }
 
 /// Processes whose command line names this path.
-fn processes_of(path: &std::path::Path) -> usize {
-    let path = path.to_string_lossy().into_owned();
+fn processes_of(folder: &std::path::Path) -> Vec<PathBuf> {
+    let folder = folder.to_string_lossy().into_owned();
+    let names_it = |path: &PathBuf| {
+        let line = std::fs::read(path.join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&folder)
+    };
     let all = std::fs::read_dir("/proc").unwrap().flatten();
-    let lines = all.map(|entry| std::fs::read(entry.path().join("cmdline")).unwrap_or_default());
-    lines.filter(|line| String::from_utf8_lossy(line).contains(&path)).count()
+    all.map(|entry| entry.path()).filter(names_it).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -254,7 +248,7 @@ async fn a_build_ends_with_dev_however_that_ends() {
             .unwrap();
         until("the build has begun", || async {
             // `dev`, the shell and both of its children name the folder.
-            let begun = app.path().join("begun").exists() && processes_of(app.path()) >= 4;
+            let begun = app.path().join("begun").exists() && processes_of(app.path()).len() >= 4;
             begun.then_some(())
         })
         .await;
@@ -263,7 +257,7 @@ async fn a_build_ends_with_dev_however_that_ends() {
         ended(&mut dev);
         until("nothing is left", || async {
             let files = std::fs::read_dir(temp.path()).unwrap().count();
-            let left = processes_of(app.path()) + processes_of(temp.path()) + files;
+            let left = processes_of(app.path()).len() + processes_of(temp.path()).len() + files;
             (left == 0).then_some(())
         })
         .await;

@@ -7,9 +7,7 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use swarmer_model::NodeId;
-use swarmer_scheduler::{
-    CANDIDATES, CandidateNode, FunctionNeed, Spread, candidates, explain, misfit,
-};
+use swarmer_scheduler::{CANDIDATES, CandidateNode, FunctionNeed, Spread, candidates, misfit};
 
 use crate::world::{MIB, World, need, node};
 
@@ -108,7 +106,7 @@ fn answer(world: &mut World, words: &[&str], out: &mut String) {
             }
         }
         ["explain", key] => {
-            for decision in explain(&world.desired, &world.observed, world.now_ms, key) {
+            for decision in world.explain(key) {
                 writeln!(out, "{decision}").unwrap();
             }
         }

@@ -3,7 +3,7 @@
 use swarmer_model::{Coded, NodeId};
 use swarmer_scheduler::{
     Capacity, Command, Conflict, CopyState, DEFAULT_DEAD_GRACE_MS, Reason, Record, Trouble,
-    Verdict, codes, explain,
+    Verdict, codes,
 };
 
 use crate::world::{MIB, World, lines, need, node};
@@ -255,11 +255,11 @@ fn a_recorded_decision_replays_and_a_changed_one_is_found_out() {
 fn explain_has_a_line_for_every_node() {
     let mut world = World::four().with(need("demo/hello", 1));
     world.node("d").draining = true;
-    let all = explain(&world.desired, &world.observed, 0, "demo/hello");
+    let all = world.explain("demo/hello");
     assert_eq!(all.len(), 4);
     assert_eq!(all.iter().filter(|d| d.verdict == Verdict::Placed).count(), 1);
     assert_eq!(all[3].reason, Reason::Draining);
-    assert!(explain(&world.desired, &world.observed, 0, "demo/none").is_empty());
+    assert!(world.explain("demo/none").is_empty());
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn a_copy_that_does_not_come_up_is_tried_elsewhere_and_says_why() {
     assert_eq!(lines(&plan), [gone]);
     // Nothing moves back, and `explain` says why not there.
     world.settle();
-    let told = explain(&world.desired, &world.observed, 0, "demo/hello");
+    let told = world.explain("demo/hello");
     let refused = told.iter().find(|decision| decision.node.name == victim).unwrap();
     assert!(matches!(refused.reason, Reason::Failing { .. }), "{refused:?}");
 }

@@ -2,7 +2,9 @@
 
 use proptest::test_runner::{Config, RngSeed};
 use swarmer_model::NodeId;
-use swarmer_scheduler::{Capacity, Desired, FunctionNeed, NodeFacts, Observed, Plan, plan};
+use swarmer_scheduler::{
+    Capacity, Decision, Desired, FunctionNeed, NodeFacts, Observed, Plan, Record, plan,
+};
 
 pub(crate) const MIB: u64 = 1 << 20;
 
@@ -46,6 +48,12 @@ pub(crate) fn need(key: &str, replicas: u32) -> FunctionNeed {
 }
 
 impl World {
+    /// What the planner says now of one function, node by node.
+    pub(crate) fn explain(&self, function: &str) -> Vec<Decision> {
+        let (desired, observed) = (self.desired.clone(), self.observed.clone());
+        Record::new(desired, observed, self.now_ms).explain(function)
+    }
+
     /// Nodes a to d, two in each of the zones one and two of region us.
     pub(crate) fn four() -> Self {
         let mut world = Self::default();

@@ -187,7 +187,7 @@ impl DevNode {
     }
 
     pub(super) fn terminate(&self) {
-        process::signal(self.child.id(), libc::SIGTERM);
+        process::signal(self.child.id(), rustix::process::Signal::TERM);
     }
 
     /// Waits until it is gone, and kills it if that takes too long.
