@@ -14,6 +14,7 @@ mod histogram;
 mod isolation;
 mod load;
 mod machine;
+mod planner;
 mod process;
 mod rest;
 mod serve;
@@ -58,7 +59,9 @@ enum Command {
     Isolation(isolation::Isolation),
     /// The control state beside etcd: puts, gets, watches, failover, memory, disk
     Control(control::Control),
-    /// All of them but `control`, with their defaults
+    /// Placing functions on many nodes, and again after a zone is lost; runs no node
+    Planner(planner::Planner),
+    /// All of them but `control` and `planner`, with their defaults
     All,
     /// The ceiling, in a process of its own
     #[command(name = "__hello", hide = true)]
@@ -96,6 +99,10 @@ fn start(cli: &Cli) -> Result<()> {
 }
 
 async fn measure(cli: &Cli) -> Result<()> {
+    if let Command::Planner(planner) = &cli.command {
+        planner.run();
+        return Ok(());
+    }
     let swarmer = swarmer(cli.swarmer.as_deref())?;
     match &cli.command {
         Command::Serve(serve) => {
@@ -130,12 +137,15 @@ async fn measure(cli: &Cli) -> Result<()> {
                     Command::Rest(rest) => rest.run(&swarmer).await?,
                     Command::Deploy(deploy) => deploy.run(&swarmer).await?,
                     Command::Isolation(isolation) => isolation.run(&swarmer).await?,
-                    Command::Control(_) | Command::All | Command::Hello { .. } => {}
+                    Command::Control(_)
+                    | Command::Planner(_)
+                    | Command::All
+                    | Command::Hello { .. } => {}
                 }
             }
             Ok(())
         }
-        Command::Hello { .. } => Ok(()),
+        Command::Planner(_) | Command::Hello { .. } => Ok(()),
     }
 }
 

@@ -33,10 +33,24 @@ pub struct RegionCandidates {
 /// How much a function likes a node: all nodes of a cluster must agree on it, so it may never
 /// change between versions. FNV-1a of the key, then two rounds of the SplitMix64 finaliser.
 pub fn score(function: &str, node: NodeId) -> u64 {
-    let key = function.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    mix(mix(key) ^ mix(node.0.wrapping_add(0x9e37_79b9_7f4a_7c15)))
+    Liking::of(function).score(node)
+}
+
+/// How much one function likes nodes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Liking(u64);
+
+impl Liking {
+    pub(crate) fn of(function: &str) -> Self {
+        let key = function.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        Self(mix(key))
+    }
+
+    pub(crate) fn score(self, node: NodeId) -> u64 {
+        mix(self.0 ^ mix(node.0.wrapping_add(0x9e37_79b9_7f4a_7c15)))
+    }
 }
 
 fn mix(mut x: u64) -> u64 {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use swarmer_model::{NodeId, nearest};
 
 use crate::{
-    input::{Desired, FunctionKey, FunctionNeed, NodeFacts, NodeRef, Observed},
+    input::{Desired, FunctionNeed, NodeFacts, Observed},
     output::{Decision, Verdict},
     planner::State,
     reason::Reason,
@@ -51,65 +51,34 @@ pub fn candidate_misfit(
     if node.draining {
         return Some(Reason::Draining);
     }
-    let why = avoided(observed.nodes.iter(), &observed.failing, need, node)?;
-    Some(Reason::Failing { why: why.to_owned() })
+    let failing = observed.failing.get(&need.key);
+    let why = trouble_of(failing, node)?;
+    let lawful = observed.nodes.iter().filter(|other| misfit(need, other).is_none());
+    enough_sound(lawful, failing, need).then(|| Reason::Failing { why: why.to_owned() })
 }
 
-/// What speaks against the node: known trouble with it, or with the function on it.
-pub(crate) fn known_trouble<'a>(
-    failing: &'a BTreeMap<FunctionKey, BTreeMap<NodeId, String>>,
-    need: &FunctionNeed,
+/// What speaks against the node: known trouble with it, or with the function that is `failing` so.
+pub(crate) fn trouble_of<'a>(
+    failing: Option<&'a BTreeMap<NodeId, String>>,
     node: &'a NodeFacts,
 ) -> Option<&'a str> {
-    let here = failing.get(&need.key).and_then(|nodes| nodes.get(&node.id));
+    let here = failing.and_then(|nodes| nodes.get(&node.id));
     node.trouble.as_ref().or(here).map(String::as_str)
 }
 
-/// Why the function is kept away from the node: known trouble, where enough other nodes that may
-/// hold the function have none. Where they are too few, one that may recover is better than none.
-/// Looks at the input only, not at what a plan does: it is the same in every round.
-pub(crate) fn avoided<'a>(
-    nodes: impl Iterator<Item = &'a NodeFacts>,
-    failing: &'a BTreeMap<FunctionKey, BTreeMap<NodeId, String>>,
+/// Whether a function can be kept away from nodes in trouble: enough of the `lawful` ones, which
+/// may hold it, have none. Where they are too few, one that may recover is better than none. Looks
+/// at the input only, not at what a plan does: it is the same in every round.
+pub(crate) fn enough_sound<'a>(
+    lawful: impl Iterator<Item = &'a NodeFacts>,
+    failing: Option<&BTreeMap<NodeId, String>>,
     need: &FunctionNeed,
-    node: &'a NodeFacts,
-) -> Option<&'a str> {
-    let why = known_trouble(failing, need, node)?;
-    let sound = |other: &&NodeFacts| {
-        other.dead_since_ms.is_none()
-            && !other.draining
-            && misfit(need, other).is_none()
-            && known_trouble(failing, need, other).is_none()
+) -> bool {
+    let sound = |node: &&NodeFacts| {
+        node.dead_since_ms.is_none() && !node.draining && trouble_of(failing, node).is_none()
     };
     let wanted = need.replicas.max(1) as usize;
-    (nodes.filter(sound).take(wanted).count() == wanted).then_some(why)
-}
-
-/// Why the node gets no further copy of the function; `None`: it fits.
-pub(crate) fn refuse(state: &State<'_>, need: &FunctionNeed, node: &NodeFacts) -> Option<Reason> {
-    if let Some(reason) = misfit(need, node) {
-        return Some(reason);
-    }
-    if state.holds(&need.key, node.id) {
-        return Some(Reason::AlreadyHere);
-    }
-    if node.dead_since_ms.is_some() {
-        return Some(Reason::Dead);
-    }
-    if node.draining {
-        return Some(Reason::Draining);
-    }
-    if let Some(why) = state.avoided(need, node) {
-        return Some(Reason::Failing { why: why.to_owned() });
-    }
-    let used = state.used(node.id);
-    if used.functions >= node.capacity.functions {
-        return Some(Reason::FunctionsFull { max: node.capacity.functions });
-    }
-    let free_bytes = node.capacity.memory_bytes.saturating_sub(used.clamped());
-    (used.memory_bytes.saturating_add(u128::from(need.memory_bytes))
-        > u128::from(node.capacity.memory_bytes))
-    .then_some(Reason::MemoryFull { free_bytes, needs_bytes: need.memory_bytes })
+    lawful.filter(sound).take(wanted).count() == wanted
 }
 
 /// What the user may have meant by a constraint that not one node meets.
@@ -167,21 +136,22 @@ pub(crate) fn explain(record: &Record, function: &str) -> Vec<Decision> {
     let mut after = observed.clone();
     plan.apply(&mut after);
     let state = State::new(desired, &after, *now_ms);
-    let Some(need) = state.need(function) else { return Vec::new() };
+    let Some(at) = state.named(function) else { return Vec::new() };
     let mut decisions = plan.of(function);
     for node in state.nodes() {
-        if decisions.iter().any(|decision| decision.node.id == node.id) {
+        let id = state.node(node).id;
+        if decisions.iter().any(|decision| decision.node.id == id) {
             continue;
         }
-        let (verdict, reason) = if state.holds(function, node.id) {
+        let (verdict, reason) = if state.holds(at, node) {
             (Verdict::Kept, Reason::Fits)
         } else {
-            let refused = refuse(&state, need, node);
+            let refused = state.refuse(at, node).map(|refusal| refusal.reason(&state, at, node));
             (Verdict::Refused, refused.unwrap_or(Reason::NotNeeded))
         };
         decisions.push(Decision {
             function: function.to_owned(),
-            node: NodeRef::from(node),
+            node: state.node_ref(node),
             verdict,
             reason,
         });

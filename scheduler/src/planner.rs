@@ -8,23 +8,21 @@
 //! copies only while it has fewer good ones than it wants, and a surplus one goes only while it
 //! has more. [`MAX_ROUNDS`] guards this argument.
 
+mod refusal;
 mod state;
 mod trouble;
 
-use std::cmp::Reverse;
-
-use swarmer_model::NodeId;
+use std::{cmp::Reverse, collections::BTreeSet};
 
 pub(crate) use self::state::State;
 use self::{
-    state::Change,
-    trouble::{Standing, overfull},
+    state::{Change, NeedAt, NodeAt},
+    trouble::{Standee, Standing},
 };
 use crate::{
-    candidates::score,
+    candidates::Liking,
     conflict::Conflict,
-    eligibility::{hint, refuse},
-    input::{Desired, FunctionNeed, NodeFacts, NodeRef, Observed, Spread},
+    input::{Desired, NodeRef, Observed, Spread},
     output::{Command, Decision, Plan, Verdict},
     reason::{Reason, Trouble},
 };
@@ -59,14 +57,20 @@ pub fn plan(desired: &Desired, observed: &Observed, now_ms: u64) -> Plan {
         }
     }
     if !settled {
-        let state = State::new(desired, observed, now_ms);
         let conflicts = vec![Conflict::Unsettled { rounds: MAX_ROUNDS }];
-        return Plan { conflicts, placements: state.placements(), ..state.into_plan() };
+        let copies = observed.placements.iter().filter(|(_, copies)| !copies.is_empty());
+        let placements = copies
+            .map(|(key, copies)| (key.clone(), copies.iter().map(|copy| copy.node).collect()))
+            .collect();
+        return Plan { conflicts, placements, ..Plan::default() };
     }
     let (conflicts, mut decisions) = report(&state);
-    let replan_at_ms = state.replan_at_ms();
-    let placements = state.placements();
-    let plan = state.into_plan();
+    let plan = Plan {
+        commands: commands(&state),
+        placements: state.placements(),
+        replan_at_ms: state.replan_at_ms(),
+        ..Plan::default()
+    };
     let made = plan.commands.iter().map(|command| Decision {
         function: command.function().to_owned(),
         node: match command {
@@ -79,74 +83,84 @@ pub fn plan(desired: &Desired, observed: &Observed, now_ms: u64) -> Plan {
         reason: command.reason().clone(),
     });
     decisions.splice(0..0, made);
-    Plan { decisions, conflicts, placements, replan_at_ms, ..plan }
+    Plan { decisions, conflicts, ..plan }
 }
 
 /// One round; whether it changed anything.
 fn round(state: &mut State<'_>) -> bool {
-    let mut changed = state.drop_unwanted();
-    let needs = state.by_priority();
-    for need in &needs {
-        changed |= drop_surplus(state, need);
+    let mut changed = false;
+    let functions = state.by_priority();
+    for at in &functions {
+        changed |= drop_surplus(state, *at);
     }
-    for need in &needs {
-        changed |= add_missing(state, need);
+    for at in &functions {
+        changed |= add_missing(state, *at);
     }
-    for need in &needs {
-        changed |= drop_relieved(state, need);
+    for at in &functions {
+        changed |= drop_relieved(state, *at);
     }
     changed
 }
 
-fn drop_surplus(state: &mut State<'_>, need: &FunctionNeed) -> bool {
+/// How many good copies stand in each zone; none are counted where zones do not matter.
+struct Zones(Vec<u32>);
+
+impl Zones {
+    fn of(state: &State<'_>, at: NeedAt, good: &[Standee]) -> Self {
+        let counted = state.need(at).spread == Spread::Zone;
+        let mut zones = Self(vec![0; if counted { state.zones() } else { 0 }]);
+        good.iter().for_each(|copy| zones.put(state.zone(copy.node)));
+        zones
+    }
+
+    fn put(&mut self, zone: usize) {
+        if let Some(copies) = self.0.get_mut(zone) {
+            *copies += 1;
+        }
+    }
+
+    fn copies(&self, zone: usize) -> u32 {
+        self.0.get(zone).copied().unwrap_or_default()
+    }
+}
+
+fn drop_surplus(state: &mut State<'_>, at: NeedAt) -> bool {
+    let wanted = state.need(at).replicas;
+    let liking = Liking::of(&state.need(at).key);
     let mut changed = false;
     loop {
-        let standing = Standing::of(state, need);
-        if standing.good.len() <= need.replicas as usize {
+        let standing = Standing::of(state, at);
+        if standing.good.len() <= wanted as usize {
             return changed;
         }
+        let zones = Zones::of(state, at, &standing.good);
         // Those that do not serve go first, then those that are crowded together.
         let worst = standing.good.iter().max_by_key(|copy| {
             (
                 copy.dead,
                 !copy.ready,
-                zone_copies(state, &standing, need, copy.node),
+                zones.copies(state.zone(copy.node)),
                 state.load_permille(copy.node, None),
-                Reverse(score(&need.key, copy.node)),
+                Reverse(liking.score(state.node(copy.node).id)),
                 copy.node,
             )
         });
         let Some(node) = worst.map(|copy| copy.node) else { return changed };
-        state.remove(need, node, Reason::Surplus { wanted: need.replicas });
+        state.remove(at, node, Reason::Surplus { wanted });
         changed = true;
     }
 }
 
-fn add_missing(state: &mut State<'_>, need: &FunctionNeed) -> bool {
+fn add_missing(state: &mut State<'_>, at: NeedAt) -> bool {
+    let need = state.need(at);
+    let mut standing = Standing::of(state, at);
+    if standing.good.len() >= need.replicas as usize {
+        return false;
+    }
+    let mut zones = Zones::of(state, at, &standing.good);
     let mut changed = false;
-    loop {
-        let standing = Standing::of(state, need);
-        let placed = standing.good.len();
-        if placed >= need.replicas as usize {
-            return changed;
-        }
-        let mut fitting = 0_u32;
-        let mut best: Option<(_, &NodeFacts)> = None;
-        for node in state.nodes().filter(|node| refuse(state, need, node).is_none()) {
-            fitting += 1;
-            let rank = (
-                state.has_trouble(need, node),
-                zone_copies(state, &standing, need, node.id),
-                state.load_permille(node.id, Some(need)),
-                Reverse(score(&need.key, node.id)),
-                node.id,
-            );
-            if best.as_ref().is_none_or(|(least, _)| rank < *least) {
-                best = Some((rank, node));
-            }
-        }
-        let Some(((_, zone_copies, load_permille, _, _), node)) = best else { return changed };
-        let node = node.id;
+    while standing.good.len() < need.replicas as usize {
+        let Some(best) = Best::of(state, at, &zones) else { return changed };
         // Each trouble is answered by one addition; those answered by copies that are still
         // starting come first.
         let replaces = standing
@@ -154,39 +168,72 @@ fn add_missing(state: &mut State<'_>, need: &FunctionNeed) -> bool {
             .get(standing.good.iter().filter(|copy| !copy.serves()).count())
             .map(|bad| (state.node_ref(bad.copy.node), bad.trouble.clone()));
         let reason = Reason::Chosen {
-            copy: u32::try_from(placed).unwrap_or(u32::MAX).saturating_add(1),
+            copy: u32::try_from(standing.good.len()).unwrap_or(u32::MAX).saturating_add(1),
             wanted: need.replicas,
             replaces,
-            zone_copies,
-            load_permille,
-            of: fitting,
+            zone_copies: best.zone_copies,
+            load_permille: best.load_permille,
+            of: best.of,
         };
-        state.add(need, node, reason);
+        // Nothing changes for the function's other copies by it: it stands on another node.
+        let placed = state.add(at, best.node, reason);
+        standing.good.push(Standee::new(state, placed));
+        zones.put(state.zone(best.node));
         changed = true;
     }
+    changed
 }
 
-/// How many good copies stand in the node's zone besides its own; always 0 where zones do not
-/// count.
-fn zone_copies(state: &State<'_>, standing: &Standing, need: &FunctionNeed, node: NodeId) -> u32 {
-    if need.spread == Spread::Node {
-        return 0;
-    }
-    let zone = state.zone(node);
-    let same = |id: &NodeId| *id != node && state.zone(*id) == zone;
-    let count = standing.good.iter().map(|copy| copy.node).filter(same).count();
-    u32::try_from(count).unwrap_or(u32::MAX)
+/// The node that gets the next copy of a function.
+struct Best {
+    node: NodeAt,
+    zone_copies: u32,
+    load_permille: u32,
+    /// Of how many that fitted.
+    of: u32,
 }
 
-fn drop_relieved(state: &mut State<'_>, need: &FunctionNeed) -> bool {
-    let standing = Standing::of(state, need);
-    let kept = standing.kept_bad(need.replicas);
-    let mut changed = false;
-    for bad in &standing.bad {
-        if !kept.contains(&bad.copy.node) {
-            state.remove(need, bad.copy.node, Reason::Relieved(bad.trouble.clone()));
-            changed = true;
+impl Best {
+    fn of(state: &State<'_>, at: NeedAt, zones: &Zones) -> Option<Self> {
+        let need = state.need(at);
+        let liking = Liking::of(&need.key);
+        let last = |node: NodeAt| (Reverse(liking.score(state.node(node).id)), node);
+        let mut of = 0;
+        let mut best: Option<((bool, u32, u32), NodeAt)> = None;
+        for node in state.lawful(at) {
+            if state.no_room(at, *node).is_some() {
+                continue;
+            }
+            of += 1;
+            let (troubled, zone_copies) =
+                (state.known_trouble(at, *node).is_some(), zones.copies(state.zone(*node)));
+            // The load takes longest to work out.
+            if best.is_some_and(|((a, b, _), _)| (troubled, zone_copies) > (a, b)) {
+                continue;
+            }
+            let rank = (troubled, zone_copies, state.load_permille(*node, Some(need)));
+            let better = best.is_none_or(|(least, other)| {
+                rank < least || (rank == least && last(*node) < last(other))
+            });
+            if better {
+                best = Some((rank, *node));
+            }
         }
+        let ((_, zone_copies, load_permille), node) = best?;
+        Some(Self { node, zone_copies, load_permille, of })
+    }
+}
+
+fn drop_relieved(state: &mut State<'_>, at: NeedAt) -> bool {
+    let standing = Standing::of(state, at);
+    if standing.bad.is_empty() {
+        return false;
+    }
+    let kept = standing.kept_bad(state.need(at).replicas);
+    let mut changed = false;
+    for bad in standing.bad.into_iter().filter(|bad| !kept.contains(&bad.copy.node)) {
+        state.remove(at, bad.copy.node, Reason::Relieved(bad.trouble));
+        changed = true;
     }
     changed
 }
@@ -195,8 +242,11 @@ fn drop_relieved(state: &mut State<'_>, need: &FunctionNeed) -> bool {
 fn report(state: &State<'_>) -> (Vec<Conflict>, Vec<Decision>) {
     let mut conflicts = Vec::new();
     let mut decisions = Vec::new();
-    for need in state.by_priority() {
-        let standing = Standing::of(state, need);
+    // Nodes that are overfull by copies that have nowhere to go.
+    let mut stuck = BTreeSet::new();
+    for at in state.by_priority() {
+        let standing = Standing::of(state, at);
+        let need = state.need(at);
         let placed = standing.good.len();
         let short = placed < need.replicas as usize;
         let decision = |node: NodeRef, verdict, reason| Decision {
@@ -219,29 +269,33 @@ fn report(state: &State<'_>) -> (Vec<Conflict>, Vec<Decision>) {
         if !short {
             continue;
         }
+        let overfull = standing.bad.iter().filter(|bad| bad.trouble == Trouble::Overfull);
+        stuck.extend(overfull.map(|bad| bad.copy.node));
         let mut refused = Vec::new();
         let mut more = 0_u32;
         for node in state.nodes() {
             // A node that holds a good copy is no answer to "why not one more".
-            if standing.good.iter().any(|copy| copy.node == node.id) {
+            if standing.good.iter().any(|copy| copy.node == node) {
                 continue;
             }
-            let bad = standing.bad.iter().find(|bad| bad.copy.node == node.id);
-            let reason = match bad {
-                Some(bad) => Reason::NoReplacement(bad.trouble.clone()),
-                None => match refuse(state, need, node) {
-                    Some(reason) => reason,
-                    None => continue,
-                },
-            };
+            let bad = standing.bad.iter().find(|bad| bad.copy.node == node);
+            let refusal = if bad.is_none() { state.refuse(at, node) } else { None };
+            if bad.is_none() && refusal.is_none() {
+                continue;
+            }
             if refused.len() == Conflict::MAX_REFUSALS {
                 more += 1;
                 continue;
             }
+            let reason = match (bad, refusal) {
+                (Some(bad), _) => Reason::NoReplacement(bad.trouble.clone()),
+                (None, Some(refusal)) => refusal.reason(state, at, node),
+                (None, None) => continue,
+            };
             if bad.is_none() {
-                decisions.push(decision(node.into(), Verdict::Refused, reason.clone()));
+                decisions.push(decision(state.node_ref(node), Verdict::Refused, reason.clone()));
             }
-            refused.push((NodeRef::from(node), reason));
+            refused.push((state.node_ref(node), reason));
         }
         conflicts.push(Conflict::Short {
             function: need.key.clone(),
@@ -249,68 +303,51 @@ fn report(state: &State<'_>) -> (Vec<Conflict>, Vec<Decision>) {
             placed: u32::try_from(placed).unwrap_or(u32::MAX),
             refused,
             more,
-            hint: hint(need, state.nodes()),
+            hint: state.hint(at),
         });
     }
-    conflicts.extend(
-        state
-            .nodes()
-            .filter(|node| overfull(state, node))
-            .filter(|node| !state.is_being_relieved(node.id))
-            .map(|node| {
-                let used = state.used(node.id);
-                Conflict::Overfull {
-                    node: node.into(),
-                    functions: used.functions,
-                    max_functions: node.capacity.functions,
-                    memory_bytes: used.clamped(),
-                    max_memory_bytes: node.capacity.memory_bytes,
-                }
-            }),
-    );
+    // An overfull node fits once the copies go that wait for their replacements.
+    let overfull = state.nodes().filter(|node| state.overfull(*node) && stuck.contains(node));
+    conflicts.extend(overfull.map(|at| {
+        let (node, used) = (state.node(at), state.used(at));
+        Conflict::Overfull {
+            node: node.into(),
+            functions: used.functions,
+            max_functions: node.capacity.functions,
+            memory_bytes: used.clamped(),
+            max_memory_bytes: node.capacity.memory_bytes,
+        }
+    }));
     (conflicts, decisions)
 }
 
 /// The commands that turn the observed placements into the planned ones.
 fn commands(state: &State<'_>) -> Vec<Command> {
-    let mut commands: Vec<Command> = state
-        .changes()
-        .map(|(function, node, change)| match change {
-            Change::Add(reason) => Command::Add {
-                function: function.to_owned(),
-                revision: state.need(function).map_or(0, |need| need.revision),
-                node: state.node_ref(node),
-                reason: reason.clone(),
-            },
-            Change::Remove(reason) => Command::Remove {
-                function: function.to_owned(),
-                revision: state.need(function).map(|need| need.revision),
-                node: state.node_ref(node),
-                reason: reason.clone(),
-            },
-        })
-        .collect();
+    let gone = state.gone().iter().map(|(function, node, reason)| Command::Remove {
+        function: (*function).to_owned(),
+        revision: state.named(function).map(|at| state.need(at).revision),
+        // Of one that is no member no more is known.
+        node: state.node_of(*node),
+        reason: reason.clone(),
+    });
+    let changed = state.changes().map(|(at, node, change)| {
+        let (need, node) = (state.need(at), state.node_ref(node));
+        let function = need.key.clone();
+        match change {
+            Change::Add(reason) => {
+                let (revision, reason) = (need.revision, reason.clone());
+                Command::Add { function, revision, node, reason }
+            }
+            Change::Remove(reason) => {
+                let (revision, reason) = (Some(need.revision), reason.clone());
+                Command::Remove { function, revision, node, reason }
+            }
+        }
+    });
+    let mut commands: Vec<Command> = gone.chain(changed).collect();
     commands.sort_by(|a, b| {
         let key = |c: &Command| (matches!(c, Command::Remove { .. }), c.node());
         a.function().cmp(b.function()).then_with(|| key(a).cmp(&key(b)))
     });
     commands
-}
-
-impl State<'_> {
-    fn into_plan(self) -> Plan {
-        Plan { commands: commands(&self), ..Plan::default() }
-    }
-
-    /// Whether an overfull node fits once the copies go that wait for their replacements.
-    fn is_being_relieved(&self, node: NodeId) -> bool {
-        self.by_priority().into_iter().all(|need| {
-            let standing = Standing::of(self, need);
-            standing.good.len() >= need.replicas as usize
-                || !standing
-                    .bad
-                    .iter()
-                    .any(|bad| bad.copy.node == node && bad.trouble == Trouble::Overfull)
-        })
-    }
 }

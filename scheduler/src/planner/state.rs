@@ -1,16 +1,34 @@
 //! The copy of the placements that a plan is worked out on.
+//!
+//! Functions and nodes are numbered, by key and by id: what a plan looks at again and again lies
+//! in vectors, and one for a thousand nodes and fifty thousand functions takes no second.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
-use swarmer_model::NodeId;
+use swarmer_model::{Labels, NodeId};
 
+use super::refusal::Refusal;
 use crate::{
-    eligibility::{avoided, known_trouble},
-    input::{Desired, FunctionKey, FunctionNeed, NodeFacts, NodeRef, Observed},
+    candidates::Liking,
+    eligibility::{self, enough_sound, misfit, trouble_of},
+    input::{
+        Capacity, CopyState, Desired, FunctionKey, FunctionNeed, NodeFacts, NodeRef, Observed,
+    },
     reason::Reason,
 };
 
-/// What stands on a node.
+/// A function, by its place in the order of keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct NeedAt(usize);
+
+/// A node, by its place in the order of ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct NodeAt(usize);
+
+/// How much of a node is taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Used {
     pub(crate) functions: u32,
@@ -23,6 +41,20 @@ impl Used {
     pub(crate) fn clamped(self) -> u64 {
         u64::try_from(self.memory_bytes).unwrap_or(u64::MAX)
     }
+
+    fn put(&mut self, need: &FunctionNeed) {
+        self.functions = self.functions.saturating_add(1);
+        self.memory_bytes += u128::from(need.memory_bytes);
+    }
+
+    fn take(&mut self, need: &FunctionNeed) {
+        self.functions = self.functions.saturating_sub(1);
+        self.memory_bytes = self.memory_bytes.saturating_sub(u128::from(need.memory_bytes));
+    }
+
+    fn exceeds(self, capacity: Capacity) -> bool {
+        self.functions > capacity.functions || self.memory_bytes > u128::from(capacity.memory_bytes)
+    }
 }
 
 /// A difference to what was observed.
@@ -32,129 +64,262 @@ pub(super) enum Change {
     Remove(Reason),
 }
 
+/// A copy of a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Placed {
+    pub(super) node: NodeAt,
+    pub(super) ready: bool,
+}
+
+/// A function with what is worked out of it once.
+#[derive(Debug)]
+struct Wish<'a> {
+    need: &'a FunctionNeed,
+    /// Those with the same constraints share it.
+    class: usize,
+    failing: Option<&'a BTreeMap<NodeId, String>>,
+    /// Whether enough other nodes may hold it, so that those in trouble need not.
+    elsewhere: OnceCell<bool>,
+    /// As observed, and as planned; by node.
+    before: Vec<Placed>,
+    copies: Vec<Placed>,
+}
+
+/// What all functions with the same constraints have in common.
+#[derive(Debug)]
+struct Class<'a> {
+    example: &'a FunctionNeed,
+    lawful: OnceCell<Vec<NodeAt>>,
+    hint: OnceCell<Option<String>>,
+}
+
+/// A node, and of it what each addition of each function looks at: close together, as there are
+/// many.
+#[derive(Debug)]
+struct Place<'a> {
+    node: &'a NodeFacts,
+    used: Used,
+    capacity: Capacity,
+    /// Zones of two regions are never the same.
+    zone: usize,
+    dead: bool,
+    draining: bool,
+    troubled: bool,
+}
+
+/// What stands on a node.
+#[derive(Debug, Default)]
+struct Holding {
+    functions: Vec<NeedAt>,
+    /// Those that have to leave; forgotten when anything comes or goes.
+    to_go: OnceCell<BTreeSet<NeedAt>>,
+}
+
 #[derive(Debug)]
 pub(crate) struct State<'a> {
-    needs: BTreeMap<&'a str, &'a FunctionNeed>,
-    nodes: BTreeMap<NodeId, &'a NodeFacts>,
-    failing: &'a BTreeMap<FunctionKey, BTreeMap<NodeId, String>>,
+    wishes: Vec<Wish<'a>>,
+    places: Vec<Place<'a>>,
+    holdings: Vec<Holding>,
+    classes: Vec<Class<'a>>,
+    by_priority: Vec<NeedAt>,
+    zones: usize,
     grace_ms: u64,
     now_ms: u64,
-    /// Function, node, ready.
-    copies: BTreeMap<FunctionKey, BTreeMap<NodeId, bool>>,
-    observed: BTreeMap<&'a str, BTreeMap<NodeId, bool>>,
-    used: BTreeMap<NodeId, Used>,
-    changes: BTreeMap<(FunctionKey, NodeId), Change>,
+    /// Copies of deleted functions, and those on nodes that are no members: gone before all else.
+    gone: Vec<(&'a str, NodeId, Reason)>,
+    changes: BTreeMap<(NeedAt, NodeAt), Change>,
 }
 
 impl<'a> State<'a> {
     pub(crate) fn new(desired: &'a Desired, observed: &'a Observed, now_ms: u64) -> Self {
-        let needs: BTreeMap<_, _> =
-            desired.functions.iter().map(|need| (need.key.as_str(), need)).collect();
-        let nodes = observed.nodes.iter().map(|node| (node.id, node)).collect();
-        let placed: BTreeMap<&str, BTreeMap<NodeId, bool>> = observed
-            .placements
-            .iter()
-            .map(|(key, copies)| {
-                (key.as_str(), copies.iter().map(|copy| (copy.node, copy.ready)).collect())
-            })
-            .collect();
-        let mut used: BTreeMap<NodeId, Used> = BTreeMap::new();
-        for (key, copies) in &placed {
-            // What a deleted function used is not known; its copies go before anything is added.
-            let Some(need) = needs.get(key) else { continue };
-            for node in copies.keys() {
-                let used = used.entry(*node).or_default();
-                used.functions = used.functions.saturating_add(1);
-                used.memory_bytes += u128::from(need.memory_bytes);
-            }
-        }
-        let copies =
-            placed.iter().map(|(key, copies)| ((*key).to_owned(), copies.clone())).collect();
-        Self {
-            needs,
-            nodes,
-            failing: &observed.failing,
+        let places = places(observed);
+        let zones = places.iter().map(|place| place.zone + 1).max().unwrap_or_default();
+        let (wishes, classes) = wishes(desired, observed);
+        let mut by_priority: Vec<NeedAt> = (0..wishes.len()).map(NeedAt).collect();
+        by_priority.sort_by_key(|at| std::cmp::Reverse(wishes[at.0].need.priority));
+        let holdings = places.iter().map(|_| Holding::default()).collect();
+        let mut state = Self {
+            wishes,
+            places,
+            holdings,
+            classes,
+            by_priority,
+            zones,
             grace_ms: desired.policy.dead_grace_ms,
             now_ms,
-            copies,
-            observed: placed,
-            used,
+            gone: Vec::new(),
             changes: BTreeMap::new(),
+        };
+        for (key, copies) in &observed.placements {
+            state.observe(key, copies);
+        }
+        state
+    }
+
+    fn observe(&mut self, key: &'a str, copies: &[CopyState]) {
+        let Some(at) = self.find(key) else {
+            let nodes: BTreeSet<NodeId> = copies.iter().map(|copy| copy.node).collect();
+            self.gone.extend(nodes.into_iter().map(|node| (key, node, Reason::Deleted)));
+            return;
+        };
+        let by_node: BTreeMap<NodeId, bool> =
+            copies.iter().map(|copy| (copy.node, copy.ready)).collect();
+        let need = self.wishes[at.0].need;
+        for (id, ready) in by_node {
+            let Some(node) = self.find_node(id) else {
+                self.gone.push((key, id, Reason::NotMember));
+                continue;
+            };
+            let placed = Placed { node, ready };
+            self.wishes[at.0].before.push(placed);
+            self.wishes[at.0].copies.push(placed);
+            self.places[node.0].used.put(need);
+            self.holdings[node.0].functions.push(at);
         }
     }
 
-    pub(crate) fn need(&self, function: &str) -> Option<&'a FunctionNeed> {
-        self.needs.get(function).copied()
+    fn find(&self, function: &str) -> Option<NeedAt> {
+        self.wishes.binary_search_by(|wish| wish.need.key.as_str().cmp(function)).ok().map(NeedAt)
     }
 
-    pub(crate) fn nodes(&self) -> impl Iterator<Item = &'a NodeFacts> + Clone {
-        self.nodes.values().copied()
+    fn find_node(&self, id: NodeId) -> Option<NodeAt> {
+        self.places.binary_search_by_key(&id, |place| place.node.id).ok().map(NodeAt)
     }
 
-    pub(super) fn node(&self, id: NodeId) -> Option<&'a NodeFacts> {
-        self.nodes.get(&id).copied()
+    /// The function of this name.
+    pub(crate) fn named(&self, function: &str) -> Option<NeedAt> {
+        self.find(function)
     }
 
-    /// Why the function is kept away from the node; `None`: it is not.
-    pub(crate) fn avoided(&self, need: &FunctionNeed, node: &'a NodeFacts) -> Option<&'a str> {
-        avoided(self.nodes(), self.failing, need, node)
+    pub(crate) fn need(&self, at: NeedAt) -> &'a FunctionNeed {
+        self.wishes[at.0].need
     }
 
-    /// Whether trouble with the node is known, for this function or all.
-    pub(super) fn has_trouble(&self, need: &FunctionNeed, node: &'a NodeFacts) -> bool {
-        known_trouble(self.failing, need, node).is_some()
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = NodeAt> + Clone + use<> {
+        (0..self.places.len()).map(NodeAt)
     }
 
-    pub(crate) fn node_ref(&self, id: NodeId) -> NodeRef {
-        let name = self.node(id).map_or(String::new(), |node| node.name.clone());
-        NodeRef { id, name }
+    pub(crate) fn node(&self, at: NodeAt) -> &'a NodeFacts {
+        self.places[at.0].node
     }
 
-    pub(super) fn zone(&self, id: NodeId) -> Option<(&'a str, &'a str)> {
-        self.node(id).map(|node| (node.region.as_str(), node.zone.as_str()))
+    pub(crate) fn node_ref(&self, at: NodeAt) -> NodeRef {
+        self.node(at).into()
     }
 
-    pub(crate) fn holds(&self, function: &str, node: NodeId) -> bool {
-        self.copies.get(function).is_some_and(|copies| copies.contains_key(&node))
+    /// The node of this id as reasons name it; without a name if it is no member.
+    pub(super) fn node_of(&self, id: NodeId) -> NodeRef {
+        let unknown = NodeRef { id, name: String::new() };
+        self.find_node(id).map_or(unknown, |node| self.node_ref(node))
     }
 
-    pub(crate) fn used(&self, node: NodeId) -> Used {
-        self.used.get(&node).copied().unwrap_or_default()
-    }
-
-    /// The copies of a function: node and ready.
-    pub(super) fn copies(&self, function: &str) -> impl Iterator<Item = (NodeId, bool)> {
-        self.copies.get(function).into_iter().flatten().map(|(node, ready)| (*node, *ready))
-    }
-
-    /// The functions on a node.
-    pub(super) fn functions_on(&self, node: NodeId) -> impl Iterator<Item = &'a FunctionNeed> {
-        self.copies
-            .iter()
-            .filter(move |(_, copies)| copies.contains_key(&node))
-            .filter_map(|(key, _)| self.need(key))
+    fn all_nodes(&self) -> impl Iterator<Item = &'a NodeFacts> + Clone {
+        self.places.iter().map(|place| place.node)
     }
 
     /// Functions, those first that get scarce capacity first.
-    pub(super) fn by_priority(&self) -> Vec<&'a FunctionNeed> {
-        let mut needs: Vec<_> = self.needs.values().copied().collect();
-        needs.sort_by_key(|need| std::cmp::Reverse(need.priority));
-        needs
+    pub(super) fn by_priority(&self) -> Vec<NeedAt> {
+        self.by_priority.clone()
+    }
+
+    fn class(&self, at: NeedAt) -> &Class<'a> {
+        &self.classes[self.wishes[at.0].class]
+    }
+
+    /// The nodes that break no constraint of the function.
+    pub(super) fn lawful(&self, at: NeedAt) -> &[NodeAt] {
+        let class = self.class(at);
+        class.lawful.get_or_init(|| {
+            let fits = |node: &NodeAt| misfit(class.example, self.node(*node)).is_none();
+            self.nodes().filter(fits).collect()
+        })
+    }
+
+    /// What the user may have meant by a constraint that not one node meets.
+    pub(super) fn hint(&self, at: NeedAt) -> Option<String> {
+        let class = self.class(at);
+        let hint = || eligibility::hint(class.example, self.all_nodes());
+        class.hint.get_or_init(hint).clone()
+    }
+
+    /// Why the function is kept away from the node; `None`: it is not.
+    pub(super) fn avoided(&self, at: NeedAt, node: NodeAt) -> Option<&'a str> {
+        let why = self.known_trouble(at, node)?;
+        let wish = &self.wishes[at.0];
+        let elsewhere = || {
+            let lawful = self.lawful(at).iter().map(|node| self.node(*node));
+            enough_sound(lawful, wish.failing, wish.need)
+        };
+        wish.elsewhere.get_or_init(elsewhere).then_some(why)
+    }
+
+    /// What is known to be wrong with the node, for this function or all.
+    pub(super) fn known_trouble(&self, at: NeedAt, node: NodeAt) -> Option<&'a str> {
+        let (failing, place) = (self.wishes[at.0].failing, &self.places[node.0]);
+        if failing.is_none() && !place.troubled { None } else { trouble_of(failing, place.node) }
+    }
+
+    pub(super) fn zone(&self, node: NodeAt) -> usize {
+        self.places[node.0].zone
+    }
+
+    /// How many zones there are.
+    pub(super) fn zones(&self) -> usize {
+        self.zones
+    }
+
+    pub(crate) fn holds(&self, at: NeedAt, node: NodeAt) -> bool {
+        self.wishes[at.0].copies.binary_search_by_key(&node, |copy| copy.node).is_ok()
+    }
+
+    pub(super) fn copies(&self, at: NeedAt) -> &[Placed] {
+        &self.wishes[at.0].copies
+    }
+
+    pub(super) fn used(&self, node: NodeAt) -> Used {
+        self.places[node.0].used
+    }
+
+    /// The node holds more than it can.
+    pub(super) fn overfull(&self, node: NodeAt) -> bool {
+        let place = &self.places[node.0];
+        place.used.exceeds(place.capacity)
+    }
+
+    /// The functions that have to leave an overfull node: the shortest run of them, least important
+    /// first, without which the rest fits. When a copy leaves the node, what still has to go is
+    /// always part of what had to go before.
+    pub(super) fn has_to_go(&self, at: NeedAt, node: NodeAt) -> bool {
+        let to_go = || {
+            let place = &self.places[node.0];
+            let mut functions = self.holdings[node.0].functions.clone();
+            functions.sort_by_cached_key(|at| {
+                let need = self.need(*at);
+                let liking = Liking::of(&need.key).score(place.node.id);
+                (need.priority, std::cmp::Reverse(need.memory_bytes), liking, *at)
+            });
+            let mut used = place.used;
+            let mut go = BTreeSet::new();
+            for at in functions {
+                if !used.exceeds(place.capacity) {
+                    break;
+                }
+                used.take(self.need(at));
+                go.insert(at);
+            }
+            go
+        };
+        self.overfull(node) && self.holdings[node.0].to_go.get_or_init(to_go).contains(&at)
     }
 
     /// The node's load in thousandths, with one more function on top if one is given: the fuller
     /// of its two capacities.
-    pub(super) fn load_permille(&self, id: NodeId, more: Option<&FunctionNeed>) -> u32 {
-        let Some(node) = self.node(id) else { return u32::MAX };
-        let used = self.used(id);
-        let share = |part: u128, whole: u128| match whole {
-            0 => 1000,
-            _ => u32::try_from(part.saturating_mul(1000) / whole).unwrap_or(u32::MAX),
-        };
+    pub(super) fn load_permille(&self, node: NodeAt, more: Option<&FunctionNeed>) -> u32 {
+        let Place { used, capacity, .. } = &self.places[node.0];
         let functions = u128::from(used.functions) + u128::from(more.is_some());
         let memory = used.memory_bytes + more.map_or(0, |need| u128::from(need.memory_bytes));
-        share(functions, node.capacity.functions.into())
-            .max(share(memory, node.capacity.memory_bytes.into()))
+        permille(functions, capacity.functions.into())
+            .max(permille(memory, capacity.memory_bytes.into()))
     }
 
     /// For how long the node has been dead; `None`: it is alive.
@@ -166,87 +331,169 @@ impl<'a> State<'a> {
         self.grace_ms
     }
 
-    /// When the node's grace time ends; `u64::MAX` if it is alive or unknown.
-    pub(super) fn grace_ends_ms(&self, node: NodeId) -> u64 {
-        self.node(node)
-            .and_then(|node| node.dead_since_ms)
-            .map_or(u64::MAX, |since| since.saturating_add(self.grace_ms))
+    /// When the node's grace time ends; `u64::MAX` if it is alive.
+    pub(super) fn grace_ends_ms(&self, node: NodeAt) -> u64 {
+        let since = self.node(node).dead_since_ms;
+        since.map_or(u64::MAX, |since| since.saturating_add(self.grace_ms))
     }
 
     /// The next end of a grace time that work waits for.
     pub(super) fn replan_at_ms(&self) -> Option<u64> {
-        let holding: BTreeSet<NodeId> =
-            self.copies.values().flat_map(|copies| copies.keys().copied()).collect();
-        holding
-            .into_iter()
+        self.nodes()
+            .filter(|node| !self.holdings[node.0].functions.is_empty())
             .map(|node| self.grace_ends_ms(node))
             .filter(|at| *at > self.now_ms && *at < u64::MAX)
             .min()
     }
 
-    pub(super) fn add(&mut self, need: &FunctionNeed, node: NodeId, reason: Reason) {
-        let before =
-            self.observed.get(need.key.as_str()).and_then(|copies| copies.get(&node)).copied();
-        let key = (need.key.clone(), node);
+    pub(super) fn add(&mut self, at: NeedAt, node: NodeAt, reason: Reason) -> Placed {
+        let wish = &mut self.wishes[at.0];
+        let before = wish.before.iter().find(|copy| copy.node == node);
         match before {
             // It stood there, and was taken away earlier in this plan.
-            Some(_) => self.changes.remove(&key),
-            None => self.changes.insert(key, Change::Add(reason)),
+            Some(_) => self.changes.remove(&(at, node)),
+            None => self.changes.insert((at, node), Change::Add(reason)),
         };
-        let ready = before.unwrap_or(false);
-        self.copies.entry(need.key.clone()).or_default().insert(node, ready);
-        let used = self.used.entry(node).or_default();
-        used.functions = used.functions.saturating_add(1);
-        used.memory_bytes += u128::from(need.memory_bytes);
-    }
-
-    pub(super) fn remove(&mut self, need: &FunctionNeed, node: NodeId, reason: Reason) {
-        self.take(&need.key, node, reason);
-        let used = self.used.entry(node).or_default();
-        used.functions = used.functions.saturating_sub(1);
-        used.memory_bytes = used.memory_bytes.saturating_sub(u128::from(need.memory_bytes));
-    }
-
-    fn take(&mut self, function: &str, node: NodeId, reason: Reason) {
-        if let Some(copies) = self.copies.get_mut(function) {
-            copies.remove(&node);
+        let placed = Placed { node, ready: before.is_some_and(|copy| copy.ready) };
+        if let Err(to) = wish.copies.binary_search_by_key(&node, |copy| copy.node) {
+            wish.copies.insert(to, placed);
         }
-        let stood = self.observed.get(function).is_some_and(|copies| copies.contains_key(&node));
-        let key = (function.to_owned(), node);
-        if stood {
-            self.changes.insert(key, Change::Remove(reason));
+        self.places[node.0].used.put(wish.need);
+        let holding = &mut self.holdings[node.0];
+        if let Err(to) = holding.functions.binary_search(&at) {
+            holding.functions.insert(to, at);
+        }
+        holding.to_go.take();
+        placed
+    }
+
+    pub(super) fn remove(&mut self, at: NeedAt, node: NodeAt, reason: Reason) {
+        let wish = &mut self.wishes[at.0];
+        if let Ok(from) = wish.copies.binary_search_by_key(&node, |copy| copy.node) {
+            wish.copies.remove(from);
+        }
+        if wish.before.iter().any(|copy| copy.node == node) {
+            self.changes.insert((at, node), Change::Remove(reason));
         } else {
-            self.changes.remove(&key);
+            self.changes.remove(&(at, node));
         }
+        self.places[node.0].used.take(wish.need);
+        let holding = &mut self.holdings[node.0];
+        if let Ok(from) = holding.functions.binary_search(&at) {
+            holding.functions.remove(from);
+        }
+        holding.to_go.take();
     }
 
-    /// Takes away the copies of deleted functions and those on nodes that are no members.
-    pub(super) fn drop_unwanted(&mut self) -> bool {
-        let unwanted: Vec<(FunctionKey, NodeId, bool)> = self
-            .copies
-            .iter()
-            .flat_map(|(key, copies)| copies.keys().map(move |node| (key, *node)))
-            .map(|(key, node)| (key.clone(), node, self.needs.contains_key(key.as_str())))
-            .filter(|(_, node, wanted)| !wanted || !self.nodes.contains_key(node))
-            .collect();
-        for (key, node, wanted) in &unwanted {
-            match self.need(key) {
-                Some(need) if *wanted => self.remove(need, *node, Reason::NotMember),
-                _ => self.take(key, *node, Reason::Deleted),
-            }
+    /// Why the node gets no further copy of the function; `None`: it fits.
+    pub(crate) fn refuse(&self, at: NeedAt, node: NodeAt) -> Option<Refusal<'a>> {
+        if self.lawful(at).binary_search(&node).is_err() {
+            return Some(Refusal::Misfit);
         }
-        !unwanted.is_empty()
+        self.no_room(at, node)
     }
 
-    pub(super) fn changes(&self) -> impl Iterator<Item = (&str, NodeId, &Change)> {
-        self.changes.iter().map(|((function, node), change)| (function.as_str(), *node, change))
+    /// The same of a node that breaks no constraint.
+    pub(super) fn no_room(&self, at: NeedAt, node: NodeAt) -> Option<Refusal<'a>> {
+        let Place { used, capacity, dead, draining, .. } = self.places[node.0];
+        if self.holds(at, node) {
+            return Some(Refusal::AlreadyHere);
+        }
+        if dead {
+            return Some(Refusal::Dead);
+        }
+        if draining {
+            return Some(Refusal::Draining);
+        }
+        if let Some(why) = self.avoided(at, node) {
+            return Some(Refusal::Failing(why));
+        }
+        if used.functions >= capacity.functions {
+            return Some(Refusal::FunctionsFull);
+        }
+        let memory = used.memory_bytes + u128::from(self.need(at).memory_bytes);
+        (memory > u128::from(capacity.memory_bytes)).then_some(Refusal::MemoryFull)
+    }
+
+    pub(super) fn changes(&self) -> impl Iterator<Item = (NeedAt, NodeAt, &Change)> {
+        self.changes.iter().map(|((at, node), change)| (*at, *node, change))
+    }
+
+    pub(super) fn gone(&self) -> &[(&'a str, NodeId, Reason)] {
+        &self.gone
     }
 
     pub(super) fn placements(&self) -> BTreeMap<FunctionKey, BTreeSet<NodeId>> {
-        self.copies
+        self.wishes
             .iter()
-            .filter(|(_, copies)| !copies.is_empty())
-            .map(|(key, copies)| (key.clone(), copies.keys().copied().collect()))
+            .filter(|wish| !wish.copies.is_empty())
+            .map(|wish| {
+                let nodes = wish.copies.iter().map(|copy| self.node(copy.node).id);
+                (wish.need.key.clone(), nodes.collect())
+            })
             .collect()
     }
+}
+
+fn places(observed: &Observed) -> Vec<Place<'_>> {
+    let nodes: BTreeMap<NodeId, &NodeFacts> =
+        observed.nodes.iter().map(|node| (node.id, node)).collect();
+    let mut zones: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    nodes
+        .into_values()
+        .map(|node| {
+            let next = zones.len();
+            let zone = *zones.entry((&node.region, &node.zone)).or_insert(next);
+            Place {
+                node,
+                used: Used::default(),
+                capacity: node.capacity,
+                zone,
+                dead: node.dead_since_ms.is_some(),
+                draining: node.draining,
+                troubled: node.trouble.is_some(),
+            }
+        })
+        .collect()
+}
+
+fn wishes<'a>(desired: &'a Desired, observed: &'a Observed) -> (Vec<Wish<'a>>, Vec<Class<'a>>) {
+    let needs: BTreeMap<&str, &FunctionNeed> =
+        desired.functions.iter().map(|need| (need.key.as_str(), need)).collect();
+    let mut numbers: BTreeMap<(&[String], &[String], &Labels), usize> = BTreeMap::new();
+    let mut classes = Vec::new();
+    let wishes = needs
+        .into_values()
+        .map(|need| {
+            let constraints = (&*need.regions, &*need.zones, &need.labels);
+            let class = *numbers.entry(constraints).or_insert_with(|| {
+                let (lawful, hint) = (OnceCell::new(), OnceCell::new());
+                classes.push(Class { example: need, lawful, hint });
+                classes.len() - 1
+            });
+            Wish {
+                need,
+                class,
+                failing: observed.failing.get(&need.key),
+                elsewhere: OnceCell::new(),
+                before: Vec::new(),
+                copies: Vec::new(),
+            }
+        })
+        .collect();
+    (wishes, classes)
+}
+
+/// In thousandths; full where there is nothing to fill.
+fn permille(part: u128, whole: u128) -> u32 {
+    if whole == 0 {
+        return 1000;
+    }
+    // Division of 128 bits takes ten times as long, and no machine needs it.
+    let short = |x: u128| u64::try_from(x).ok();
+    let share = match (short(part.saturating_mul(1000)), short(whole)) {
+        (Some(part), Some(whole)) => u128::from(part / whole),
+        _ => part.saturating_mul(1000) / whole,
+    };
+    u32::try_from(share).unwrap_or(u32::MAX)
 }

@@ -1,25 +1,22 @@
 //! Which copies of a function stand well, and which are in trouble.
 
-use std::{cmp::Reverse, collections::BTreeSet};
+use std::collections::BTreeSet;
 
-use swarmer_model::NodeId;
-
-use super::state::State;
-use crate::{
-    candidates::score,
-    eligibility::misfit,
-    input::{FunctionNeed, NodeFacts},
-    reason::Trouble,
-};
+use super::state::{NeedAt, NodeAt, Placed, State};
+use crate::{eligibility::misfit, reason::Trouble};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Standee {
-    pub(super) node: NodeId,
+    pub(super) node: NodeAt,
     pub(super) ready: bool,
     pub(super) dead: bool,
 }
 
 impl Standee {
+    pub(super) fn new(state: &State<'_>, Placed { node, ready }: Placed) -> Self {
+        Self { node, ready, dead: state.node(node).dead_since_ms.is_some() }
+    }
+
     /// It answers calls right now.
     pub(super) fn serves(&self) -> bool {
         self.ready && !self.dead
@@ -42,13 +39,11 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    pub(super) fn of(state: &State<'_>, need: &FunctionNeed) -> Self {
+    pub(super) fn of(state: &State<'_>, at: NeedAt) -> Self {
         let mut standing = Self::default();
-        for (id, ready) in state.copies(&need.key) {
-            // Copies on strangers go before this is asked.
-            let Some(node) = state.node(id) else { continue };
-            let copy = Standee { node: id, ready, dead: node.dead_since_ms.is_some() };
-            match trouble(state, need, node, ready) {
+        for placed in state.copies(at) {
+            let copy = Standee::new(state, *placed);
+            match trouble(state, at, *placed) {
                 Some(trouble) => standing.bad.push(Bad { copy, trouble }),
                 None => standing.good.push(copy),
             }
@@ -63,7 +58,7 @@ impl Standing {
     /// starting, or where no lawful copy lives: a wish that no node can meet must not end what was
     /// served before it. Dead ones serve nobody: they stay only where
     /// there is no replacement at all, for the node may come back.
-    pub(super) fn kept_bad(&self, wanted: u32) -> BTreeSet<NodeId> {
+    pub(super) fn kept_bad(&self, wanted: u32) -> BTreeSet<NodeAt> {
         let wanted = wanted as usize;
         let serving = self.good.iter().filter(|copy| copy.serves()).count();
         let starting = self.good.iter().filter(|copy| !copy.ready && !copy.dead).count();
@@ -96,12 +91,8 @@ impl Standing {
 }
 
 /// What is wrong with the function's copy on the node.
-fn trouble<'a>(
-    state: &State<'a>,
-    need: &FunctionNeed,
-    node: &'a NodeFacts,
-    ready: bool,
-) -> Option<Trouble> {
+fn trouble(state: &State<'_>, at: NeedAt, copy: Placed) -> Option<Trouble> {
+    let (need, node) = (state.need(at), state.node(copy.node));
     if let Some(reason) = misfit(need, node) {
         return Some(Trouble::Misplaced(Box::new(reason)));
     }
@@ -114,39 +105,10 @@ fn trouble<'a>(
         return Some(Trouble::Draining);
     }
     // What answers there is well, whatever the node has.
-    if !ready && let Some(why) = state.avoided(need, node) {
+    if !copy.ready
+        && let Some(why) = state.avoided(at, copy.node)
+    {
         return Some(Trouble::Failing { why: why.to_owned() });
     }
-    (overfull(state, node) && to_go(state, node).contains(need.key.as_str()))
-        .then_some(Trouble::Overfull)
-}
-
-/// The node holds more than it can.
-pub(super) fn overfull(state: &State<'_>, node: &NodeFacts) -> bool {
-    let used = state.used(node.id);
-    used.functions > node.capacity.functions
-        || used.memory_bytes > u128::from(node.capacity.memory_bytes)
-}
-
-/// The functions that have to leave an overfull node: the shortest run of them, least important
-/// first, without which the rest fits. When a copy leaves the node, what still has to go is
-/// always part of what had to go before.
-fn to_go<'a>(state: &State<'a>, node: &NodeFacts) -> BTreeSet<&'a str> {
-    let mut used = state.used(node.id);
-    let mut functions: Vec<&FunctionNeed> = state.functions_on(node.id).collect();
-    functions.sort_by_key(|need| {
-        (need.priority, Reverse(need.memory_bytes), score(&need.key, node.id), &need.key)
-    });
-    let mut go = BTreeSet::new();
-    for need in functions {
-        let fits = used.functions <= node.capacity.functions
-            && used.memory_bytes <= u128::from(node.capacity.memory_bytes);
-        if fits {
-            break;
-        }
-        used.functions -= 1;
-        used.memory_bytes -= u128::from(need.memory_bytes);
-        go.insert(need.key.as_str());
-    }
-    go
+    state.has_to_go(at, copy.node).then_some(Trouble::Overfull)
 }

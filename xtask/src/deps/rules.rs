@@ -133,8 +133,9 @@ impl Rules {
                     "simulator",
                     &["swarmer-model", "swarmer-gossip", "swarmer-raft", "swarmer-scheduler"],
                 ),
-                // It runs the binary, and starts functions in process to see what that takes.
-                ("swarmer-bench", &["swarmer-model", "swarmer-runtime"]),
+                // It runs the binary, and starts functions and plans in process to see what that
+                // takes.
+                ("swarmer-bench", &["swarmer-model", "swarmer-runtime", "swarmer-scheduler"]),
                 ("swarmer-testkit", &[]),
                 ("xtask", &["swarmer-testkit"]),
             ],
