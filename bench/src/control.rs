@@ -28,6 +28,8 @@ use subject::Subject;
 const CLIENTS: [usize; 3] = [1, 64, 256];
 /// Bytes of a value.
 const VALUE_BYTES: usize = 256;
+/// Clients of the load that lasts for minutes.
+const LASTING_CLIENTS: usize = 64;
 /// Until a cluster of which every node was killed answers again.
 const RESTART: Duration = Duration::from_secs(120);
 
@@ -46,6 +48,9 @@ pub(crate) struct Control {
     /// Puts before the restart, in thousands
     #[arg(long, default_value_t = 200)]
     history: u64,
+    /// Instead of them: puts of 64 clients, to both at once, for so many minutes
+    #[arg(long)]
+    minutes: Option<u64>,
     /// The etcd to measure beside
     #[arg(long, default_value = "etcd")]
     etcd: PathBuf,
@@ -63,7 +68,7 @@ struct Found {
     gaps: Vec<Duration>,
     elections: u64,
     restart: Duration,
-    history: u64,
+    history: Measured,
     rss_bytes: Vec<u64>,
     written: f64,
     on_disk: u64,
@@ -100,11 +105,7 @@ impl Control {
             eprintln!("control: {} with {} watchers", subject.name(), self.watchers);
             found.fanout = fanout::run(subject, self.watchers).await?;
         }
-        for (subject, found) in subjects.iter_mut().zip(&mut found) {
-            found.elections = subject.term().await? - found.elections;
-            eprintln!("control: {} with a history", subject.name());
-            self.history(subject, found).await?;
-        }
+        self.history(&mut subjects, &mut found).await?;
         for (subject, found) in subjects.iter_mut().zip(&mut found) {
             eprintln!("control: {} without its leader, {} times", subject.name(), self.trials);
             found.gaps = failover::run(subject, self.trials).await?;
@@ -120,22 +121,39 @@ impl Control {
         Ok(measured)
     }
 
-    /// Writes, kills all nodes at once, and waits until all serve again.
-    async fn history(&self, subject: &mut Subject, found: &mut Found) -> Result<()> {
-        let puts = self.history * 1000;
-        let before = subject.disk_bytes();
-        found.history = load::puts(subject, *CLIENTS.last().unwrap_or(&1), puts).await?;
-        let written = subject.disk_bytes() - before;
-        let values = found.history * VALUE_BYTES as u64 * subject.nodes() as u64;
-        found.written = written as f64 / values.max(1) as f64;
-        found.rss_bytes = subject.rss_bytes();
-        found.on_disk = subject.folder_bytes() / subject.nodes() as u64;
-        subject.kill_all();
-        let start = Instant::now();
-        subject.start_all()?;
-        let ready = tokio::time::timeout(RESTART, subject.until_serving());
-        ready.await.with_context(|| format!("not back after {RESTART:?}"))??;
-        found.restart = start.elapsed();
+    /// Writes to both at once, kills all nodes of each, and waits until all serve again.
+    async fn history(&self, subjects: &mut [Subject], found: &mut [Found]) -> Result<()> {
+        eprintln!("control: a history");
+        let before: Vec<u64> = subjects.iter().map(Subject::disk_bytes).collect();
+        let written = futures::future::try_join_all(subjects.iter().map(|subject| async {
+            match self.minutes {
+                Some(minutes) => {
+                    let time = Duration::from_secs(minutes * 60);
+                    load::run(subject, Work::Put, LASTING_CLIENTS, time).await
+                }
+                None => {
+                    let clients = *CLIENTS.last().unwrap_or(&1);
+                    load::puts(subject, clients, self.history * 1000).await
+                }
+            }
+        }))
+        .await?;
+        for (i, (subject, found)) in subjects.iter_mut().zip(found).enumerate() {
+            subject.check()?;
+            found.elections = subject.term().await? - found.elections;
+            let values = written[i].latency.count() * (VALUE_BYTES * subject.nodes()) as u64;
+            found.written = (subject.disk_bytes() - before[i]) as f64 / values.max(1) as f64;
+            found.history = written[i].clone();
+            found.rss_bytes = subject.rss_bytes();
+            found.on_disk = subject.folder_bytes() / subject.nodes() as u64;
+            eprintln!("control: all nodes of {} killed", subject.name());
+            subject.kill_all();
+            let start = Instant::now();
+            subject.start_all()?;
+            let ready = tokio::time::timeout(RESTART, subject.until_serving());
+            ready.await.with_context(|| format!("not back after {RESTART:?}"))??;
+            found.restart = start.elapsed();
+        }
         Ok(())
     }
 
@@ -190,10 +208,16 @@ impl Control {
             time(f.gaps.iter().max().copied().unwrap_or_default())
         });
         of("elections while all nodes lived", &|f| (f.elections.to_string(), 0.0));
-        of(
-            &format!("all killed after {} k further puts: ms until all serve", self.history),
-            &|f| time(f.restart),
-        );
+        of("further puts to both at once, thousands", &|f| {
+            let count = f.history.latency.count() as f64 / 1000.0;
+            (format!("{count:.0}"), count)
+        });
+        of("of these failed", &|f| (f.history.errors.to_string(), 0.0));
+        of("their p99 µs", &|f| {
+            let p99 = f.history.latency.quantile(0.99);
+            (micros(p99), p99.as_secs_f64())
+        });
+        of("all killed then: ms until all serve", &|f| time(f.restart));
         of("memory of a node after them, MiB, the largest", &|f| {
             let most = f.rss_bytes.iter().max().copied().unwrap_or_default();
             (mebibytes(most), most as f64)

@@ -17,7 +17,7 @@ pub(super) async fn version(binary: &Path) -> Result<String> {
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
-/// Three nodes with the defaults of etcd, not started yet.
+/// Three nodes with the defaults of etcd but for its quota, not started yet.
 pub(super) fn members(binary: &Path, folder: &Path) -> Result<Vec<Member>> {
     let addresses = free_addresses(6)?;
     let name = |i: usize| format!("etcd-{}", i + 1);
@@ -44,6 +44,9 @@ pub(super) fn members(binary: &Path, folder: &Path) -> Result<Vec<Member>> {
             &peer,
             "--initial-cluster",
             &all,
+            // It keeps every value until it is told otherwise, and takes no put beyond 2 GB.
+            "--quota-backend-bytes",
+            "8589934592",
             "--log-level",
             "error",
         ];

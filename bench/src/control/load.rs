@@ -30,7 +30,7 @@ pub(super) enum Work {
 }
 
 /// What came of a run.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct Measured {
     pub(super) latency: Histogram,
     pub(super) errors: u64,
@@ -87,12 +87,11 @@ pub(super) async fn run(
     Ok(Measured { duration, cpu, ..measured })
 }
 
-/// Puts so many; gives how many succeeded.
-pub(super) async fn puts(subject: &Subject, clients: usize, count: u64) -> Result<u64> {
+/// Puts so many.
+pub(super) async fn puts(subject: &Subject, clients: usize, count: u64) -> Result<Measured> {
     let begin = Instant::now();
     let bounds = Bounds { begin, end: begin + HISTORY, left: count.into(), next: 1.into() };
-    let measured = start(subject.speech(), Work::Put, clients, bounds).await??;
-    Ok(measured.latency.count())
+    start(subject.speech(), Work::Put, clients, bounds).await?
 }
 
 /// One thread for all clients: what they cost is the same for every subject.
