@@ -1,5 +1,6 @@
 //! The desired state as this node serves by it: typed, complete, swapped as a whole.
 
+mod draft;
 mod snapshot;
 mod store;
 

@@ -38,6 +38,14 @@ pub(crate) struct FunctionEntry {
 /// One change: key, the revision of the change, the new value (`None` for a deleted key).
 pub(crate) type Change<'a> = (&'a str, Revision, Option<&'a [u8]>);
 
+/// What changes in place bear on.
+#[derive(Debug, Default)]
+pub(super) struct Changed {
+    /// Functions that changed, or their placements did.
+    pub(super) functions: Vec<Arc<str>>,
+    pub(super) routes: bool,
+}
+
 /// The shares by which requests are sent: those that the placement says, as far as their versions
 /// are still kept; before the first placement those of the function.
 pub(crate) fn serving(function: &Function, placement: &Placement) -> Vec<TrafficTarget> {
@@ -61,6 +69,13 @@ impl FunctionEntry {
         targets.filter(|version| planned && !serves(version)).collect()
     }
 
+    /// Who may speak for it and serve it, and, of those of before, who may finish what it began.
+    fn standing(&self, before: &Standing, now: Instant) -> Standing {
+        let nodes = self.placement.nodes.iter().chain(&self.placement.candidates).copied();
+        let versions = self.function.status.versions.iter();
+        before.next(nodes, versions.map(|version| version.template.component), now)
+    }
+
     fn weigh(&mut self) {
         let serving = serving(&self.function, &self.placement);
         self.weights = serving.iter().map(|target| (target.version, target.weight)).collect();
@@ -74,7 +89,7 @@ pub(crate) struct Desired {
     /// By `namespace/name`.
     pub(crate) functions: HashMap<Arc<str>, Arc<FunctionEntry>>,
     pub(crate) nodes: BTreeMap<NodeId, Arc<Node>>,
-    placements: HashMap<Arc<str>, (Revision, Placement)>,
+    placements: HashMap<Arc<str>, (Revision, Arc<Placement>)>,
     /// Who may speak for and serve what, by function; see [`Desired::stand`].
     pub(crate) standings: HashMap<Arc<str>, Arc<Standing>>,
     pub(crate) routes: Arc<RouteTable>,
@@ -92,7 +107,7 @@ impl Desired {
     }
 
     /// Notes who may speak for and serve what, and, from the state before, who may finish what it
-    /// began.
+    /// began: of all functions.
     pub(crate) fn stand(&mut self, before: &Self, now: Instant) {
         let mut standings = HashMap::with_capacity(self.functions.len());
         for (id, entry) in &self.functions {
@@ -101,14 +116,9 @@ impl Desired {
                 before.functions.get(id).is_some_and(|before| Arc::ptr_eq(before, entry));
             let next = match old {
                 Some(old) if unchanged => Arc::clone(old),
-                old => {
-                    let placement = &entry.placement;
-                    let nodes = placement.nodes.iter().chain(&placement.candidates).copied();
-                    let versions = entry.function.status.versions.iter();
-                    let components = versions.map(|version| version.template.component);
-                    let old = old.map(Arc::as_ref).cloned().unwrap_or_default();
-                    Arc::new(old.next(nodes, components, now))
-                }
+                old => Arc::new(
+                    entry.standing(&old.map(Arc::as_ref).cloned().unwrap_or_default(), now),
+                ),
             };
             standings.insert(Arc::clone(id), next);
         }
@@ -122,6 +132,30 @@ impl Desired {
         }
         self.standings = standings;
     }
+
+    /// The same of these functions alone, after a change of them in place.
+    pub(super) fn stand_again(
+        &mut self,
+        changed: impl IntoIterator<Item = Arc<str>>,
+        now: Instant,
+    ) {
+        for id in changed {
+            let old = self.standings.get(&id).map(Arc::as_ref).cloned().unwrap_or_default();
+            let next = match self.functions.get(&id) {
+                Some(entry) => entry.standing(&old, now),
+                None => old.next([], [], now),
+            };
+            self.standings.insert(id, Arc::new(next));
+        }
+    }
+
+    /// Forgets functions that are no more once nobody has anything to finish for them.
+    pub(super) fn forget(&mut self, now: Instant) {
+        let functions = &self.functions;
+        self.standings
+            .retain(|id, old| functions.contains_key(id) || !old.next([], [], now).is_empty());
+    }
+
     /// The function that has a route for this host and path.
     pub(crate) fn route(&self, host: &str, path: &str) -> Option<&Arc<FunctionEntry>> {
         let target = self.routes.find(host, path)?;
@@ -142,22 +176,33 @@ impl Desired {
         changes: impl IntoIterator<Item = Change<'a>>,
     ) -> Self {
         let mut next = self.clone();
-        next.revision = revision;
-        let mut routes_changed = false;
-        for (key, at, value) in changes {
-            if let Some(id) = key.strip_prefix(Kind::Function.prefix()) {
-                next.set_function(id, at, value.and_then(|value| read_json(key, value)));
-                routes_changed = true;
-            } else if let Some(id) = key.strip_prefix(Kind::Placement.prefix()) {
-                next.set_placement(id, at, value.and_then(|value| read_json(key, value)));
-            } else if let Some(id) = key.strip_prefix(Kind::Node.prefix()) {
-                next.set_node(id, key, value);
-            }
-        }
-        if routes_changed {
+        if next.change(revision, changes).routes {
             next.build_routes();
         }
         next
+    }
+
+    /// Makes these changes in place, but for routes and standings.
+    pub(super) fn change<'a>(
+        &mut self,
+        revision: Revision,
+        changes: impl IntoIterator<Item = Change<'a>>,
+    ) -> Changed {
+        self.revision = revision;
+        let mut changed = Changed::default();
+        for (key, at, value) in changes {
+            if let Some(id) = key.strip_prefix(Kind::Function.prefix()) {
+                self.set_function(id, at, value.and_then(|value| read_json(key, value)));
+                changed.functions.push(id.into());
+                changed.routes = true;
+            } else if let Some(id) = key.strip_prefix(Kind::Placement.prefix()) {
+                self.set_placement(id, at, value.and_then(|value| read_json(key, value)));
+                changed.functions.push(id.into());
+            } else if let Some(id) = key.strip_prefix(Kind::Node.prefix()) {
+                self.set_node(id, key, value);
+            }
+        }
+        changed
     }
 
     fn set_function(&mut self, id: &str, at: Revision, function: Option<Function>) {
@@ -174,7 +219,7 @@ impl Desired {
             id: id.into(),
             function,
             revision: at,
-            placement: placement.unwrap_or_default(),
+            placement: placement.as_deref().cloned().unwrap_or_default(),
             placed_at,
             weights: Vec::new(),
             labels,
@@ -193,7 +238,7 @@ impl Desired {
             entry.weigh();
         }
         match placement {
-            Some(placement) => self.placements.insert(id.into(), (at, placement)),
+            Some(placement) => self.placements.insert(id.into(), (at, Arc::new(placement))),
             None => self.placements.remove(id),
         };
     }
@@ -210,7 +255,7 @@ impl Desired {
         }
     }
 
-    fn build_routes(&mut self) {
+    pub(super) fn build_routes(&mut self) {
         let mut entries: Vec<&Arc<FunctionEntry>> = self.functions.values().collect();
         // Claims keep two functions from having one route; should it be so all the same, every
         // node must decide alike.

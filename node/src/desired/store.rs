@@ -2,11 +2,17 @@
 
 use std::{sync::Arc, time::Instant};
 
+use futures::FutureExt as _;
 use swarmer_raft::{Entry, Update, View};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::draft::Draft;
 use crate::desired::{Change, Desired};
+
+/// Updates that are shown together at most, if they are there at once: a few tens of milliseconds of
+/// work.
+const MAX_AT_ONCE: usize = 1024;
 
 /// An entry of a listing, as a change.
 fn whole((key, entry): &(String, Entry)) -> Change<'_> {
@@ -33,34 +39,45 @@ impl DesiredStore {
         let (sender, current) = watch::channel(Arc::clone(&first));
         let (typed_sender, typed) = watch::channel(first);
         let mut updates = view.list_and_watch("");
+        let mut draft = Draft::new(Desired::clone(&current.borrow()));
         tokio::spawn(async move {
             loop {
-                let update = tokio::select! {
+                let mut update = tokio::select! {
                     () = shutdown.cancelled() => return,
                     update = updates.next() => update,
                 };
-                let mut next = match update {
-                    None => return,
-                    Some(Update::Snapshot { revision, entries }) => {
-                        Desired::default().apply(revision, entries.iter().map(whole))
+                let now = Instant::now();
+                for taken in 1.. {
+                    match update {
+                        None => return,
+                        Some(Update::Snapshot { revision, entries }) => {
+                            draft.replace(revision, entries.iter().map(whole), now);
+                        }
+                        Some(Update::Changes(item)) => {
+                            let (events, at) = (item.events.iter(), item.revision);
+                            let changes = events.map(|e| (e.key.as_str(), at, e.value.as_deref()));
+                            draft.change(at, changes, now);
+                        }
                     }
-                    Some(Update::Changes(item))
-                        if !item.events.iter().any(|event| Desired::types(&event.key)) =>
-                    {
-                        // In place, unless somebody looks at it just now.
-                        sender.send_modify(|state| Arc::make_mut(state).revision = item.revision);
-                        continue;
+                    if taken == MAX_AT_ONCE {
+                        break;
                     }
-                    Some(Update::Changes(item)) => {
-                        let (events, at) = (item.events.iter(), item.revision);
-                        let changes = events.map(|e| (e.key.as_str(), at, e.value.as_deref()));
-                        sender.borrow().apply(at, changes)
+                    // What is there already.
+                    let Some(next) = updates.next().now_or_never() else { break };
+                    update = next;
+                }
+                match draft.show(now) {
+                    Some(next) => {
+                        sender.send_replace(Arc::clone(&next));
+                        typed_sender.send_replace(next);
                     }
-                };
-                next.stand(&sender.borrow(), Instant::now());
-                let next = Arc::new(next);
-                sender.send_replace(Arc::clone(&next));
-                typed_sender.send_replace(next);
+                    // In place, unless somebody looks at it just now.
+                    None => {
+                        sender.send_modify(|state| {
+                            Arc::make_mut(state).revision = draft.revision();
+                        });
+                    }
+                }
             }
         });
         Self { current, typed }
@@ -72,7 +89,7 @@ impl DesiredStore {
     }
 
     /// The state at its last change of a function, placement or node, and every later one (the
-    /// newest, not each). Its revision is that of this change.
+    /// newest, not each). Its revision is that of this change, or of what came just behind it.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Desired>> {
         self.typed.clone()
     }
