@@ -34,6 +34,22 @@ async fn three() -> Cluster {
     cluster
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_emptied_lets_another_one_lead() {
+    let cluster = Cluster::found(3).await;
+    let leader = cluster.leader(0).await;
+    let other = (leader + 1) % 3;
+    let name = cluster.nodes[leader].name.clone();
+    cluster.nodes[other].cli_ok(&["drain", &name]);
+    until("another one leads", || async {
+        let now = cluster.leader(other).await;
+        (now != leader).then_some(())
+    })
+    .await;
+    let status = cluster.status(other).await;
+    assert_eq!(status["voters"].as_array().map(Vec::len), Some(3), "it keeps its vote: {status}");
+}
+
 /// As those that joined do.
 async fn join(cluster: &mut Cluster, name: &str, by: usize) -> usize {
     let text = cluster.nodes[by].cli_ok(&["token", "create"]);

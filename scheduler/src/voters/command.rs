@@ -49,7 +49,7 @@ pub enum VoterCommand {
         /// Which.
         node: NodeRef,
     },
-    /// Let another voter lead, because this leader's vote is about to go.
+    /// Let another voter lead, because this leader's vote is about to go or the node is emptied.
     HandOver {
         /// Who.
         to: NodeRef,
@@ -93,6 +93,11 @@ pub enum VoterReason {
     /// A voter is to leave the cluster, or left it.
     Leaving {
         /// Which.
+        node: NodeRef,
+    },
+    /// The leader is being emptied.
+    Draining {
+        /// Which node that is.
         node: NodeRef,
     },
     /// The learner is not needed, or died before it was.
@@ -147,6 +152,7 @@ impl fmt::Display for VoterReason {
             }
             Self::Barred { node, why } => write!(f, "voter {node} cannot vote: {why}"),
             Self::Leaving { node } => write!(f, "voter {node} leaves the cluster"),
+            Self::Draining { node } => write!(f, "{node} is being emptied"),
             Self::NotNeeded => f.write_str("it is not needed"),
         }
     }

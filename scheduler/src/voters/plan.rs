@@ -11,6 +11,9 @@ use super::{
     input::{VoterInput, odd_size},
 };
 
+/// How long one voter is asked to lead before another one is.
+const HAND_OVER_TURN_MS: u64 = 10_000;
+
 /// The next step, if there is one that can be taken now.
 ///
 /// It ends: each step brings the membership closer to the choice, the choice changes only when the
@@ -25,7 +28,9 @@ pub fn plan_voters(input: &VoterInput, now_ms: u64) -> Option<VoterStep> {
         [] => None,
         [voters] => {
             let choice = choose(input, voters, now_ms);
-            change(input, voters, &choice).or_else(|| tidy(input, voters, &choice, now_ms))
+            change(input, voters, &choice)
+                .or_else(|| tidy(input, voters, &choice, now_ms))
+                .or_else(|| ease(input, voters, now_ms))
         }
         [.., last] => {
             let command = VoterCommand::Finish { voters: last.clone() };
@@ -98,6 +103,21 @@ fn change(input: &VoterInput, voters: &BTreeSet<NodeId>, choice: &Choice) -> Opt
     let nodes = new.iter().map(|id| input.named(*id)).collect();
     let command = VoterCommand::Promote { nodes, voters: next.clone() };
     safe(&next).then_some(VoterStep { command, reason: why(0) })
+}
+
+/// A node that is being emptied keeps its vote and need not lead: it may be stopped at any moment.
+fn ease(input: &VoterInput, voters: &BTreeSet<NodeId>, now_ms: u64) -> Option<VoterStep> {
+    let leader = input.node(input.membership.leader).filter(|leader| leader.draining)?;
+    let stays = |id: &&NodeId| {
+        let node = input.node(**id);
+        node.is_some_and(|node| node.lives() && !node.draining && !node.leaving)
+    };
+    let who: Vec<&NodeId> = voters.iter().filter(stays).collect();
+    // One that does not take it must not be asked for ever.
+    let turn = usize::try_from(now_ms / HAND_OVER_TURN_MS).unwrap_or_default();
+    let to = input.named(**who.get(turn.checked_rem(who.len())?)?);
+    let reason = VoterReason::Draining { node: leader.named() };
+    Some(VoterStep { command: VoterCommand::HandOver { to }, reason })
 }
 
 /// Learners that nobody waits for cost the leader its bandwidth and the log its purging. While a

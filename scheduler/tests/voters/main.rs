@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod disk;
+mod drain;
 mod golden;
 mod properties;
 mod world;

@@ -230,9 +230,13 @@ impl Leader<'_> {
     async fn rest(&self, noticed: &mut Noticed, now_ms: u64) -> Outcome<()> {
         self.name_logs(noticed, now_ms).await?;
         let voters = self.raft.members().committed_voters;
+        let desired = self.context.desired.current();
+        // One that is emptied would only hand it on.
+        let stays = |node: &NodeId| desired.nodes.get(node).is_some_and(|n| !n.spec.draining);
         let others: Vec<NodeId> = voters
             .into_iter()
             .filter(|node| *node != self.context.node && !noticed.dead.contains_key(node))
+            .filter(stays)
             .collect();
         let slow = noticed.disks.look(self.keeper, self.raft, &others, now_ms).await;
         if let Some(slow) = slow {
