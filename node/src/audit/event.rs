@@ -64,12 +64,13 @@ impl Touched {
 }
 
 fn kind_and_name(key: &str) -> (&'static str, String) {
-    const KINDS: [(Kind, &str); 6] = [
+    const KINDS: [(Kind, &str); 7] = [
         (Kind::Function, "Function"),
         (Kind::Node, "Node"),
         (Kind::Token, "Token"),
         (Kind::Placement, "Placement"),
         (Kind::RouteClaim, "RouteClaim"),
+        (Kind::Lease, "Lease"),
         (Kind::Cluster, "Cluster"),
     ];
     for (kind, name) in KINDS {
@@ -113,7 +114,8 @@ pub(crate) enum Event {
         from: Option<String>,
         code: &'static str,
         reason: String,
-        /// Refusals with this code since the last record of one, that have no record of their own.
+        /// Refusals of the same caller with this code since the last record of one, that have no
+        /// record of their own.
         suppressed: u64,
     },
     /// Records that could neither be written nor kept.

@@ -2,16 +2,22 @@
 
 use std::{collections::HashMap, time::Duration};
 
-/// Records of one code that come at once.
-const BURST: u32 = 16;
-/// After that, one record of a code in this time: less than 3 MB a day. The others are counted in
-/// its `suppressed`.
-const REFILL: Duration = Duration::from_secs(10);
+use super::event::Who;
 
-/// One bucket for each code: bounded by the number of codes. Time is since any fixed moment.
+/// Records of one caller with one code that come at once.
+const BURST: u32 = 64;
+/// After that, one record in this time: less than 3 MB a day. The others are counted in its
+/// `suppressed`.
+const REFILL: Duration = Duration::from_secs(10);
+/// The most callers and codes that are told apart: tokens that the cluster knows, and the nobodies
+/// together. What is beyond that shares one bucket for each code.
+const MAX_BUCKETS: usize = 256;
+
+/// One bucket for each caller and code: one who floods the log hides nobody else. Time is since any
+/// fixed moment.
 #[derive(Debug, Default)]
 pub(super) struct Limit {
-    buckets: HashMap<&'static str, Bucket>,
+    buckets: HashMap<(Option<String>, &'static str), Bucket>,
 }
 
 #[derive(Debug)]
@@ -23,8 +29,13 @@ struct Bucket {
 
 impl Limit {
     /// Whether a refusal is recorded now, and how many were not since the last record.
-    pub(super) fn admit(&mut self, code: &'static str, now: Duration) -> Option<u64> {
-        let bucket = self.buckets.entry(code).or_insert(Bucket {
+    pub(super) fn admit(&mut self, who: &Who, code: &'static str, now: Duration) -> Option<u64> {
+        let caller = match who {
+            Who::Token(id) => Some(id.clone()),
+            Who::Joiner(_) | Who::Open | Who::Node | Who::Nobody => None,
+        };
+        let known = self.buckets.contains_key(&(caller.clone(), code)) || self.has_room(now);
+        let bucket = self.buckets.entry((caller.filter(|_| known), code)).or_insert(Bucket {
             tokens: BURST,
             refilled: now,
             suppressed: 0,
@@ -41,6 +52,17 @@ impl Limit {
         bucket.tokens -= 1;
         Some(std::mem::take(&mut bucket.suppressed))
     }
+
+    /// Whether there is room for one more caller, once those are forgotten of whom nothing is to
+    /// be told.
+    fn has_room(&mut self, now: Duration) -> bool {
+        if self.buckets.len() >= MAX_BUCKETS {
+            self.buckets.retain(|_, bucket| {
+                bucket.suppressed > 0 || now.saturating_sub(bucket.refilled) < REFILL * BURST
+            });
+        }
+        self.buckets.len() < MAX_BUCKETS
+    }
 }
 
 #[cfg(test)]
@@ -51,12 +73,35 @@ mod tests {
     fn a_flood_is_counted_and_hides_no_other_code() {
         let mut limit = Limit::default();
         let now = Duration::from_secs(1);
-        let recorded = (0..1_000).filter_map(|_| limit.admit("A", now)).count();
+        let who = &Who::Nobody;
+        let recorded = (0..1_000).filter_map(|_| limit.admit(who, "A", now)).count();
         assert_eq!(recorded, BURST as usize);
-        assert_eq!(limit.admit("B", now), Some(0));
-        assert_eq!(limit.admit("A", now + REFILL / 2), None);
-        assert_eq!(limit.admit("A", now + REFILL), Some(1_001 - u64::from(BURST)));
-        assert_eq!(limit.admit("A", now + REFILL), None);
-        assert_eq!(limit.admit("A", now + REFILL * 100), Some(1));
+        assert_eq!(limit.admit(who, "B", now), Some(0));
+        assert_eq!(limit.admit(who, "A", now + REFILL / 2), None);
+        assert_eq!(limit.admit(who, "A", now + REFILL), Some(1_001 - u64::from(BURST)));
+        assert_eq!(limit.admit(who, "A", now + REFILL), None);
+        assert_eq!(limit.admit(who, "A", now + REFILL * 100), Some(1));
+    }
+
+    #[test]
+    fn one_caller_hides_no_other_and_callers_are_bounded() {
+        let mut limit = Limit::default();
+        let now = Duration::from_secs(1);
+        let token = |i: usize| Who::Token(format!("t{i}"));
+        let recorded = (0..1_000).filter_map(|_| limit.admit(&token(0), "A", now)).count();
+        assert_eq!(recorded, BURST as usize);
+        assert_eq!(limit.admit(&token(1), "A", now), Some(0));
+        for i in 2..2 * MAX_BUCKETS {
+            limit.admit(&token(i), "A", now);
+        }
+        assert!(limit.buckets.len() <= MAX_BUCKETS + 1, "{}", limit.buckets.len());
+        assert_eq!(limit.admit(&token(1), "A", now), Some(0), "who is known stays so");
+        // Later those are forgotten who are silent; not the flood, whose count is to be told.
+        let later = now + REFILL * (BURST + 1);
+        let new = token(3 * MAX_BUCKETS);
+        let recorded = (0..1_000).filter_map(|_| limit.admit(&new, "A", later)).count();
+        assert_eq!(recorded, BURST as usize, "it has a bucket of its own");
+        assert!(limit.buckets.len() < 5, "{}", limit.buckets.len());
+        assert_eq!(limit.admit(&token(0), "A", later), Some(1_000 - u64::from(BURST)));
     }
 }

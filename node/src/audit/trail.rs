@@ -226,7 +226,9 @@ pub(crate) fn refused(refusal: Refusal<'_>) {
     let Some(trail) = TRAIL.get() else { return };
     let mut log = trail.log.lock();
     let Refusal { who, what, from, code, reason } = refusal;
-    let Some(suppressed) = log.limit.admit(code.name, trail.started.elapsed()) else { return };
+    let Some(suppressed) = log.limit.admit(&who, code.name, trail.started.elapsed()) else {
+        return;
+    };
     let (what, reason) = (short(what), short(reason));
     let event = Event::Refuse { who, what, from, code: code.name, reason, suppressed };
     log.record(&trail.node, event);
