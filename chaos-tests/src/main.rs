@@ -39,7 +39,7 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// How many seeds, from that one on
-        #[arg(long, default_value_t = 1)]
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
         runs: u64,
         /// How long faults strike: 60s, 5m
         #[arg(long, default_value = "60s", value_parser = duration)]

@@ -32,6 +32,8 @@ const LOOK: Duration = Duration::from_millis(200);
 const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 /// Shortest fault, in milliseconds.
 const SHORTEST_MS: u64 = 1000;
+/// The longest fault that a node takes.
+const LONGEST_MS: u64 = 60_000;
 /// Rest between two faults, in milliseconds.
 const REST_MS: (u64, u64) = (1000, 3000);
 
@@ -68,10 +70,7 @@ pub(crate) struct Chaos {
 
 impl Ask for Chaos {
     async fn ask(&self, client: &Client, printer: &Printer) -> Outcome<()> {
-        if self.faults.is_empty() || self.longest.0 < SHORTEST_MS {
-            let why = "chaos: at least one fault, and --longest at least 1s";
-            return Err(Problem::new(codes::USAGE, why));
-        }
+        self.check()?;
         let seed = self.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
         let cluster = Cluster::look(client).await?;
         // All of them allow it, or nothing is begun.
@@ -111,6 +110,30 @@ impl Ask for Chaos {
 }
 
 impl Chaos {
+    /// Before anything is struck: what is wrong with the question is no fault of the cluster.
+    fn check(&self) -> Outcome<()> {
+        let refuse = |why: String| Err(Problem::new(codes::USAGE, format!("chaos: {why}")));
+        if self.faults.is_empty() {
+            return refuse("at least one fault".to_owned());
+        }
+        if !(SHORTEST_MS..=LONGEST_MS).contains(&self.longest.0) {
+            return refuse(format!("--longest is {}: from 1s to 60s", self.longest));
+        }
+        if self.time.0 == 0 {
+            return refuse("--for 0s strikes nothing and proves nothing".to_owned());
+        }
+        for url in &self.urls {
+            let uri = url.parse::<http::Uri>();
+            let whole = uri.as_ref().is_ok_and(|uri| {
+                matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some()
+            });
+            if !whole {
+                return refuse(format!("--url {url:?} is no URL, such as http://a:8080/hello"));
+            }
+        }
+        Ok(())
+    }
+
     /// One fault after another. Gives what was struck, and what ended it before its time.
     async fn strike_all(
         &self,
