@@ -1,10 +1,32 @@
-//! What only the leader does.
+//! Who leads, and what only the leader does.
+
+use std::sync::Arc;
 
 use swarmer_raft::{Handle, Leadership, Role};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::Control;
+use crate::agent::{Context, Control};
+
+/// Logs who leads whenever that changes, until `shutdown`: an election that nobody wanted is seen.
+pub(crate) async fn tell(context: Arc<Context>, shutdown: CancellationToken) {
+    let mut leadership = context.control.subscribe_leadership();
+    let mut told = None;
+    loop {
+        let now = leadership.borrow_and_update().clone();
+        if let Some(leader) = now.leader
+            && told != Some((leader, now.term))
+        {
+            told = Some((leader, now.term));
+            tracing::info!(target: "swarmer::control", leader = context.node_name(leader),
+                term = now.term, "a leader is known");
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            changed = leadership.changed() => if changed.is_err() { return },
+        }
+    }
+}
 
 /// Lets `serve` work in each term that this node leads, until `shutdown`. It begins anew in each of
 /// them, and what it is at is dropped when its term is over: it may stop at any point.

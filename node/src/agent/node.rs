@@ -34,7 +34,7 @@ use crate::{
         health::Looks,
         identity::{Grant, KeptGrant, identity_problem},
         io_runtime::IoRuntime,
-        leases, members, placement,
+        leading, leases, members, placement,
         readiness::Readiness,
         streams::{Slots, Strangers, Streams},
         voting,
@@ -262,6 +262,7 @@ impl Agent {
         tokio::spawn(functions.clone().run(self.shutdown.clone()));
         let api_certificate = self.serve_api(&grant)?;
         self.keep_keys(&context, &kept, api_certificate)?;
+        tokio::spawn(leading::tell(Arc::clone(&context), self.shutdown.clone()));
         tokio::spawn(placement::run(Arc::clone(&context), self.shutdown.clone()));
         tokio::spawn(leases::run(context.control.clone(), self.shutdown.clone()));
         tokio::spawn(keeper.clone().run(context.gossip.clone()));

@@ -1,7 +1,7 @@
 //! Makes functions ready, once each, however many ask for it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,7 +16,7 @@ use futures::{
 };
 use parking_lot::{Mutex, RwLock};
 use swarmer_gossip::{Endpoint, EndpointState, RecordUpdate};
-use swarmer_model::{Digest, NodeId, Template};
+use swarmer_model::{Coded as _, Digest, NodeId, Template};
 use swarmer_runtime::{Function, FunctionConfig, FunctionKey, Outgoing};
 
 use crate::{
@@ -77,6 +77,8 @@ pub(super) struct Inner {
     loading: Mutex<HashMap<Slot, Loading<Function>>>,
     preparing: Mutex<HashMap<Digest, Loading<()>>>,
     failed: Mutex<HashMap<Slot, Failed>>,
+    /// Loaded, and told of that they cannot be announced: it is tried again and again.
+    unannounced: Mutex<HashSet<Slot>>,
     draining: AtomicBool,
 }
 
@@ -102,6 +104,7 @@ impl FunctionManager {
                 loading: Mutex::default(),
                 preparing: Mutex::default(),
                 failed: Mutex::default(),
+                unannounced: Mutex::default(),
                 draining: AtomicBool::new(false),
             }),
         }
@@ -184,9 +187,20 @@ impl FunctionManager {
             in_flight: u32::try_from(function.usage().running).unwrap_or(u32::MAX),
             concurrency: function.config().concurrency,
         };
-        if let Err(error) = self.inner.deps.gossip.publish(RecordUpdate::Endpoint(endpoint)).await {
-            tracing::warn!(target: "swarmer::functions", function = %slot.0, %error,
-                "an endpoint cannot be announced");
+        let told = self.inner.deps.gossip.publish(RecordUpdate::Endpoint(endpoint)).await;
+        let mut unannounced = self.inner.unannounced.lock();
+        match told {
+            Ok(_) => {
+                unannounced.remove(slot);
+            }
+            Err(error) => {
+                if unannounced.insert(slot.clone()) {
+                    tracing::warn!(target: "swarmer::functions", function = %slot.0,
+                        version = slot.1, code = error.code().name, %error,
+                        "an endpoint cannot be announced: no request is sent here for it; if the \
+                         record is full, add nodes or lower --capacity-functions of this one");
+                }
+            }
         }
     }
 
@@ -304,6 +318,7 @@ impl FunctionManager {
             tracing::warn!(target: "swarmer::functions", function = %slot.0, %error,
                 "an endpoint cannot be withdrawn");
         }
+        self.inner.unannounced.lock().remove(slot);
         let loaded = {
             let mut ready = self.inner.ready.write();
             let versions = ready.get_mut(&slot.0);
