@@ -44,7 +44,16 @@ struct Row {
 
 impl Planner {
     pub(crate) fn run(&self) {
-        let (desired, mut observed) = self.world();
+        println!("### Planner: {} nodes, {} copies\n", self.nodes, self.copies);
+        println!("| room | plan | ms | additions | removals | additions/s | functions short |");
+        println!("|---|---|---:|---:|---:|---:|---:|");
+        self.table("half as much again", |each| each + each / 2 + 1, 1);
+        self.table("one function more on each node, four priorities", |each| each + 1, 4);
+        println!();
+    }
+
+    fn table(&self, what: &str, room: impl Fn(usize) -> usize, priorities: usize) {
+        let (desired, mut observed) = self.world(room, priorities);
         let mut rows = Vec::new();
         let first = self.row("from nothing", &desired, &observed, 0);
         first.plan.apply(&mut observed);
@@ -59,23 +68,19 @@ impl Planner {
         }
         let over = LOST_AT_MS + desired.policy.dead_grace_ms;
         rows.push(self.row("a zone is lost", &desired, &observed, over));
-        let placed: usize = observed.placements.values().map(Vec::len).sum();
-        println!("### Planner: {} nodes, {placed} copies\n", self.nodes);
-        println!("| plan | ms | additions | removals | additions/s | functions short |");
-        println!("|---|---:|---:|---:|---:|---:|");
+        let room = what;
         for Row { what, took, plan } in rows {
             use swarmer_scheduler::Command::Add;
             let added = plan.commands.iter().filter(|c| matches!(c, Add { .. })).count();
             let removed = plan.commands.len() - added;
             let short = plan.conflicts.iter().filter(|c| matches!(c, Conflict::Short { .. }));
             println!(
-                "| {what} | {} | {added} | {removed} | {:.0} | {} |",
+                "| {room} | {what} | {} | {added} | {removed} | {:.0} | {} |",
                 millis(took),
                 added as f64 / took.as_secs_f64(),
                 short.count(),
             );
         }
-        println!();
     }
 
     fn row(&self, what: &'static str, desired: &Desired, observed: &Observed, now_ms: u64) -> Row {
@@ -93,11 +98,11 @@ impl Planner {
         Row { what, took, plan }
     }
 
-    /// Nodes with room for half as much again as is wanted.
-    fn world(&self) -> (Desired, Observed) {
+    /// Nodes with so much room for what each would hold if all held as many.
+    fn world(&self, room: impl Fn(usize) -> usize, priorities: usize) -> (Desired, Observed) {
         let functions = (self.copies / 2).max(1);
         let each = self.copies.div_ceil(self.nodes.max(1)).max(1);
-        let room = each + each / 2 + 1;
+        let room = room(each);
         let nodes = (0..self.nodes).map(|i| NodeFacts {
             id: NodeId(i as u64 + 1),
             name: format!("node-{i}"),
@@ -118,6 +123,8 @@ impl Planner {
             key: format!("default/function-{i}"),
             revision: 1,
             replicas: 2,
+            priority: i32::try_from(i % priorities).unwrap_or_default(),
+            min_available: 1,
             memory_bytes: (32 << (i % 3)) * MIB,
             regions: if i % 5 == 0 { vec![format!("region-{}", i / 5 % REGIONS)] } else { vec![] },
             labels: if i % 10 == 1 {

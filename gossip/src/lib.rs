@@ -36,6 +36,8 @@ pub use ports::{
     Admission, DatagramSender, Deps, ExchangeError, Liveness, PushPull, Signer, Verifier,
 };
 pub use protocol::{Core, KnownMember, Output, Twin};
-pub use record::{Endpoint, EndpointState, Facts, Load, Record, RecordUpdate, SignedRecord};
+pub use record::{
+    Capacity, Endpoint, EndpointState, Facts, Load, Record, RecordUpdate, SignedRecord,
+};
 pub use shell::{Gossip, Handle};
 pub use stats::{Refusal, Stats};

@@ -51,6 +51,15 @@ pub struct Load {
     pub memory_bytes: u64,
 }
 
+/// What a node can hold of functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Capacity {
+    /// How many functions; 0: its node is too old to say.
+    pub functions: u32,
+    /// The sum of their memory as placement counts it, bytes.
+    pub memory_bytes: u64,
+}
+
 /// All that a node says about itself. Claims, not authority: region, zone and labels are not among
 /// them, they come from the committed state.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -84,6 +93,9 @@ pub struct Facts {
     /// Gossip makes nothing of it. Zeros are of a node that is too old to say.
     #[serde(skip)]
     pub authority: HeldKeys,
+    /// What it can hold of functions.
+    #[serde(skip)]
+    pub capacity: Capacity,
 }
 
 /// What was added to records after their first version. It follows the record in the signed bytes:
@@ -104,6 +116,12 @@ struct LaterKeys {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct LaterAuthority {
     authority: HeldKeys,
+}
+
+/// What follows [`LaterAuthority`].
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct LaterCapacity {
+    capacity: Capacity,
 }
 
 impl Facts {
@@ -185,9 +203,14 @@ impl Record {
         let later = Later { software: self.facts.software.clone() };
         let keys = LaterKeys { keys: self.facts.keys };
         let authority = LaterAuthority { authority: self.facts.authority };
-        let bytes = postcard::to_stdvec(&(self, later, keys, authority)).map_err(|error| {
-            GossipError::Record { field: "record", problem: format!("cannot be encoded: {error}") }
-        })?;
+        let capacity = LaterCapacity { capacity: self.facts.capacity };
+        let bytes =
+            postcard::to_stdvec(&(self, later, keys, authority, capacity)).map_err(|error| {
+                GossipError::Record {
+                    field: "record",
+                    problem: format!("cannot be encoded: {error}"),
+                }
+            })?;
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(GossipError::Record {
                 field: "record",
@@ -226,21 +249,19 @@ impl SignedRecord {
         }
         let (mut record, rest) =
             postcard::take_from_bytes::<Record>(&self.bytes).map_err(|_| Refusal::Malformed)?;
-        if !rest.is_empty() {
-            // What follows the known fields is of a newer version, signed, and kept.
-            let (later, rest) =
-                postcard::take_from_bytes::<Later>(rest).map_err(|_| Refusal::Malformed)?;
+        // What follows the known fields is of a newer version, signed, and kept.
+        let mut rest = rest;
+        if let Some(later) = take::<Later>(&mut rest)? {
             record.facts.software = later.software;
-            if !rest.is_empty() {
-                let (later, rest) =
-                    postcard::take_from_bytes::<LaterKeys>(rest).map_err(|_| Refusal::Malformed)?;
-                record.facts.keys = later.keys;
-                if !rest.is_empty() {
-                    let (later, _) = postcard::take_from_bytes::<LaterAuthority>(rest)
-                        .map_err(|_| Refusal::Malformed)?;
-                    record.facts.authority = later.authority;
-                }
-            }
+        }
+        if let Some(later) = take::<LaterKeys>(&mut rest)? {
+            record.facts.keys = later.keys;
+        }
+        if let Some(later) = take::<LaterAuthority>(&mut rest)? {
+            record.facts.authority = later.authority;
+        }
+        if let Some(later) = take::<LaterCapacity>(&mut rest)? {
+            record.facts.capacity = later.capacity;
         }
         record.facts.check().map_err(|_| Refusal::OversizedRecord)?;
         Ok(record)
@@ -256,6 +277,16 @@ impl SignedRecord {
         // Two lengths of at most three bytes each.
         self.bytes.len() + self.signature.len() + 6
     }
+}
+
+/// The next of the structures behind a record; none where a record of an older node ends.
+fn take<'a, T: Deserialize<'a>>(rest: &mut &'a [u8]) -> Result<Option<T>, Refusal> {
+    if rest.is_empty() {
+        return Ok(None);
+    }
+    let (later, after) = postcard::take_from_bytes(rest).map_err(|_| Refusal::Malformed)?;
+    *rest = after;
+    Ok(Some(later))
 }
 
 fn signed_bytes(cluster: ClusterId, bytes: &[u8]) -> Vec<u8> {
@@ -345,6 +376,7 @@ mod tests {
             software: software.into(),
             keys: HeldKeys { newest: 300, seals: 299 },
             authority: HeldKeys { newest: 400, seals: 399 },
+            capacity: Capacity { functions: 500, memory_bytes: 1 << 40 },
             ..Facts::default()
         };
         Record { node: NodeId(7), boot: 1, version: 2, left: false, facts }
@@ -363,6 +395,7 @@ mod tests {
         let mut read_old = record("");
         read_old.facts.keys = HeldKeys::default();
         read_old.facts.authority = HeldKeys::default();
+        read_old.facts.capacity = Capacity::default();
         assert_eq!(read(old.clone()).unwrap(), read_old);
         // And of the version between them, which told its software and not its keys.
         let later = Later { software: "1.0.0".into() };
@@ -375,6 +408,14 @@ mod tests {
         let between = read(postcard::to_stdvec(&(record(""), later, keys)).unwrap()).unwrap();
         assert_eq!(between.facts.keys, record("").facts.keys);
         assert_eq!(between.facts.authority, HeldKeys::default());
+        // And of the one that told its authorities and nothing of what it can hold.
+        let keys = LaterKeys { keys: record("").facts.keys };
+        let authority = LaterAuthority { authority: record("").facts.authority };
+        let later = Later { software: "1.0.0".into() };
+        let between = postcard::to_stdvec(&(record(""), later, keys, authority)).unwrap();
+        let between = read(between).unwrap();
+        assert_eq!(between.facts.authority, record("").facts.authority);
+        assert_eq!(between.facts.capacity, Capacity::default());
         // What such a node reads of ours, and it passes on the bytes as they are.
         assert!(new.bytes.starts_with(&old));
         let (seen, _) = postcard::take_from_bytes::<Record>(&new.bytes).unwrap();

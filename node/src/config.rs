@@ -25,6 +25,10 @@ const MAX_SEEDS: usize = 32;
 /// The least growth of the log that may make a snapshot due: below, a busy node would write little
 /// else.
 const MIN_SNAPSHOT_LOG: ByteSize = ByteSize(64 << 10);
+/// The most functions that a node is given: it has to announce every version of each.
+const MAX_CAPACITY_FUNCTIONS: u32 = swarmer_gossip::MAX_ENDPOINTS as u32;
+/// Default of it: some of them have two versions for a moment.
+pub(crate) const DEFAULT_CAPACITY_FUNCTIONS: u32 = 1_000;
 /// Default of the largest component.
 const DEFAULT_MAX_COMPONENT: ByteSize = ByteSize::mib(64);
 
@@ -73,6 +77,13 @@ pub(crate) struct NodeOptions {
     /// none]
     #[arg(long = "label", env = "SWARMER_LABEL", value_delimiter = ',')]
     pub(crate) label: Option<Vec<String>>,
+    /// How many functions placement gives the node at most, up to 1024 [default: 1000]
+    #[arg(long, env = "SWARMER_CAPACITY_FUNCTIONS")]
+    pub(crate) capacity_functions: Option<u32>,
+    /// How much memory of functions placement gives the node at most, as their `placement.memory`
+    /// counts [default: what the machine or the node's cgroup has]
+    #[arg(long, env = "SWARMER_CAPACITY_MEMORY")]
+    pub(crate) capacity_memory: Option<ByteSize>,
     /// With a founding token: how many nodes found the cluster together [default: 1]
     #[arg(long, env = "SWARMER_BOOTSTRAP_EXPECT")]
     pub(crate) bootstrap_expect: Option<u32>,
@@ -140,6 +151,10 @@ pub(crate) struct NodeConfig {
     /// Where the node is told that it stands. A founder stands there; one that joins stands where
     /// its token says, and is refused if it claims anything else.
     pub(crate) place: Place,
+    /// How many functions placement gives the node at most.
+    pub(crate) capacity_functions: u32,
+    /// The same of their memory. None: what there is.
+    pub(crate) capacity_memory: Option<ByteSize>,
     pub(crate) bootstrap_expect: u32,
     pub(crate) max_component: ByteSize,
     pub(crate) voter_grace_ms: u64,
@@ -179,6 +194,8 @@ impl NodeOptions {
             region: self.region.or(file.region),
             zone: self.zone.or(file.zone),
             label: self.label.or(file.label),
+            capacity_functions: self.capacity_functions.or(file.capacity_functions),
+            capacity_memory: self.capacity_memory.or(file.capacity_memory),
             bootstrap_expect: self.bootstrap_expect.or(file.bootstrap_expect),
             max_component: self.max_component.or(file.max_component),
             snapshot_log: self.snapshot_log.or(file.snapshot_log),
@@ -232,6 +249,20 @@ impl NodeOptions {
         {
             violations.add("wire-max", version, format!("at most {}", wire::NEWEST));
         }
+        let capacity = [
+            ("capacity-functions", self.capacity_functions.map(u64::from)),
+            ("capacity-memory", self.capacity_memory.map(|memory| memory.0)),
+        ];
+        for (field, _) in capacity.iter().filter(|(_, given)| *given == Some(0)) {
+            let rule = "more than 0; a node that is to hold nothing is drained: `swarmer drain`";
+            violations.add(field, 0, rule);
+        }
+        if let Some(functions) = self.capacity_functions
+            && functions > MAX_CAPACITY_FUNCTIONS
+        {
+            let rule = format!("at most {MAX_CAPACITY_FUNCTIONS}");
+            violations.add("capacity-functions", functions, rule);
+        }
         if let Some(bytes) = self.snapshot_log
             && bytes < MIN_SNAPSHOT_LOG
         {
@@ -251,6 +282,8 @@ impl NodeOptions {
             join,
             token_file: self.token_file,
             place,
+            capacity_functions: self.capacity_functions.unwrap_or(DEFAULT_CAPACITY_FUNCTIONS),
+            capacity_memory: self.capacity_memory,
             bootstrap_expect: expect,
             max_component: self.max_component.unwrap_or(DEFAULT_MAX_COMPONENT),
             voter_grace_ms: self.voter_grace_ms.unwrap_or(DEFAULT_VOTER_GRACE_MS),

@@ -75,6 +75,13 @@ pub(crate) struct FunctionEntry {
     pub(crate) zones: Vec<String>,
     #[serde(default)]
     pub(crate) labels: Labels,
+    /// What one copy takes of its node's capacity.
+    #[serde(default, rename = "placement-memory")]
+    pub(crate) placement_memory: Option<ByteSize>,
+    #[serde(default)]
+    pub(crate) priority: Option<i32>,
+    #[serde(default, rename = "min-available")]
+    pub(crate) min_available: Option<u32>,
 }
 
 impl Manifest {
@@ -157,6 +164,9 @@ impl Manifest {
             regions: entry.regions.clone(),
             zones: entry.zones.clone(),
             labels: entry.labels.clone(),
+            memory: entry.placement_memory.unwrap_or(default.memory),
+            priority: entry.priority.unwrap_or(default.priority),
+            min_available: entry.min_available.unwrap_or(default.min_available),
         };
         function
     }

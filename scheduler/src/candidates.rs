@@ -3,22 +3,30 @@
 //! Highest random weight ("rendezvous") hashing, Thaler and Ravishankar, 1998: every node of the
 //! cluster computes the same order from committed state alone, with no message.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use serde::{Deserialize, Serialize};
 use swarmer_model::NodeId;
 
-/// How many candidates a function has: two machines may be down and two full, and the next request
-/// still finds two that hold the image.
+/// How many candidates a function has in a cluster of one region: two machines may be down and two
+/// full, and the next request still finds two that hold the image.
 pub const CANDIDATES: usize = 6;
+/// The fewest that it has in each region that may hold it, so that when all others are lost one
+/// machine may be down.
+pub const REGION_CANDIDATES: usize = 2;
+/// The most that it has in all regions: each holds its artifact and image.
+pub const MAX_CANDIDATES: usize = 16;
 
 /// A committed node that may hold the function.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CandidateNode {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CandidateNode<'a> {
     /// Who it is.
     pub id: NodeId,
     /// Its committed region.
-    pub region: String,
+    pub region: &'a str,
 }
 
 /// The candidates of one region.
@@ -59,49 +67,58 @@ fn mix(mut x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// At most `n` candidates of `function` among the committed, eligible `nodes`, first choice first:
-/// those of `own_regions` in that order, then those of other regions by the region's name; inside
-/// a region by [`score`]. When a node comes or goes, no two others change their order.
+/// The candidates of `function` among the committed, eligible `nodes`, first choice first: those of
+/// `own_regions` in that order, then those of other regions by the region's name; inside a region
+/// by [`score`]. Every region has [`CANDIDATES`] divided by their number, but not fewer than
+/// [`REGION_CANDIDATES`], as far as [`MAX_CANDIDATES`] reach: whichever region is lost, another one
+/// starts the function. While no region comes or goes a node that does changes the candidates of
+/// its own only, by one.
 ///
 /// Pass every eligible node ([`candidate_misfit`](crate::candidate_misfit)), those dead for a
 /// moment too: they are for the caller to skip, or the candidates would move with every flap.
 pub fn candidates(
     function: &str,
     own_regions: &[String],
-    nodes: &[CandidateNode],
-    n: usize,
+    nodes: &[CandidateNode<'_>],
 ) -> Vec<NodeId> {
-    candidates_by_region(function, own_regions, nodes, n)
+    let regions: BTreeSet<&str> = nodes.iter().map(|node| node.region).collect();
+    let each = CANDIDATES.div_ceil(regions.len().max(1)).max(REGION_CANDIDATES);
+    candidates_by_region(function, own_regions, nodes, each)
         .into_iter()
         .flat_map(|region| region.nodes)
-        .take(n)
+        .take(MAX_CANDIDATES)
         .collect()
 }
 
-/// Like [`candidates`], with at most `n` for each region: for regions that are each other's
-/// failover.
+/// Like [`candidates`], with at most `n` for each region.
 pub fn candidates_by_region(
     function: &str,
     own_regions: &[String],
-    nodes: &[CandidateNode],
+    nodes: &[CandidateNode<'_>],
     n: usize,
 ) -> Vec<RegionCandidates> {
     // Rank and name of a region, to its nodes by falling score.
     type Ranked<'a> = BTreeMap<(usize, &'a str), Vec<(Reverse<u64>, NodeId)>>;
+    let liking = Liking::of(function);
     let mut regions = Ranked::new();
     for node in nodes {
-        let rank = own_regions.iter().position(|own| *own == node.region);
+        let rank = own_regions.iter().position(|own| own == node.region);
         regions
-            .entry((rank.unwrap_or(own_regions.len()), &node.region))
+            .entry((rank.unwrap_or(own_regions.len()), node.region))
             .or_default()
-            .push((Reverse(score(function, node.id)), node.id));
+            .push((Reverse(liking.score(node.id)), node.id));
     }
     regions
         .into_iter()
         .map(|((_, region), mut nodes)| {
-            nodes.sort_unstable();
+            nodes.sort_unstable_by_key(|(_, id)| *id);
             nodes.dedup();
+            // Of a thousand only the first few are wanted in order.
+            if n > 0 && n < nodes.len() {
+                nodes.select_nth_unstable(n - 1);
+            }
             nodes.truncate(n);
+            nodes.sort_unstable();
             RegionCandidates {
                 region: region.to_owned(),
                 nodes: nodes.into_iter().map(|(_, id)| id).collect(),

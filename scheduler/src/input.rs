@@ -49,9 +49,13 @@ pub struct FunctionNeed {
     pub replicas: u32,
     /// What one copy may use of a node's memory, in bytes.
     pub memory_bytes: u64,
-    /// Scarce capacity goes to the higher number first. Nothing that stands is evicted for it.
+    /// Scarce capacity goes to the higher number first, and is taken from lower ones where there
+    /// is no more.
     #[serde(default)]
     pub priority: i32,
+    /// How many copies that serve it keeps, whoever of higher priority wants their room.
+    #[serde(default)]
+    pub min_available: u32,
     /// Regions that may hold it, best first; empty: all.
     #[serde(default)]
     pub regions: Vec<String>,

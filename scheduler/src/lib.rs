@@ -25,7 +25,8 @@ mod rotation;
 mod voters;
 
 pub use candidates::{
-    CANDIDATES, CandidateNode, RegionCandidates, candidates, candidates_by_region, score,
+    CANDIDATES, CandidateNode, MAX_CANDIDATES, REGION_CANDIDATES, RegionCandidates, candidates,
+    candidates_by_region, score,
 };
 pub use conflict::Conflict;
 pub use eligibility::{candidate_misfit, misfit};

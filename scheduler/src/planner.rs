@@ -6,8 +6,11 @@
 //! takes away the copies in trouble that are no longer needed. A copy's trouble can only vanish
 //! within one plan (additions never overfill a node, removals only empty it), a function gains
 //! copies only while it has fewer good ones than it wants, and a surplus one goes only while it
-//! has more. [`MAX_ROUNDS`] guards this argument.
+//! has more. A copy makes room only for one of higher priority, and what serves becomes only less
+//! within one plan, so that what may not be taken in one round may not be in the next.
+//! [`MAX_ROUNDS`] guards this argument.
 
+mod preempt;
 mod refusal;
 mod state;
 mod trouble;
@@ -16,6 +19,7 @@ use std::{cmp::Reverse, collections::BTreeSet};
 
 pub(crate) use self::state::State;
 use self::{
+    preempt::Preemption,
     state::{Change, NeedAt, NodeAt},
     trouble::{Standee, Standing},
 };
@@ -43,7 +47,8 @@ const MAX_ROUNDS: u32 = 64;
 ///    goes on with what was served before, and the conflict says why.
 /// 2. Nothing moves without need. Need is: a constraint broken, a node drained, dead for longer
 ///    than the grace time, no member, fuller than its capacity, or one where the function does not
-///    come up while enough others have no trouble.
+///    come up while enough others have no trouble; or a function of higher priority that fits
+///    nowhere else, which takes no more than leaves [`FunctionNeed::min_available`] serving.
 /// 3. Replacement first: a copy that serves goes when the one in its place is ready.
 /// 4. Copies of a function are spread over zones, then go to the least loaded node; ties are
 ///    broken by [`score`], so that functions alike do not gather on one node.
@@ -51,7 +56,10 @@ pub fn plan(desired: &Desired, observed: &Observed, now_ms: u64) -> Plan {
     let mut state = State::new(desired, observed, now_ms);
     let mut settled = false;
     for _ in 0..MAX_ROUNDS {
-        if !round(&mut state) {
+        // Nobody makes room while there may be some without that.
+        let changed =
+            round(&mut state, false) || (!state.one_priority() && round(&mut state, true));
+        if !changed {
             settled = true;
             break;
         }
@@ -86,15 +94,15 @@ pub fn plan(desired: &Desired, observed: &Observed, now_ms: u64) -> Plan {
     Plan { decisions, conflicts, ..plan }
 }
 
-/// One round; whether it changed anything.
-fn round(state: &mut State<'_>) -> bool {
+/// One round, in which the less important make room or not; whether it changed anything.
+fn round(state: &mut State<'_>, preempting: bool) -> bool {
     let mut changed = false;
     let functions = state.by_priority();
     for at in &functions {
         changed |= drop_surplus(state, *at);
     }
     for at in &functions {
-        changed |= add_missing(state, *at);
+        changed |= add_missing(state, *at, preempting);
     }
     for at in &functions {
         changed |= drop_relieved(state, *at);
@@ -151,7 +159,7 @@ fn drop_surplus(state: &mut State<'_>, at: NeedAt) -> bool {
     }
 }
 
-fn add_missing(state: &mut State<'_>, at: NeedAt) -> bool {
+fn add_missing(state: &mut State<'_>, at: NeedAt, preempting: bool) -> bool {
     let need = state.need(at);
     let mut standing = Standing::of(state, at);
     if standing.good.len() >= need.replicas as usize {
@@ -160,7 +168,23 @@ fn add_missing(state: &mut State<'_>, at: NeedAt) -> bool {
     let mut zones = Zones::of(state, at, &standing.good);
     let mut changed = false;
     while standing.good.len() < need.replicas as usize {
-        let Some(best) = Best::of(state, at, &zones) else { return changed };
+        let Some(best) = Best::of(state, at, &zones) else {
+            let found = if preempting { Preemption::of(state, at, &zones) } else { None };
+            let Some(Preemption { node, victims }) = found else { return changed };
+            let by = || (need.key.clone(), need.priority);
+            let evicted = victims.iter().map(|victim| state.need(*victim).key.clone()).collect();
+            for victim in victims {
+                let (by, priority) = by();
+                state.remove(victim, node, Reason::Preempted { by, priority });
+            }
+            let copy = count(standing.good.len()).saturating_add(1);
+            let reason = Reason::Preempting { copy, wanted: need.replicas, evicted };
+            let placed = state.add(at, node, reason);
+            standing.good.push(Standee::new(state, placed));
+            zones.put(state.zone(node));
+            changed = true;
+            continue;
+        };
         // Each trouble is answered by one addition; those answered by copies that are still
         // starting come first.
         let replaces = standing
@@ -168,7 +192,7 @@ fn add_missing(state: &mut State<'_>, at: NeedAt) -> bool {
             .get(standing.good.iter().filter(|copy| !copy.serves()).count())
             .map(|bad| (state.node_ref(bad.copy.node), bad.trouble.clone()));
         let reason = Reason::Chosen {
-            copy: u32::try_from(standing.good.len()).unwrap_or(u32::MAX).saturating_add(1),
+            copy: count(standing.good.len()).saturating_add(1),
             wanted: need.replicas,
             replaces,
             zone_copies: best.zone_copies,
@@ -182,6 +206,10 @@ fn add_missing(state: &mut State<'_>, at: NeedAt) -> bool {
         changed = true;
     }
     changed
+}
+
+fn count(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
 }
 
 /// The node that gets the next copy of a function.
@@ -300,7 +328,7 @@ fn report(state: &State<'_>) -> (Vec<Conflict>, Vec<Decision>) {
         conflicts.push(Conflict::Short {
             function: need.key.clone(),
             wanted: need.replicas,
-            placed: u32::try_from(placed).unwrap_or(u32::MAX),
+            placed: count(placed),
             refused,
             more,
             hint: state.hint(at),

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use swarmer_model::ByteSize;
 
-use crate::input::NodeRef;
+use crate::input::{FunctionKey, NodeRef};
 
 /// What is wrong with a copy where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +64,22 @@ pub enum Reason {
         load_permille: u32,
         /// How many nodes fitted.
         of: u32,
+    },
+    /// Placed: nothing fitted until these made room.
+    Preempting {
+        /// Which copy this is, from 1.
+        copy: u32,
+        /// How many are wanted.
+        wanted: u32,
+        /// The functions of which a copy left the node.
+        evicted: Vec<FunctionKey>,
+    },
+    /// Removed: it made room for one of higher priority, which fitted nowhere else.
+    Preempted {
+        /// The other function.
+        by: FunctionKey,
+        /// Its priority.
+        priority: i32,
     },
     /// Removed: there is no such function any more.
     Deleted,
@@ -151,6 +167,12 @@ impl fmt::Display for Reason {
                     load_permille / 10,
                     load_permille % 10
                 )
+            }
+            Self::Preempting { copy, wanted, evicted } => {
+                write!(f, "copy {copy} of {wanted}, room made by {}", evicted.join(", "))
+            }
+            Self::Preempted { by, priority } => {
+                write!(f, "makes room for {by} of priority {priority}")
             }
             Self::Deleted => f.write_str("the function was deleted"),
             Self::Surplus { wanted } => write!(f, "more copies than the {wanted} wanted"),

@@ -5,6 +5,7 @@ mod api_tls;
 mod artifacts;
 mod authority;
 mod bootstrap;
+mod capacity;
 mod collect;
 mod context;
 mod control;

@@ -106,11 +106,6 @@ impl Troubles {
         }
     }
 
-    /// Forgets everything: another node leads.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
-    }
-
     /// Adds what counts now to what the planner is told.
     pub(crate) fn tell(&mut self, observed: &mut Observed, now_ms: u64) {
         let members = &mut observed.nodes;

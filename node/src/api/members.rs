@@ -6,7 +6,7 @@ use axum::{extract::State, response::Response};
 use http::StatusCode;
 use serde_json::{Value, json};
 use swarmer_gossip::{Member, MemberState};
-use swarmer_model::{Key, Node, NodeId};
+use swarmer_model::{ByteSize, Key, Node, NodeId};
 
 use crate::{
     agent::Context,
@@ -109,6 +109,9 @@ fn merge(
             "voter": votes(member.node),
             "version": version,
             "wire": facts.map(|facts| json!({ "oldest": facts.wire_min, "newest": facts.wire_max })),
+            "capacity": facts.map(|facts| facts.capacity).filter(|told| told.functions > 0).map(
+                |told| json!({ "functions": told.functions, "memory": ByteSize(told.memory_bytes) }),
+            ),
             "reason": reason,
         })
     });
@@ -124,6 +127,7 @@ fn merge(
             "voter": votes(node.spec.id),
             "version": Value::Null,
             "wire": Value::Null,
+            "capacity": Value::Null,
             "reason": "not seen since this node started",
         })
     });

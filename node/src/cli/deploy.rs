@@ -72,6 +72,16 @@ pub(crate) struct Deploy {
     /// Only on nodes with this label, key=value; may be given several times
     #[arg(long = "label")]
     labels: Vec<String>,
+    /// What one copy takes of its node's memory for functions, as placement counts it [default: 0B]
+    #[arg(long)]
+    placement_memory: Option<swarmer_model::ByteSize>,
+    /// Who gets scarce room: the higher number, from -1000 to 1000 [default: 0]
+    #[arg(long, allow_hyphen_values = true)]
+    priority: Option<i32>,
+    /// How many copies that serve are left to it, whoever of higher priority wants their room
+    /// [default: 1]
+    #[arg(long)]
+    min_available: Option<u32>,
     /// Deploy again with the defaults for all that no flag says, not with what was said before
     #[arg(long)]
     reset: bool,
@@ -116,6 +126,9 @@ impl Deploy {
             concurrency: None,
             outgoing: Vec::new(),
             labels: Vec::new(),
+            placement_memory: None,
+            priority: None,
+            min_available: None,
             reset: false,
             no_wait: false,
         }
@@ -185,6 +198,9 @@ impl Deploy {
         }
         let placement = &mut function.spec.placement;
         placement.replicas = self.replicas.unwrap_or(placement.replicas);
+        placement.memory = self.placement_memory.unwrap_or(placement.memory);
+        placement.priority = self.priority.unwrap_or(placement.priority);
+        placement.min_available = self.min_available.unwrap_or(placement.min_available);
         let mut violations = Violations::default();
         let labels: Labels = parse_labels("label", &self.labels, &mut violations);
         violations.finish()?;

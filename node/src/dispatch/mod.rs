@@ -10,7 +10,7 @@ mod rule;
 mod trace;
 
 pub(crate) use body::from_hyper;
-pub(crate) use catalog::Catalog;
+pub(crate) use catalog::{Catalog, Index};
 pub(crate) use dispatcher::{Call, Deps, Dispatcher};
 pub(crate) use egress::MeshEgress;
 pub(crate) use entitled::{Refusals, Source};

@@ -11,6 +11,7 @@ mod bad_input_disk;
 mod bad_input_gossip;
 mod bad_input_guest;
 mod bad_input_start;
+mod capacity;
 mod chaos;
 mod cli;
 mod cluster;

@@ -42,12 +42,12 @@ impl Used {
         u64::try_from(self.memory_bytes).unwrap_or(u64::MAX)
     }
 
-    fn put(&mut self, need: &FunctionNeed) {
+    pub(super) fn put(&mut self, need: &FunctionNeed) {
         self.functions = self.functions.saturating_add(1);
         self.memory_bytes += u128::from(need.memory_bytes);
     }
 
-    fn take(&mut self, need: &FunctionNeed) {
+    pub(super) fn take(&mut self, need: &FunctionNeed) {
         self.functions = self.functions.saturating_sub(1);
         self.memory_bytes = self.memory_bytes.saturating_sub(u128::from(need.memory_bytes));
     }
@@ -122,6 +122,7 @@ pub(crate) struct State<'a> {
     holdings: Vec<Holding>,
     classes: Vec<Class<'a>>,
     by_priority: Vec<NeedAt>,
+    least_priority: Option<i32>,
     zones: usize,
     grace_ms: u64,
     now_ms: u64,
@@ -137,6 +138,7 @@ impl<'a> State<'a> {
         let (wishes, classes) = wishes(desired, observed);
         let mut by_priority: Vec<NeedAt> = (0..wishes.len()).map(NeedAt).collect();
         by_priority.sort_by_key(|at| std::cmp::Reverse(wishes[at.0].need.priority));
+        let least_priority = wishes.iter().map(|wish| wish.need.priority).min();
         let holdings = places.iter().map(|_| Holding::default()).collect();
         let mut state = Self {
             wishes,
@@ -144,6 +146,7 @@ impl<'a> State<'a> {
             holdings,
             classes,
             by_priority,
+            least_priority,
             zones,
             grace_ms: desired.policy.dead_grace_ms,
             now_ms,
@@ -220,6 +223,16 @@ impl<'a> State<'a> {
     /// Functions, those first that get scarce capacity first.
     pub(super) fn by_priority(&self) -> Vec<NeedAt> {
         self.by_priority.clone()
+    }
+
+    /// Whether any function is less important.
+    pub(super) fn outranks_any(&self, at: NeedAt) -> bool {
+        self.least_priority.is_some_and(|least| least < self.need(at).priority)
+    }
+
+    /// Whether all are equally important.
+    pub(super) fn one_priority(&self) -> bool {
+        self.by_priority.first().is_none_or(|most| !self.outranks_any(*most))
     }
 
     fn class(&self, at: NeedAt) -> &Class<'a> {
@@ -408,11 +421,16 @@ impl<'a> State<'a> {
         if let Some(why) = self.avoided(at, node) {
             return Some(Refusal::Failing(why));
         }
-        if used.functions >= capacity.functions {
-            return Some(Refusal::FunctionsFull);
-        }
-        let memory = used.memory_bytes + u128::from(self.need(at).memory_bytes);
-        (memory > u128::from(capacity.memory_bytes)).then_some(Refusal::MemoryFull)
+        full(self.need(at), used, capacity)
+    }
+
+    /// Whether the function would fit on the node if so much of it were taken.
+    pub(super) fn would_fit(&self, at: NeedAt, node: NodeAt, used: Used) -> bool {
+        full(self.need(at), used, self.places[node.0].capacity).is_none()
+    }
+
+    pub(super) fn functions_on(&self, node: NodeAt) -> &[NeedAt] {
+        &self.holdings[node.0].functions
     }
 
     pub(super) fn changes(&self) -> impl Iterator<Item = (NeedAt, NodeAt, &Change)> {
@@ -482,6 +500,15 @@ fn wishes<'a>(desired: &'a Desired, observed: &'a Observed) -> (Vec<Wish<'a>>, V
         })
         .collect();
     (wishes, classes)
+}
+
+/// Why one more copy of the function does not fit.
+fn full(need: &FunctionNeed, used: Used, capacity: Capacity) -> Option<Refusal<'static>> {
+    if used.functions >= capacity.functions {
+        return Some(Refusal::FunctionsFull);
+    }
+    let memory = used.memory_bytes + u128::from(need.memory_bytes);
+    (memory > u128::from(capacity.memory_bytes)).then_some(Refusal::MemoryFull)
 }
 
 /// In thousandths; full where there is nothing to fill.

@@ -3,16 +3,19 @@
 use proptest::prelude::*;
 use swarmer_model::NodeId;
 use swarmer_scheduler::{
-    CANDIDATES, CandidateNode, DEFAULT_DEAD_GRACE_MS, NodeFacts, candidate_misfit, candidates,
-    candidates_by_region, score,
+    CANDIDATES, CandidateNode, DEFAULT_DEAD_GRACE_MS, MAX_CANDIDATES, NodeFacts, REGION_CANDIDATES,
+    candidate_misfit, candidates, candidates_by_region, score,
 };
 
 use crate::world::{World, config, need};
 
-fn nodes(ids: &[u64], regions: u64) -> Vec<CandidateNode> {
-    ids.iter()
-        .map(|id| CandidateNode { id: NodeId(*id), region: format!("r{}", id % regions) })
-        .collect()
+fn nodes(ids: &[u64], regions: u64) -> Vec<CandidateNode<'static>> {
+    const REGIONS: [&str; 20] = [
+        "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "ra", "rb", "rc", "rd", "re",
+        "rf", "rg", "rh", "ri", "rj",
+    ];
+    let region = |id: u64| REGIONS[usize::try_from(id % regions).unwrap()];
+    ids.iter().map(|id| CandidateNode { id: NodeId(*id), region: region(*id) }).collect()
 }
 
 #[test]
@@ -30,9 +33,9 @@ const SCORES: [u64; 3] =
 fn own_regions_come_first_in_their_order() {
     let all = nodes(&(1..=20).collect::<Vec<_>>(), 4);
     let own = ["r2".to_owned(), "r1".to_owned()];
-    let chosen = candidates("demo/hello", &own, &all, 8);
+    let chosen = candidates("demo/hello", &own, &all);
     let regions: Vec<u64> = chosen.iter().map(|id| id.0 % 4).collect();
-    assert_eq!(regions, [2, 2, 2, 2, 2, 1, 1, 1]);
+    assert_eq!(regions, [2, 2, 1, 1, 0, 0, 3, 3]);
     let by_region = candidates_by_region("demo/hello", &own, &all, 2);
     let order: Vec<&str> = by_region.iter().map(|region| region.region.as_str()).collect();
     assert_eq!(order, ["r2", "r1", "r0", "r3"]);
@@ -40,11 +43,26 @@ fn own_regions_come_first_in_their_order() {
 }
 
 #[test]
+fn every_region_has_candidates_and_all_together_are_bounded() {
+    let ids: Vec<u64> = (1..=60).collect();
+    let of_each = |regions: u64| -> Vec<usize> {
+        let all = nodes(&ids, regions);
+        let chosen = candidates("demo/hello", &[], &all);
+        let in_region = |region: u64| chosen.iter().filter(|id| id.0 % regions == region).count();
+        (0..regions).map(in_region).collect()
+    };
+    assert_eq!(of_each(1), [CANDIDATES]);
+    assert_eq!(of_each(2), [3, 3]);
+    assert_eq!(of_each(4), [REGION_CANDIDATES; 4]);
+    assert_eq!(of_each(20).iter().sum::<usize>(), MAX_CANDIDATES);
+}
+
+#[test]
 fn functions_share_the_nodes_evenly() {
     let all = nodes(&(1..=10).collect::<Vec<_>>(), 1);
     let mut first = [0_u32; 11];
     for i in 0..5_000 {
-        let chosen = candidates(&format!("demo/f{i}"), &[], &all, CANDIDATES);
+        let chosen = candidates(&format!("demo/f{i}"), &[], &all);
         assert_eq!(chosen.len(), CANDIDATES);
         first[usize::try_from(chosen[0].0).unwrap()] += 1;
     }
@@ -64,15 +82,20 @@ proptest! {
         let ids: Vec<u64> = ids.into_iter().collect();
         let gone = ids[gone.index(ids.len())];
         let own = ["r0".to_owned()];
-        let before = candidates(&key, &own, &nodes(&ids, regions), CANDIDATES);
+        let before = candidates(&key, &own, &nodes(&ids, regions));
         let rest: Vec<u64> = ids.iter().copied().filter(|id| *id != gone).collect();
         let mut shuffled = nodes(&rest, regions);
         shuffled.reverse();
-        let after = candidates(&key, &own, &shuffled, CANDIDATES);
+        let after = candidates(&key, &own, &shuffled);
         let kept: Vec<NodeId> = before.iter().copied().filter(|id| id.0 != gone).collect();
-        prop_assert_eq!(&after[..kept.len()], &kept[..]);
-        prop_assert!(after.len() <= kept.len() + 1);
-        if kept.len() == before.len() {
+        // No two others change their order.
+        let stayed: Vec<NodeId> = after.iter().copied().filter(|id| kept.contains(id)).collect();
+        prop_assert_eq!(&stayed, &kept);
+        let count = |ids: &[u64]| {
+            ids.iter().map(|id| id % regions).collect::<std::collections::BTreeSet<_>>().len()
+        };
+        prop_assert!(after.len() <= kept.len() + 1 || count(&rest) < count(&ids));
+        if kept.len() == before.len() && count(&rest) == count(&ids) {
             prop_assert_eq!(after, before);
         }
     }

@@ -7,7 +7,7 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use swarmer_model::NodeId;
-use swarmer_scheduler::{CANDIDATES, CandidateNode, FunctionNeed, Spread, candidates, misfit};
+use swarmer_scheduler::{CandidateNode, FunctionNeed, Spread, candidates, misfit};
 
 use crate::world::{MIB, World, need, node};
 
@@ -118,12 +118,12 @@ fn answer(world: &mut World, words: &[&str], out: &mut String) {
                 .nodes
                 .iter()
                 .filter(|node| misfit(wish, node).is_none())
-                .map(|node| CandidateNode { id: node.id, region: node.region.clone() })
+                .map(|node| CandidateNode { id: node.id, region: &node.region })
                 .collect();
             let name = |id: &NodeId| {
                 world.observed.nodes.iter().find(|node| node.id == *id).unwrap().name.clone()
             };
-            let chosen = candidates(key, &wish.regions, &nodes, CANDIDATES);
+            let chosen = candidates(key, &wish.regions, &nodes);
             writeln!(out, "{}", chosen.iter().map(name).collect::<Vec<_>>().join(" ")).unwrap();
         }
         other => panic!("no such command: {other:?}"),

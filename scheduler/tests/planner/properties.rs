@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use swarmer_model::NodeId;
 use swarmer_scheduler::{
-    Capacity, Command, Conflict, CopyState, Desired, FunctionNeed, NodeFacts, Observed, Policy,
-    Spread,
+    Capacity, Command, Conflict, CopyState, Desired, FunctionNeed, NodeFacts, Observed, Plan,
+    Policy, Reason, Spread,
 };
 
 use crate::world::{World, config};
@@ -17,16 +17,18 @@ fn label() -> impl Strategy<Value = BTreeMap<String, String>> {
 
 fn any_need() -> impl Strategy<Value = FunctionNeed> {
     (
-        (0_u32..5, 0_u64..6, -1_i32..2, any::<bool>()),
+        (0_u32..5, 0_u64..6, -1_i32..2, any::<bool>(), 0_u32..3),
         prop::collection::vec("r[0-2]", 0..3),
         prop::collection::vec("z[0-2]", 0..2),
         label(),
     )
-        .prop_map(|((replicas, memory_bytes, priority, zone), regions, zones, labels)| {
+        .prop_map(|(numbers, regions, zones, labels)| {
+            let (replicas, memory_bytes, priority, zone, min_available) = numbers;
             FunctionNeed {
                 replicas,
                 memory_bytes,
                 priority,
+                min_available,
                 regions,
                 zones,
                 labels,
@@ -147,6 +149,12 @@ fn wish<'a>(world: &'a World, key: &str) -> Option<&'a FunctionNeed> {
     world.desired.functions.iter().find(|need| need.key == key)
 }
 
+/// The functions of which the plan takes copies for others of higher priority.
+fn preempted(plan: &Plan) -> BTreeSet<&str> {
+    let preempted = plan.commands.iter().filter(|c| matches!(c.reason(), Reason::Preempted { .. }));
+    preempted.map(Command::function).collect()
+}
+
 /// The constraints once more, in other words than the planner's: it is not asked about itself.
 fn lawful(need: &FunctionNeed, node: &NodeFacts) -> bool {
     let one_of =
@@ -248,8 +256,10 @@ proptest! {
     #[test]
     fn a_wish_that_cannot_be_met_ends_nothing(world in any_world()) {
         let mut after = world.clone();
-        after.step();
-        for need in world.desired.functions.iter().filter(|need| need.replicas > 0) {
+        let plan = after.step();
+        let preempted = preempted(&plan);
+        let asked = |need: &&FunctionNeed| need.replicas > 0 && !preempted.contains(&*need.key);
+        for need in world.desired.functions.iter().filter(asked) {
             let lives = |world: &World| {
                 world.observed.placements.get(&need.key).into_iter().flatten()
                     .any(|copy| fact(world, copy.node).is_some_and(|n| n.dead_since_ms.is_none()))
@@ -268,10 +278,32 @@ proptest! {
             }).count()
         };
         let mut after = world.clone();
-        after.step();
+        let plan = after.step();
+        let preempted = preempted(&plan);
         for need in &world.desired.functions {
             let (was, is) = (serving(&world, &need.key), serving(&after, &need.key));
-            prop_assert!(is >= was.min(need.replicas as usize), "{}: {was} -> {is}", need.key);
+            let least = if preempted.contains(&*need.key) { need.min_available } else { u32::MAX };
+            let least = least.min(need.replicas) as usize;
+            prop_assert!(is >= was.min(least), "{}: {was} -> {is}", need.key);
+        }
+    }
+
+    #[test]
+    fn only_the_less_important_makes_room_and_for_what_takes_it(world in any_world()) {
+        let plan = world.plan();
+        let priority = |key: &str| wish(&world, key).unwrap().priority;
+        for command in &plan.commands {
+            let Reason::Preempted { by, priority: of } = command.reason() else { continue };
+            prop_assert_eq!(priority(by), *of);
+            prop_assert!(priority(command.function()) < *of, "{}", command);
+            let made_for = |other: &Command| match other.reason() {
+                Reason::Preempting { evicted, .. } => {
+                    let there = (other.function(), other.node()) == (by, command.node());
+                    there && evicted.iter().any(|key| key == command.function())
+                }
+                _ => false,
+            };
+            prop_assert!(plan.commands.iter().any(made_for), "room for nothing: {}", command);
         }
     }
 

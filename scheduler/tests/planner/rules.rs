@@ -2,8 +2,8 @@
 
 use swarmer_model::{Coded, NodeId};
 use swarmer_scheduler::{
-    Capacity, Command, Conflict, CopyState, DEFAULT_DEAD_GRACE_MS, Reason, Record, Trouble,
-    Verdict, codes,
+    Capacity, Command, Conflict, CopyState, DEFAULT_DEAD_GRACE_MS, FunctionNeed, Reason, Record,
+    Trouble, Verdict, codes,
 };
 
 use crate::world::{MIB, World, lines, need, node};
@@ -224,6 +224,116 @@ fn scarce_room_goes_to_the_important_function() {
         plan.conflicts[0].to_string(),
         "demo/a: 0 of 1 copies placed; node a: full: holds its 1 functions"
     );
+}
+
+/// Two nodes for one function each, held by `demo/low`, which keeps `least` copies that serve.
+fn taken(least: u32) -> World {
+    let mut low = need("demo/low", 2);
+    low.min_available = least;
+    let mut world = World::default().with(low);
+    for (id, name) in [(1, "a"), (2, "b")] {
+        world.observed.nodes.push(node(id, name, "us", "one"));
+        world.node(name).capacity.functions = 1;
+    }
+    world.settle();
+    world.ready();
+    world
+}
+
+fn high(priority: i32) -> FunctionNeed {
+    FunctionNeed { priority, ..need("demo/high", 2) }
+}
+
+#[test]
+fn the_important_takes_room_from_the_less_important_but_not_all_that_serves() {
+    let mut world = taken(1).with(high(5));
+    let plan = world.step();
+    let node = world.on("demo/high").remove(0);
+    assert_eq!(
+        lines(&plan),
+        [
+            format!("add demo/high on {node}: copy 1 of 2, room made by demo/low"),
+            format!("remove demo/low from {node}: makes room for demo/high of priority 5"),
+        ]
+    );
+    let conflicts: Vec<String> = plan.conflicts.iter().map(ToString::to_string).collect();
+    assert_eq!(conflicts.len(), 2, "{conflicts:?}");
+    assert!(conflicts[0].starts_with("demo/high: 1 of 2 copies placed"), "{conflicts:?}");
+    assert!(conflicts[1].starts_with("demo/low: 1 of 2 copies placed"), "{conflicts:?}");
+    world.ready();
+    assert!(world.step().is_empty(), "the last copy that serves stays");
+}
+
+#[test]
+fn a_copy_where_it_may_not_be_is_no_stand_in_for_one_that_makes_room() {
+    let mut low = need("demo/low", 2);
+    low.min_available = 1;
+    let mut world = World::default().with(low);
+    for (id, name, region) in [(1, "a", "us"), (2, "b", "eu")] {
+        world.observed.nodes.push(node(id, name, region, "one"));
+        world.node(name).capacity.functions = 1;
+    }
+    world.settle();
+    world.ready();
+    // From now on it may be in us alone, where the important one wants to be.
+    world.desired.functions[0].regions = vec!["us".to_owned()];
+    let mut important = FunctionNeed { replicas: 1, ..high(5) };
+    important.regions = vec!["us".to_owned()];
+    world = world.with(important);
+    world.step();
+    assert!(world.on("demo/low").contains(&"a".to_owned()), "{:?}", world.on("demo/low"));
+    assert!(world.on("demo/high").is_empty());
+}
+
+#[test]
+fn room_is_made_in_two_zones() {
+    let mut world = World::four();
+    for node in &mut world.observed.nodes {
+        node.capacity.functions = 1;
+    }
+    for key in ["demo/a", "demo/b", "demo/c", "demo/d"] {
+        world = world.with(need(key, 1));
+    }
+    world.settle();
+    let mut world = world.with(high(5));
+    world.step();
+    let zones: std::collections::BTreeSet<String> =
+        world.on("demo/high").iter().map(|name| world.node(name).zone.clone()).collect();
+    assert_eq!(zones.len(), 2, "{:?}", world.on("demo/high"));
+}
+
+#[test]
+fn what_may_be_lost_altogether_is_and_comes_back_with_room() {
+    let mut world = taken(0).with(high(5));
+    world.settle();
+    assert_eq!((world.on("demo/high").len(), world.on("demo/low").len()), (2, 0));
+    world.observed.nodes.push(node(3, "c", "us", "one"));
+    world.settle();
+    assert_eq!(world.on("demo/low"), ["c"]);
+}
+
+#[test]
+fn nobody_is_moved_for_an_equal_or_while_there_is_room_elsewhere() {
+    let mut world = taken(0).with(high(0));
+    assert!(world.step().is_empty());
+    let mut world = taken(0).with(FunctionNeed { replicas: 1, ..high(5) });
+    world.observed.nodes.push(node(3, "c", "us", "two"));
+    assert_eq!(adds(&world.step().commands), 1);
+    assert_eq!((world.on("demo/high"), world.on("demo/low").len()), (vec!["c".to_owned()], 2));
+}
+
+#[test]
+fn a_large_one_makes_room_alone_where_a_small_one_need_not() {
+    let small = FunctionNeed { memory_bytes: 64 * MIB, ..need("demo/small", 1) };
+    let large = FunctionNeed { memory_bytes: 640 * MIB, ..need("demo/large", 1) };
+    let mut world = World::default().with(small).with(large);
+    world.observed.nodes.push(node(1, "a", "us", "one"));
+    world.settle();
+    let important = FunctionNeed { memory_bytes: 512 * MIB, replicas: 1, ..high(1) };
+    world = world.with(important);
+    world.step();
+    assert_eq!(world.on("demo/high"), ["a"]);
+    assert_eq!((world.on("demo/small"), world.on("demo/large").len()), (vec!["a".to_owned()], 0));
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::{
         api_tls::ApiCertificate,
         authority::HeldAuthority,
         bootstrap::bootstrap,
+        capacity::capacity,
         context::Context,
         gossip,
         identity::{Grant, KeptGrant},
@@ -153,6 +154,7 @@ impl Agent {
             endpoints: Vec::new(),
             software: env!("CARGO_PKG_VERSION").to_owned(),
             authority: self.authority_word(grant, voter)?,
+            capacity: capacity(&self.config),
             ..Facts::default()
         };
         let config = swarmer_gossip::Config {

@@ -1,0 +1,103 @@
+//! Which less important copies make room for a function that fits nowhere.
+
+use std::cmp::Reverse;
+
+use super::{
+    Zones,
+    refusal::Refusal,
+    state::{NeedAt, NodeAt, Placed, State},
+};
+use crate::candidates::Liking;
+
+/// A node that would have room if some copies left it.
+#[derive(Debug)]
+pub(super) struct Preemption {
+    pub(super) node: NodeAt,
+    /// Whose copies leave, the least important first.
+    pub(super) victims: Vec<NeedAt>,
+}
+
+impl Preemption {
+    /// The node without known trouble where the least important copies have to leave; of such nodes
+    /// the one whose zone has the fewest copies, and where the fewest leave. Only copies of lower
+    /// priority leave, and of no function so many that fewer serve than it says
+    /// ([`crate::FunctionNeed::min_available`]).
+    pub(super) fn of(state: &State<'_>, at: NeedAt, zones: &Zones) -> Option<Self> {
+        if !state.outranks_any(at) {
+            return None;
+        }
+        let liking = Liking::of(&state.need(at).key);
+        let full = |node: &&NodeAt| {
+            let refusal = state.no_room(at, **node);
+            matches!(refusal, Some(Refusal::FunctionsFull | Refusal::MemoryFull))
+        };
+        state
+            .lawful(at)
+            .iter()
+            .filter(full)
+            .filter_map(|node| Some(Self { node: *node, victims: victims(state, at, *node)? }))
+            .min_by_key(|preemption| {
+                let Self { node, victims } = preemption;
+                (
+                    state.known_trouble(at, *node).is_some(),
+                    victims.iter().map(|victim| state.need(*victim).priority).max(),
+                    zones.copies(state.zone(*node)),
+                    victims.len(),
+                    Reverse(liking.score(state.node(*node).id)),
+                    *node,
+                )
+            })
+    }
+}
+
+/// The copies that have to leave the node so that the function fits: the least important first,
+/// large ones before small ones, and none that need not. `None`: it does not fit all the same.
+fn victims(state: &State<'_>, at: NeedAt, node: NodeAt) -> Option<Vec<NeedAt>> {
+    let need = state.need(at);
+    let mut may_leave: Vec<NeedAt> = state.functions_on(node).to_vec();
+    may_leave.retain(|other| state.need(*other).priority < need.priority);
+    let mut used = state.used(node);
+    may_leave.iter().for_each(|other| used.take(state.need(*other)));
+    if !state.would_fit(at, node, used) {
+        return None;
+    }
+    may_leave.sort_by_key(|other| {
+        let other_need = state.need(*other);
+        (other_need.priority, Reverse(other_need.memory_bytes), *other)
+    });
+    let mut used = state.used(node);
+    let mut victims = Vec::new();
+    for other in may_leave {
+        if state.would_fit(at, node, used) {
+            break;
+        }
+        if can_be_spared(state, other, node) {
+            used.take(state.need(other));
+            victims.push(other);
+        }
+    }
+    if !state.would_fit(at, node, used) {
+        return None;
+    }
+    // What was taken before a larger one may stay after all; the most important are asked first.
+    for i in (0..victims.len()).rev() {
+        let mut with = used;
+        with.put(state.need(victims[i]));
+        if state.would_fit(at, node, with) {
+            used = with;
+            victims.remove(i);
+        }
+    }
+    Some(victims)
+}
+
+/// Whether the function goes on as it says without its copy there. Where a copy breaks no
+/// constraint, those that do are no stand-in for it.
+fn can_be_spared(state: &State<'_>, at: NeedAt, node: NodeAt) -> bool {
+    let lawful = |copy: &Placed| state.lawful(at).binary_search(&copy.node).is_ok();
+    let serves = |copy: &&Placed| copy.ready && state.node(copy.node).dead_since_ms.is_none();
+    let serving = || state.copies(at).iter().filter(serves);
+    let Some(own) = serving().find(|copy| copy.node == node) else { return true };
+    let count = serving().filter(|copy| !lawful(own) || lawful(copy)).count();
+    count > state.need(at).min_available as usize
+}
