@@ -88,7 +88,8 @@ impl PlacementRule {
             let rule = format!("from -{MAX_PRIORITY} to {MAX_PRIORITY}");
             violations.add("spec.placement.priority", self.priority, rule);
         }
-        if self.min_available > self.replicas {
+        // With a bad number of replicas there is nothing to compare with.
+        if self.replicas > 0 && self.min_available > self.replicas {
             let rule = format!("at most the {} replicas", self.replicas);
             violations.add("spec.placement.minAvailable", self.min_available, rule);
         }
