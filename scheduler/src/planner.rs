@@ -37,8 +37,8 @@ const MAX_ROUNDS: u32 = 64;
 
 /// Plans: what to change so that `observed` becomes what `desired` says, as far as it can be had.
 ///
-/// `now_ms` is on the clock of [`NodeFacts::dead_since_ms`](crate::NodeFacts::dead_since_ms). Same input, same plan, on every
-/// machine. Applied ([`Plan::apply`]) and planned again, it has no commands until a copy becomes
+/// `now_ms` is on the clock of [`NodeFacts::dead_since_ms`](crate::NodeFacts::dead_since_ms). Same
+/// input, same plan, on every machine. Applied ([`Plan::apply`]) and planned again, it has no commands until a copy becomes
 /// ready, a node changes, a wish changes or [`Plan::replan_at_ms`] comes.
 ///
 /// The rules, strongest first:
@@ -48,7 +48,8 @@ const MAX_ROUNDS: u32 = 64;
 /// 2. Nothing moves without need. Need is: a constraint broken, a node drained, dead for longer
 ///    than the grace time, no member, fuller than its capacity, or one where the function does not
 ///    come up while enough others have no trouble; or a function of higher priority that fits
-///    nowhere else, which takes no more than leaves [`min_available`](crate::FunctionNeed::min_available) serving.
+///    nowhere else, which takes no more than leaves
+///    [`min_available`](crate::FunctionNeed::min_available) serving.
 /// 3. Replacement first: a copy that serves goes when the one in its place is ready.
 /// 4. Copies of a function are spread over zones, then go to the least loaded node; ties are
 ///    broken by [`score`](crate::score), so that functions alike do not gather on one node.

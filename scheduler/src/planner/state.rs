@@ -160,7 +160,7 @@ impl<'a> State<'a> {
     }
 
     fn observe(&mut self, key: &'a str, copies: &[CopyState]) {
-        let Some(at) = self.find(key) else {
+        let Some(at) = self.named(key) else {
             let nodes: BTreeSet<NodeId> = copies.iter().map(|copy| copy.node).collect();
             self.gone.extend(nodes.into_iter().map(|node| (key, node, Reason::Deleted)));
             return;
@@ -181,17 +181,13 @@ impl<'a> State<'a> {
         }
     }
 
-    fn find(&self, function: &str) -> Option<NeedAt> {
+    /// The function of this name.
+    pub(crate) fn named(&self, function: &str) -> Option<NeedAt> {
         self.wishes.binary_search_by(|wish| wish.need.key.as_str().cmp(function)).ok().map(NeedAt)
     }
 
     fn find_node(&self, id: NodeId) -> Option<NodeAt> {
         self.places.binary_search_by_key(&id, |place| place.node.id).ok().map(NodeAt)
-    }
-
-    /// The function of this name.
-    pub(crate) fn named(&self, function: &str) -> Option<NeedAt> {
-        self.find(function)
     }
 
     pub(crate) fn need(&self, at: NeedAt) -> &'a FunctionNeed {
@@ -299,8 +295,8 @@ impl<'a> State<'a> {
         place.used.exceeds(place.capacity)
     }
 
-    /// The functions that have to leave an overfull node: the shortest run of them, least important
-    /// first, without which the rest fits. When a copy leaves the node, what still has to go is
+    /// Whether the function is one of those that have to leave an overfull node: the shortest run of
+    /// them, least important first, without which the rest fits. When a copy leaves the node, what still has to go is
     /// always part of what had to go before.
     pub(super) fn has_to_go(&self, at: NeedAt, node: NodeAt) -> bool {
         let to_go = || {
