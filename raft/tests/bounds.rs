@@ -99,6 +99,29 @@ async fn a_long_history_keeps_the_disk_bounded_by_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_is_due_while_another_is_made_is_made_too() {
+    let mut cluster = Cluster::start(1).await;
+    let handle = cluster.handle(1);
+    for i in 0..40 {
+        let mut txn = Txn::new();
+        for key in 0..25 {
+            txn = txn.put(format!("k/{i}/{key}"), vec![i as u8; 8000]);
+        }
+        handle.write(txn, SOON).await.unwrap();
+    }
+    for round in 0..5 {
+        let late = async {
+            handle.write(Txn::new().put("late", format!("{round}")), SOON).await.unwrap();
+            handle.snapshot_now(SOON).await
+        };
+        let (first, late) = futures::join!(handle.snapshot_now(SOON), late);
+        assert_eq!((first, late), (Ok(()), Ok(())), "round {round}");
+        handle.write(Txn::new().put("between", format!("{round}")), SOON).await.unwrap();
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_that_broke_off_goes_on_where_it_stopped() {
     const MIB: usize = 1 << 20;
     let mut cluster = Cluster::tuned(3, |config| config.log_keep_entries = 5).await;

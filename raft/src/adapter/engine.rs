@@ -455,15 +455,22 @@ impl Engine {
     }
 
     pub(crate) async fn snapshot_now(&self, deadline: Duration) -> Result<(), RaftError> {
-        let applied = self.kept.lock().position.last_applied;
-        let Some(applied) = applied else { return Ok(()) };
-        let trigger = self.core.trigger().snapshot().await;
-        trigger.map_err(|fatal| fatal_error(&fatal))?;
-        let store = self.store.clone();
-        let reached = move |_: &Status| {
-            store.current().is_some_and(|snapshot| snapshot.header.index >= applied.index)
-        };
-        self.until("a snapshot", deadline, reached).await
+        let Some(applied) = self.kept.lock().position.last_applied else { return Ok(()) };
+        let start = Instant::now();
+        // The engine makes one at a time and forgets a wish that comes meanwhile, the moment in
+        // which one is on the disk and not yet known to it included: so its own word counts, and
+        // after each one that does not reach far enough the wish is told again.
+        let made = || self.core.metrics().borrow_watched().snapshot.map(|log_id| log_id.index);
+        loop {
+            let before = made();
+            if before >= Some(applied.index) {
+                return Ok(());
+            }
+            let trigger = self.core.trigger().snapshot().await;
+            trigger.map_err(|fatal| fatal_error(&fatal))?;
+            let rest = deadline.saturating_sub(start.elapsed());
+            self.until("a snapshot", rest, |_| made() != before).await?;
+        }
     }
 
     /// What the log begins after, for tests and status pages.
