@@ -92,6 +92,12 @@ impl Handle {
         self.engine.latencies().all()
     }
 
+    /// How many times longer than on a quiet LAN everything about heartbeats and elections takes,
+    /// see [`crate::Config::adaptive`].
+    pub fn multiplier(&self) -> u32 {
+        crate::adapter::multiplier()
+    }
+
     /// How fast this node's disk made records of the log durable lately.
     pub fn pace(&self) -> Pace {
         self.engine.pace()

@@ -9,12 +9,13 @@ use crate::{
     disk::Disk,
     error::RaftError,
     handle::Handle,
+    multiplier,
     transport::Transport,
     view::View,
     wal::{DEFAULT_MAX_RECORD_BYTES, DEFAULT_SEGMENT_BYTES, WalConfig},
 };
 
-/// How fast a lost leader is noticed.
+/// How fast a lost leader is noticed, on a quiet LAN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
     /// How often a leader shows that it lives. The engine's own clock ticks five times as often on
@@ -32,16 +33,11 @@ impl Timing {
     /// Three heartbeats may be missed before anybody stands for election, at 400 ms of silence.
     /// Failover takes no longer than with more of them: the silence is counted from the last one
     /// that arrived.
+    /// Where voters are farther apart all of it is multiplied, see [`Config::adaptive`].
     pub const LAN: Self = Self {
         heartbeat: Duration::from_millis(100),
         election_min: Duration::from_millis(150),
         election_max: Duration::from_millis(250),
-    };
-    /// For voters on several continents.
-    pub const WAN: Self = Self {
-        heartbeat: Duration::from_millis(250),
-        election_min: Duration::from_millis(1000),
-        election_max: Duration::from_millis(1600),
     };
 }
 
@@ -63,6 +59,10 @@ pub struct Config {
     pub applied_dir: Option<PathBuf>,
     /// Heartbeat and election times.
     pub timing: Timing,
+    /// Whether they follow the round trips to the other voters and the silences that were seen:
+    /// up to [`crate::MAX_MULTIPLIER`] times as long. For the one engine of a process only: it is
+    /// the clock of all engines in it that goes slower.
+    pub adaptive: bool,
     /// A snapshot is made when the log has grown by so many bytes since the last one.
     pub snapshot_log_bytes: u64,
     /// So many entries stay in the log below a snapshot, so that a follower that is a little
@@ -87,6 +87,7 @@ impl Config {
             applied_dir: Some(dir.join("applied")),
             dir,
             timing: Timing::default(),
+            adaptive: false,
             snapshot_log_bytes: 32 << 20,
             log_keep_entries: 1000,
             log_keep_bytes: 16 << 20,
@@ -128,6 +129,10 @@ impl Raft {
         transport: Arc<dyn Transport>,
     ) -> Result<Self, RaftError> {
         let engine = Arc::new(Engine::open(&config, disk, transport.clone()).await?);
+        if config.adaptive {
+            let follow = multiplier::follow(engine.clone(), transport.clone(), config.timing);
+            tokio::spawn(follow);
+        }
         Ok(Self { handle: Handle::new(engine, transport) })
     }
 

@@ -17,6 +17,9 @@ pub trait Transport: Send + Sync + 'static {
     /// the oldest where nothing is known yet.
     fn version(&self, target: NodeId) -> u8;
 
+    /// The round trip to `target` as the network measures it; none where it is not connected.
+    fn round_trip(&self, target: NodeId) -> Option<Duration>;
+
     /// Calls `target`, with a body that is understood since this version of the wire; if it turns out to
     /// be older: [`TransportError::Unreachable`]. Must return within `deadline`, with
     /// [`TransportError::Timeout`] if need be.

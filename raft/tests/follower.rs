@@ -195,6 +195,10 @@ impl Transport for Nowhere {
         wire::NEWEST
     }
 
+    fn round_trip(&self, _: NodeId) -> Option<Duration> {
+        None
+    }
+
     async fn call(&self, _: NodeId, _: u8, _: Bytes, _: Duration) -> Result<Bytes, TransportError> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Err(TransportError::Unreachable("the port is closed".to_owned()))

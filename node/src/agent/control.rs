@@ -341,6 +341,10 @@ mod tests {
             swarmer_model::wire::NEWEST
         }
 
+        fn round_trip(&self, _: NodeId) -> Option<Duration> {
+            None
+        }
+
         async fn call(
             &self,
             _: NodeId,

@@ -26,6 +26,10 @@ impl Transport for RaftTransport {
         self.0.version(target, StreamKind::Raft.class()).unwrap_or(wire::OLDEST)
     }
 
+    fn round_trip(&self, target: NodeId) -> Option<Duration> {
+        self.0.rtt(target)
+    }
+
     async fn call(
         &self,
         target: NodeId,

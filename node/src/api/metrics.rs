@@ -130,6 +130,9 @@ fn raft(text: &mut Text, context: &Context) {
         text.sample(name, &[("version", &version.to_string())], count as f64);
     }
     if let Some(handle) = context.control.raft() {
+        let multiplier = f64::from(handle.multiplier());
+        let help = "How many times longer than on a quiet LAN heartbeats and elections take.";
+        text.gauge("swarmer_raft_timing_multiplier", help, multiplier);
         let latencies = handle.append_latencies().into_iter();
         appends(
             text,

@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     task::JoinSet,
 };
 
@@ -23,13 +23,19 @@ const RENEWALS: usize = 40;
 /// What one note of a lease may hold, and how many notes make a lease nearly as large as it may be.
 const NOTE_BYTES: usize = 1000;
 const NOTES: usize = 7;
-/// Renewals of such leases: more than the history of 16 MiB and the buffers of a socket hold.
-const LARGE_RENEWALS: usize = 4800;
-const LARGE_LEASES: usize = 8;
+/// Renewals of such leases: more than the history of 16 MiB and the buffers of a socket hold. Not
+/// many more, and many at once: a client that takes nothing for half a minute is cut off, and they
+/// are to be over by then, however busy the machine is.
+const LARGE_RENEWALS: usize = 3200;
+const LARGE_LEASES: usize = 32;
+/// What a watcher has room for that it did not read yet.
+const ROOM_BYTES: u32 = 1 << 16;
 
 async fn watch(cluster: &Cluster, node: usize) -> TcpStream {
     let address = cluster.nodes[node].api;
-    let mut stream = TcpStream::connect(address).await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(ROOM_BYTES).unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
     let head = format!("GET /v1/watch?prefix=leases/ HTTP/1.1\r\nhost: {address}\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     stream

@@ -33,8 +33,7 @@ use crate::{
 /// less than what the engine on the other side takes before it has answered the first (64).
 const MAX_IN_FLIGHT: usize = 32;
 /// A channel whose oldest request is not answered for so many of the engine's time-outs (one
-/// heartbeat interval each) is broken off: a second on a LAN, when the connection itself would be
-/// given up.
+/// heartbeat interval each) is broken off: a second on a LAN.
 const PATIENCE: u32 = 10;
 /// A channel is opened anew after so long, when nothing is in flight: it then moves to the
 /// connection with the newest certificates, and the transport sees that it is in use.

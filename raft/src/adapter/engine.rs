@@ -22,6 +22,8 @@ use swarmer_model::{
 use tokio::time::Instant;
 
 use super::{
+    clock::real,
+    heard::Heard,
     log::{Growth, LogStore},
     machine::{Kept, Machine},
     network::Network,
@@ -64,7 +66,7 @@ pub(crate) struct Engine {
     kept: Arc<Mutex<Kept>>,
     growth: Arc<Growth>,
     pub(super) receiving: tokio::sync::Mutex<Option<Receiving>>,
-    pub(super) leader_heard: Arc<Mutex<Option<Instant>>>,
+    pub(super) heard: Arc<Mutex<Heard>>,
     /// The last term in which this node was seen to lead without a word of the others yet, and since
     /// when.
     elected: Mutex<(u64, Instant)>,
@@ -113,7 +115,7 @@ impl Engine {
             kept,
             growth,
             receiving: tokio::sync::Mutex::new(None),
-            leader_heard: Arc::default(),
+            heard: Arc::default(),
             elected: Mutex::new((0, Instant::now())),
             latencies,
             gate: Arc::default(),
@@ -183,7 +185,7 @@ impl Engine {
             }
             Request::Snapshot(chunk) => {
                 of_sender(&chunk.vote)?;
-                Reply::Snapshot(self.take_chunk(chunk).await?)
+                Reply::Snapshot(self.take_chunk(from, chunk).await?)
             }
             Request::Transfer(request) => {
                 of_sender(request.from_leader())?;
@@ -269,14 +271,14 @@ impl Engine {
         let metrics = self.core.metrics();
         let metrics = metrics.borrow_watched();
         if metrics.current_leader != Some(self.node.0) {
-            let recent = |at: Instant| at.elapsed() < self.quorum_age;
+            let heard = self.heard.lock().silence();
             return metrics.current_leader.is_some()
-                && self.leader_heard.lock().is_some_and(recent);
+                && heard.is_some_and(|silence| silence < self.quorum_age());
         }
         let configs = metrics.membership_config.membership().get_joint_config();
         let alone = configs.iter().all(|voters| voters.len() == 1);
         let silence = match &metrics.last_quorum_acked {
-            Some(at) => openraft::Instant::elapsed(&**at),
+            Some(at) => real(openraft::Instant::elapsed(&**at)),
             // Just elected: a quorum voted for it, so it may try; it may be lost since, too.
             None => {
                 let mut elected = self.elected.lock();
@@ -286,7 +288,23 @@ impl Engine {
                 elected.1.elapsed()
             }
         };
-        alone || silence < self.quorum_age
+        alone || silence < self.quorum_age()
+    }
+
+    fn quorum_age(&self) -> Duration {
+        real(self.quorum_age)
+    }
+
+    /// The longest silence since the last look: of the leader, or, on it, of its quorum.
+    pub(crate) fn take_silence(&self) -> Duration {
+        let longest = self.heard.lock().take_longest();
+        let metrics = self.core.metrics();
+        let metrics = metrics.borrow_watched();
+        if metrics.current_leader != Some(self.node.0) {
+            return longest;
+        }
+        let acked = metrics.last_quorum_acked.as_ref();
+        acked.map_or(Duration::ZERO, |at| real(openraft::Instant::elapsed(&**at)))
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -409,7 +427,7 @@ impl Engine {
         let ids = |ids: &BTreeSet<u64>| ids.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
         let heard = metrics.heartbeat.iter().flatten();
         let heard: BTreeMap<u64, Duration> = heard
-            .filter_map(|(id, at)| Some((*id, openraft::Instant::elapsed(&**at.as_ref()?))))
+            .filter_map(|(id, at)| Some((*id, real(openraft::Instant::elapsed(&**at.as_ref()?)))))
             .collect();
         let end = metrics.last_log_index.map_or(0, |index| index + 1);
         let peers = metrics.replication.iter().flatten().filter(|(id, _)| **id != self.node.0);

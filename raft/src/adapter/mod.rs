@@ -2,7 +2,9 @@
 //! log, its state machine on our keyspace, its network on our transport.
 
 mod append;
+mod clock;
 mod engine;
+mod heard;
 mod log;
 mod machine;
 mod network;
@@ -15,6 +17,7 @@ mod suite;
 mod types;
 mod wire;
 
+pub(crate) use clock::{multiplier, set_multiplier};
 pub(crate) use engine::Engine;
 pub(crate) use recover::recover;
 pub(crate) use wire::{

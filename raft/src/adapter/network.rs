@@ -21,6 +21,7 @@ use swarmer_model::NodeId;
 use super::wire::decode_reply;
 use super::{
     append::Appender,
+    clock::real,
     types::{Types, Vote},
     wire::{Reply, Request, SNAPSHOT_CHUNK_BYTES, SnapshotChunk, SnapshotReply, request},
 };
@@ -112,7 +113,7 @@ impl RaftNetworkV2<Types> for Peer {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let one = futures::stream::iter([rpc]);
-        let mut answers = self.appender.run(one, option.hard_ttl()).await?;
+        let mut answers = self.appender.run(one, real(option.hard_ttl())).await?;
         let answer = answers.next().await.unwrap_or_else(|| Err(odd()))?;
         Ok(match answer {
             Ok(matching) => AppendEntriesResponse::PartialSuccess(matching),
@@ -129,7 +130,7 @@ impl RaftNetworkV2<Types> for Peer {
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
-        Box::pin(async move { self.appender.run(input, option.hard_ttl()).await })
+        Box::pin(async move { self.appender.run(input, real(option.hard_ttl())).await })
     }
 
     async fn vote(
@@ -137,7 +138,7 @@ impl RaftNetworkV2<Types> for Peer {
         rpc: VoteRequest<Types>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        match self.call(RPCTypes::Vote, Request::Vote(rpc), option.hard_ttl()).await? {
+        match self.call(RPCTypes::Vote, Request::Vote(rpc), real(option.hard_ttl())).await? {
             Reply::Vote(response) => Ok(response),
             _ => Err(odd()),
         }
@@ -148,7 +149,7 @@ impl RaftNetworkV2<Types> for Peer {
         rpc: VoteRequest<Types>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        match self.call(RPCTypes::Vote, Request::PreVote(rpc), option.hard_ttl()).await? {
+        match self.call(RPCTypes::Vote, Request::PreVote(rpc), real(option.hard_ttl())).await? {
             Reply::Vote(response) => Ok(response),
             _ => Err(odd()),
         }
@@ -218,7 +219,7 @@ impl RaftNetworkV2<Types> for Peer {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
         let request = Request::Transfer(req);
-        match self.call(RPCTypes::TransferLeader, request, option.hard_ttl()).await? {
+        match self.call(RPCTypes::TransferLeader, request, real(option.hard_ttl())).await? {
             Reply::Transfer(Ok(())) => Ok(Ok(())),
             Reply::Transfer(Err(why)) => Err(NetworkError::from_string(why).into()),
             _ => Err(odd()),

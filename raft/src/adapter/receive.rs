@@ -3,7 +3,7 @@
 use std::io;
 
 use openraft::async_runtime::watch::WatchReceiver;
-use tokio::time::Instant;
+use swarmer_model::NodeId;
 
 use super::{
     engine::{Engine, fatal_error},
@@ -21,6 +21,7 @@ impl Engine {
     /// Takes the next piece; the last one is checked and installed.
     pub(super) async fn take_chunk(
         &self,
+        from: NodeId,
         chunk: SnapshotChunk,
     ) -> Result<SnapshotReply, RaftError> {
         let SnapshotChunk { vote, transfer, offset, bytes, finish } = chunk;
@@ -29,7 +30,7 @@ impl Engine {
         if mine > vote {
             return Ok(SnapshotReply::Done(openraft::raft::SnapshotResponse::new(mine)));
         }
-        *self.leader_heard.lock() = Some(Instant::now());
+        self.heard.lock().now(from);
         let mut receiving = self.receiving.lock().await;
         // Where a sending broke off, the next one of the same file goes on.
         let asks = offset == 0 && bytes.is_empty() && finish.is_none();

@@ -7,7 +7,6 @@ use futures::{Stream, StreamExt as _};
 use openraft::raft::{AppendEntriesRequest, StreamAppendError};
 use parking_lot::Mutex;
 use swarmer_model::NodeId;
-use tokio::time::Instant;
 
 use super::{
     engine::{Engine, fatal_error, of_sender},
@@ -30,11 +29,11 @@ impl Engine {
             let request = read(node, from, &body);
             futures::future::ready(request.map_err(|error| *refuse.lock() = Some(error)).ok())
         });
-        let heard = self.leader_heard.clone();
+        let heard = self.heard.clone();
         let answers = self.core.stream_append(requests).map(move |answer| {
             let answer = answer.map_err(|fatal| fatal_error(&fatal))?;
             if !matches!(answer, Err(StreamAppendError::HigherVote(_))) {
-                *heard.lock() = Some(Instant::now());
+                heard.lock().now(from);
             }
             framed(&Appended(answer)).map_err(|error| RaftError::BadMessage(error.to_string()))
         });

@@ -9,6 +9,7 @@ use openraft::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::clock::Runtime;
 use crate::{keyspace::Response, txn::Txn};
 
 openraft::declare_raft_types!(
@@ -18,6 +19,7 @@ openraft::declare_raft_types!(
         R = Response,
         NodeId = u64,
         Node = EmptyNode,
+        AsyncRuntime = Runtime,
 );
 
 pub(crate) type LogId = LogIdOf<Types>;

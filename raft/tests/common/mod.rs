@@ -19,6 +19,7 @@ use swarmer_raft::{
     TransportError, Txn,
     disk::{Disk, RealDisk, SimDisk},
 };
+use tokio::time::Instant;
 
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 /// What a channel takes: more than an engine may have in flight.
@@ -43,6 +44,8 @@ struct Links {
     snapshot_bytes: usize,
     /// After so many more of them one message is lost.
     break_snapshot_after: Option<usize>,
+    /// How long everything is on its way, in each direction.
+    way: Duration,
     /// No channel can be opened: votes pass, and nothing of a leader.
     no_channels: bool,
     /// All channels that were opened: from, to, and whether the opener still has it.
@@ -99,6 +102,11 @@ impl Net {
         let here =
             |(a, b, kept): &&(_, _, Weak<()>)| (*a, *b) == (from, to) && kept.strong_count() > 0;
         links.channels.iter().filter(here).count()
+    }
+
+    /// From now on everything is so long on its way, in each direction.
+    pub(crate) fn delay(&self, way: Duration) {
+        self.0.lock().way = way;
     }
 
     /// Lets votes pass, and nothing more of whoever is elected from now on.
@@ -174,6 +182,10 @@ impl Transport for Port {
         }
     }
 
+    fn round_trip(&self, _: NodeId) -> Option<Duration> {
+        Some(self.net.0.lock().way * 2)
+    }
+
     async fn call(
         &self,
         target: NodeId,
@@ -211,8 +223,14 @@ impl Transport for Port {
             }
             links.snapshot_bytes += body.len();
         }
-        let answer =
-            tokio::time::timeout(deadline, handle.handle_message(self.node, version, body));
+        let way = self.net.0.lock().way;
+        let answered = async {
+            tokio::time::sleep(way).await;
+            let answer = handle.handle_message(self.node, version, body).await;
+            tokio::time::sleep(way).await;
+            answer
+        };
+        let answer = tokio::time::timeout(deadline, answered);
         let answer = match answer.await {
             Err(_) => return Err(TransportError::Timeout),
             Ok(Err(error)) => return Err(TransportError::Failed(error.to_string())),
@@ -236,12 +254,19 @@ impl Transport for Port {
         }
         let kept = Arc::new(());
         self.net.0.lock().channels.push((self.node, target, Arc::downgrade(&kept)));
+        let way = self.net.0.lock().way;
+        tokio::time::sleep(way * 2).await;
         let (sender, messages) = futures::channel::mpsc::channel(IN_FLIGHT);
+        let messages = messages.then(move |(sent, message)| async move {
+            tokio::time::sleep_until(sent + way).await;
+            message
+        });
         let answers = handle.serve_appends(self.node, messages).boxed();
         let line = |from, to| Line { net: self.net.clone(), from, to };
         let sender = Sender { line: line(self.node, target), messages: sender };
         let answers = Mutex::new(answers);
-        let receiver = Receiver { line: line(target, self.node), answers, _kept: kept };
+        let (line, held) = (line(target, self.node), None);
+        let receiver = Receiver { line, answers, way, held, _kept: kept };
         Ok(Channel { sender: Box::new(sender), receiver: Box::new(receiver) })
     }
 }
@@ -265,7 +290,7 @@ impl Line {
 
 struct Sender {
     line: Line,
-    messages: futures::channel::mpsc::Sender<Bytes>,
+    messages: futures::channel::mpsc::Sender<(Instant, Bytes)>,
 }
 
 #[async_trait]
@@ -273,7 +298,7 @@ impl ChannelSender for Sender {
     fn push(&mut self, message: Bytes) {
         if self.line.check().is_ok() {
             // The other side may have closed the channel; its answers end then.
-            let sent = self.messages.try_send(message);
+            let sent = self.messages.try_send((Instant::now(), message));
             assert!(!sent.is_err_and(|error| error.is_full()), "more in flight than is allowed");
         }
     }
@@ -286,13 +311,23 @@ impl ChannelSender for Sender {
 struct Receiver {
     line: Line,
     answers: Mutex<BoxStream<'static, Result<Bytes, RaftError>>>,
+    way: Duration,
+    /// The answer that is on its way, and when it is here.
+    held: Option<(Instant, Option<Result<Bytes, RaftError>>)>,
     _kept: Arc<()>,
 }
 
 #[async_trait]
 impl ChannelReceiver for Receiver {
     async fn receive(&mut self) -> Result<Bytes, TransportError> {
-        let answer = self.answers.get_mut().next().await;
+        if self.held.is_none() {
+            let answer = self.answers.get_mut().next().await;
+            self.held = Some((Instant::now() + self.way, answer));
+        }
+        if let Some((at, _)) = &self.held {
+            tokio::time::sleep_until(*at).await;
+        }
+        let answer = self.held.take().and_then(|(_, answer)| answer);
         self.line.check()?;
         match answer {
             Some(Ok(answer)) => Ok(answer),
@@ -349,7 +384,14 @@ impl Cluster {
     }
 
     pub(crate) async fn tuned(count: u64, tune: fn(&mut Config)) -> Self {
-        Self::with(count, tune, None).await
+        Self::with(count, tune, None, Net::default()).await
+    }
+
+    /// All of them so far from each other.
+    pub(crate) async fn far(count: u64, way: Duration, tune: fn(&mut Config)) -> Self {
+        let net = Net::default();
+        net.delay(way);
+        Self::with(count, tune, None, net).await
     }
 
     /// On disks in memory, without sled.
@@ -359,21 +401,17 @@ impl Cluster {
 
     /// On disks in memory; `tune` must leave sled out.
     pub(crate) async fn simulated_and_tuned(count: u64, tune: fn(&mut Config)) -> Self {
-        Self::with(count, tune, Some(BTreeMap::new())).await
+        Self::with(count, tune, Some(BTreeMap::new()), Net::default()).await
     }
 
     async fn with(
         count: u64,
         tune: fn(&mut Config),
         disks: Option<BTreeMap<NodeId, SimDisk>>,
+        net: Net,
     ) -> Self {
-        let mut cluster = Self {
-            disks,
-            net: Net::default(),
-            dir: tempfile::tempdir().unwrap(),
-            nodes: BTreeMap::new(),
-            tune,
-        };
+        let mut cluster =
+            Self { disks, net, dir: tempfile::tempdir().unwrap(), nodes: BTreeMap::new(), tune };
         for id in 1..=count {
             cluster.open(NodeId(id)).await;
         }

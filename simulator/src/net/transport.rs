@@ -32,6 +32,10 @@ impl Transport for Port {
         wire::NEWEST
     }
 
+    fn round_trip(&self, _: NodeId) -> Option<Duration> {
+        None
+    }
+
     async fn call(
         &self,
         target: NodeId,

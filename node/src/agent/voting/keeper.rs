@@ -368,6 +368,7 @@ impl Keeper {
         config.snapshot_log_bytes =
             deps.snapshot_log.map_or(config.snapshot_log_bytes, |bytes| bytes.0);
         config.log_keep_entries = deps.log_keep.map_or(config.log_keep_entries, u64::from);
+        config.adaptive = true;
         let transport = Arc::new(RaftTransport(deps.transport.clone()));
         let opened = deps.io.spawn(Raft::open(config, Arc::new(RealDisk), transport)).await;
         let raft =

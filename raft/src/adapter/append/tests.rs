@@ -29,6 +29,10 @@ impl Transport for Fake {
         wire::NEWEST
     }
 
+    fn round_trip(&self, _: NodeId) -> Option<Duration> {
+        None
+    }
+
     async fn call(&self, _: NodeId, _: u8, _: Bytes, _: Duration) -> Result<Bytes, TransportError> {
         Err(TransportError::Unreachable("not here".to_owned()))
     }
