@@ -35,6 +35,13 @@ pub struct Timing {
     pub confirm_timeout: Duration,
     /// How often a digest of the catalog goes to one random member.
     pub digest_interval: Duration,
+    /// How often one member is asked for an answer by which the way to it is measured, until this
+    /// node knows where it stands.
+    pub echo_interval: Duration,
+    /// The same from then on.
+    pub echo_interval_settled: Duration,
+    /// What is known of distances is told anew at most this often, and only if it changed notably.
+    pub publish_coordinate_interval: Duration,
     /// How often down members are greeted, so that a healed partition becomes whole.
     pub announce_to_down_interval: Duration,
     /// How many of them each time.
@@ -70,6 +77,9 @@ impl Default for Timing {
             push_pull_timeout: Duration::from_secs(5),
             confirm_timeout: Duration::from_millis(800),
             digest_interval: Duration::from_secs(2),
+            echo_interval: Duration::from_secs(1),
+            echo_interval_settled: Duration::from_secs(10),
+            publish_coordinate_interval: Duration::from_secs(30),
             announce_to_down_interval: Duration::from_secs(5),
             announce_to_down_members: 4,
             forget_down_after: Duration::from_secs(24 * 3600),
@@ -143,6 +153,8 @@ impl Config {
             ("gossip_interval", t.gossip_interval),
             ("push_pull_interval", t.push_pull_interval),
             ("digest_interval", t.digest_interval),
+            ("echo_interval", t.echo_interval),
+            ("echo_interval_settled", t.echo_interval_settled),
             ("announce_to_down_interval", t.announce_to_down_interval),
             ("seed_backoff_min", t.seed_backoff_min),
             ("persist_interval", t.persist_interval),

@@ -6,6 +6,8 @@
 //! * [`Core`] is the protocol without I/O: SWIM (Das, Gupta, Motivala 2002; by foca), suspicion
 //!   that shortens with independent confirmations (Lifeguard, Dadgar et al. 2017), and the
 //!   [`Catalog`] of signed records.
+//! * [`Locator`] says how far the members are from each other: measured by questions of its own
+//!   between members, estimated by network coordinates (Vivaldi, Dabek et al. 2004).
 //! * [`Envelope`] seals every datagram and refuses what is forged, foreign or replayed.
 //! * [`Gossip`] is the thin shell that carries out what the core says; [`Handle`] is the only
 //!   way to it.
@@ -14,6 +16,7 @@
 mod catalog;
 pub mod codes;
 mod config;
+mod distance;
 mod envelope;
 mod error;
 mod keyring;
@@ -27,6 +30,7 @@ mod stats;
 
 pub use catalog::{Catalog, Digest, Merge};
 pub use config::{Config, Timing};
+pub use distance::{Coordinate, DIMENSIONS, Distances, Locator};
 pub use envelope::{Envelope, OVERHEAD, Opened, WIRE_VERSION};
 pub use error::GossipError;
 pub use keyring::{HeldKeys, Key, KeyId, Keyring};

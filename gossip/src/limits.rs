@@ -38,6 +38,12 @@ pub const COMMAND_QUEUE: usize = 256;
 pub const MAX_BACKGROUND_TASKS: usize = 16;
 /// Changed records waiting to be passed on; beyond it the digests repair what was dropped.
 pub const MAX_RUMOURS: usize = 1024;
+/// Longest round trip that counts; an answer that takes longer comes too late.
+pub const MAX_ROUND_TRIP: Duration = Duration::from_secs(10);
+/// For how long a measured round trip says how far a member is; after that it is estimated.
+pub const ROUND_TRIP_FRESH: Duration = Duration::from_secs(5 * 60);
+/// Members whose last round trips are kept: more than are measured while one of them is fresh.
+pub const MAX_ROUND_TRIPS: usize = 512;
 /// Members that a changed record is sent to at once; the rest hear of it from those.
 pub const DIRECT_FANOUT: usize = 32;
 /// Records sent in answer to one digest datagram: one digest must not set off a flood.

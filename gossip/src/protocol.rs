@@ -2,6 +2,7 @@
 
 mod agenda;
 mod codec;
+mod echo;
 mod exchange;
 mod local;
 mod peer;
@@ -29,6 +30,7 @@ use swarmer_model::{ClusterId, NodeId};
 use self::{
     agenda::{Agenda, Task},
     codec::PeerCodec,
+    echo::Echoes,
     exchange::Exchanges,
     local::Local,
     peer::Peer,
@@ -150,6 +152,7 @@ pub struct Core {
     rumours: Rumours,
     seeds: Seeds,
     exchanges: Exchanges,
+    echoes: Echoes,
     outputs: VecDeque<Output>,
     stats: Stats,
     /// How long this node itself stood still, all in all. Deadlines are in time without it.
@@ -221,6 +224,7 @@ impl Core {
             rumours: Rumours::default(),
             seeds: Seeds::new(&config.timing, config.seeds, known),
             exchanges: Exchanges::default(),
+            echoes: Echoes::default(),
             outputs: VecDeque::new(),
             stats: Stats::default(),
             stalled: Duration::ZERO,
@@ -235,6 +239,7 @@ impl Core {
         for (interval, task) in [
             (core.timing.digest_interval, Task::Digest),
             (core.timing.push_pull_interval, Task::PushPull),
+            (core.timing.echo_interval, Task::Echo),
         ] {
             let first = core.jittered(interval);
             core.agenda.add(first, task);
@@ -294,6 +299,7 @@ impl Core {
                 let next = time + self.jittered(self.timing.push_pull_interval);
                 self.agenda.add(next, Task::PushPull);
             }
+            Task::Echo => self.ask_echo(time),
             Task::Seeds => self.try_seeds(time),
             Task::Sweep => {
                 self.sweep(time);

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use swarmer_model::{ClusterId, NodeId};
 
 use crate::{
-    GossipError, HeldKeys, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_RECORD_BYTES, MAX_SIGNATURE_BYTES,
-    MAX_TEXT_BYTES, Refusal, Signer, Verifier,
+    Coordinate, GossipError, HeldKeys, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_RECORD_BYTES,
+    MAX_SIGNATURE_BYTES, MAX_TEXT_BYTES, Refusal, Signer, Verifier,
 };
 
 /// Goes in front of the signed bytes, so that no other signature of the same key can pass as one.
@@ -96,6 +96,10 @@ pub struct Facts {
     /// What it can hold of functions.
     #[serde(skip)]
     pub capacity: Capacity,
+    /// Where it stands in the space of distances; kept by the core, whatever is published here.
+    /// `None` while it does not know, or if it is too old to say.
+    #[serde(skip)]
+    pub coordinate: Option<Coordinate>,
 }
 
 /// What was added to records after their first version. It follows the record in the signed bytes:
@@ -122,6 +126,12 @@ struct LaterAuthority {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct LaterCapacity {
     capacity: Capacity,
+}
+
+/// What follows [`LaterCapacity`].
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct LaterCoordinate {
+    coordinate: Option<Coordinate>,
 }
 
 impl Facts {
@@ -204,12 +214,11 @@ impl Record {
         let keys = LaterKeys { keys: self.facts.keys };
         let authority = LaterAuthority { authority: self.facts.authority };
         let capacity = LaterCapacity { capacity: self.facts.capacity };
-        let bytes =
-            postcard::to_stdvec(&(self, later, keys, authority, capacity)).map_err(|error| {
-                GossipError::Record {
-                    field: "record",
-                    problem: format!("cannot be encoded: {error}"),
-                }
+        let coordinate = LaterCoordinate { coordinate: self.facts.coordinate };
+        let bytes = postcard::to_stdvec(&(self, later, keys, authority, capacity, coordinate))
+            .map_err(|error| GossipError::Record {
+                field: "record",
+                problem: format!("cannot be encoded: {error}"),
             })?;
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(GossipError::Record {
@@ -262,6 +271,10 @@ impl SignedRecord {
         }
         if let Some(later) = take::<LaterCapacity>(&mut rest)? {
             record.facts.capacity = later.capacity;
+        }
+        if let Some(later) = take::<LaterCoordinate>(&mut rest)? {
+            // One that is out of bounds would spoil this node's own; the rest of the record is good.
+            record.facts.coordinate = later.coordinate.filter(Coordinate::is_sound);
         }
         record.facts.check().map_err(|_| Refusal::OversizedRecord)?;
         Ok(record)
@@ -377,6 +390,12 @@ mod tests {
             keys: HeldKeys { newest: 300, seals: 299 },
             authority: HeldKeys { newest: 400, seals: 399 },
             capacity: Capacity { functions: 500, memory_bytes: 1 << 40 },
+            coordinate: Some(Coordinate {
+                position: [-70_000, 30_000, 0, 1, -1, 10_000_000, 5, 6],
+                height: 10,
+                adjustment: -900,
+                error: 120,
+            }),
             ..Facts::default()
         };
         Record { node: NodeId(7), boot: 1, version: 2, left: false, facts }
@@ -396,6 +415,7 @@ mod tests {
         read_old.facts.keys = HeldKeys::default();
         read_old.facts.authority = HeldKeys::default();
         read_old.facts.capacity = Capacity::default();
+        read_old.facts.coordinate = None;
         assert_eq!(read(old.clone()).unwrap(), read_old);
         // And of the version between them, which told its software and not its keys.
         let later = Later { software: "1.0.0".into() };
@@ -413,9 +433,15 @@ mod tests {
         let authority = LaterAuthority { authority: record("").facts.authority };
         let later = Later { software: "1.0.0".into() };
         let between = postcard::to_stdvec(&(record(""), later, keys, authority)).unwrap();
+        let capacity = LaterCapacity { capacity: record("").facts.capacity };
+        let told_capacity = [between.clone(), postcard::to_stdvec(&capacity).unwrap()].concat();
         let between = read(between).unwrap();
         assert_eq!(between.facts.authority, record("").facts.authority);
         assert_eq!(between.facts.capacity, Capacity::default());
+        // And of the one that told what it can hold and not where it stands.
+        let between = read(told_capacity).unwrap();
+        assert_eq!(between.facts.capacity, record("").facts.capacity);
+        assert_eq!(between.facts.coordinate, None);
         // What such a node reads of ours, and it passes on the bytes as they are.
         assert!(new.bytes.starts_with(&old));
         let (seen, _) = postcard::take_from_bytes::<Record>(&new.bytes).unwrap();
@@ -426,6 +452,15 @@ mod tests {
         // Cut off in the middle of it: of nobody.
         let cut = new.bytes[..new.bytes.len() - 1].to_vec();
         assert!(matches!(read(cut), Err(Refusal::Malformed)));
+    }
+
+    #[test]
+    fn a_coordinate_out_of_bounds_is_none_and_spoils_nothing_else() {
+        let mut astray = record("1.2.3");
+        astray.facts.coordinate.as_mut().unwrap().position[5] += 1;
+        let read = astray.sign(ClusterId(1), &NoKey).unwrap().read().unwrap();
+        astray.facts.coordinate = None;
+        assert_eq!(read, astray);
     }
 
     #[test]

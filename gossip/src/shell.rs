@@ -11,8 +11,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    COMMAND_DEADLINE, COMMAND_QUEUE, Config, Core, DATAGRAM_QUEUE, Deps, GossipError, Keyring,
-    MAX_DATAGRAM_BYTES, MAX_PUSH_PULL_BYTES, Members, RecordUpdate, Stats, Twin,
+    COMMAND_DEADLINE, COMMAND_QUEUE, Config, Core, DATAGRAM_QUEUE, Deps, Distances, GossipError,
+    Keyring, MAX_DATAGRAM_BYTES, MAX_PUSH_PULL_BYTES, Members, RecordUpdate, Stats, Twin,
     config::check_seed,
 };
 
@@ -33,6 +33,10 @@ enum Command {
 struct Shared {
     stats: parking_lot::Mutex<Stats>,
     dropped: std::sync::atomic::AtomicU64,
+    distances: parking_lot::Mutex<Arc<Distances>>,
+    /// Where the clock of the distances begins.
+    started: Instant,
+    node: NodeId,
 }
 
 /// The membership task. [`build`](Self::build) it, hand out the [`Handle`], and
@@ -86,9 +90,13 @@ impl Gossip {
         )?;
         let (members_in, members) = watch::channel(core.members());
         let (twin_in, twin) = watch::channel(None);
+        let started = Instant::now();
         let shared = Arc::new(Shared {
             stats: parking_lot::Mutex::new(Stats::default()),
             dropped: std::sync::atomic::AtomicU64::new(0),
+            distances: parking_lot::Mutex::new(core.distances()),
+            started,
+            node,
         });
         let gossip = Self {
             core,
@@ -96,7 +104,7 @@ impl Gossip {
             timing,
             members_file,
             node,
-            started: Instant::now(),
+            started,
             datagrams,
             commands,
             members: members_in,
@@ -147,6 +155,21 @@ impl Handle {
     /// All members that this node knows of, itself included, sorted by id. Cheap.
     pub fn members(&self) -> Arc<Members> {
         self.members.borrow().clone()
+    }
+
+    /// How long a datagram takes to this member and back: measured if this node asked it within
+    /// the last five minutes, else estimated from where both say that they stand, `None` if that
+    /// is not known. Cheap, and right away.
+    pub fn distance(&self, node: NodeId) -> Option<Duration> {
+        if node == self.shared.node {
+            return Some(Duration::ZERO);
+        }
+        let distances = self.shared.distances.lock().clone();
+        let members = self.members.borrow();
+        let at = members.binary_search_by_key(&node, |member| member.node).ok()?;
+        let record = members.get(at)?.record.as_ref();
+        let told = record.and_then(|record| record.facts.coordinate.as_ref());
+        distances.to(since(self.shared.started), node, told)
     }
 
     /// The members and every change of them; a slow reader sees the newest, not each one.

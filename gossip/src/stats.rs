@@ -49,6 +49,8 @@ refusals! {
     TooManySenders = "too-many-senders",
     /// Opened, but the content cannot be read.
     Malformed = "malformed",
+    /// An answer to a question that was not asked, or not lately, or was answered before.
+    Unasked = "unasked",
     /// A record whose signature is not its node's.
     ForgedRecord = "forged-record",
     /// A record older than the one held, or another one with the same version.
@@ -84,6 +86,8 @@ pub struct Stats {
     pub vetoes: u64,
     /// Times that this node itself was late by more than the stall limit.
     pub stalls: u64,
+    /// Round trips to members that were measured.
+    pub round_trips: u64,
     /// Members alive now, this node included.
     pub members_alive: u64,
     /// Members suspect now.

@@ -7,11 +7,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use swarmer_gossip::*;
-use swarmer_model::{ClusterId, Coded, NodeId};
+use swarmer_model::{ClusterId, Coded, NodeId, wire};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Handles by address: what is sent is handed over at once.
+/// What one way takes.
+const WAY: Duration = Duration::from_millis(4);
+
+/// Handles by address: what is sent is handed over after [`WAY`].
 #[derive(Default)]
 struct Net(Mutex<HashMap<SocketAddr, (NodeId, Handle)>>);
 
@@ -26,7 +29,11 @@ struct Port(Arc<Net>, NodeId, SocketAddr);
 impl DatagramSender for Port {
     fn send(&self, to: SocketAddr, bytes: Bytes) {
         if let Some((_, handle)) = self.0.at(to) {
-            handle.datagram(self.2, bytes);
+            let from = self.2;
+            tokio::spawn(async move {
+                tokio::time::sleep(WAY).await;
+                handle.datagram(from, bytes);
+            });
         }
     }
 }
@@ -152,6 +159,43 @@ async fn members_meet_publish_and_leave() {
 
     let stats = nodes[0].0.stats();
     assert!(stats.datagrams_in > 0 && stats.push_pulls > 0 && stats.members_alive == 2);
+    for (_, shutdown, task) in nodes {
+        shutdown.cancel();
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_way_to_a_member_is_measured_and_then_estimated() {
+    let net = Arc::new(Net::default());
+    let with_distances = |n| {
+        let mut config = config(n, 1);
+        config.facts.wire_max = wire::DISTANCES.into();
+        config
+    };
+    let nodes: Vec<_> = (1..=3).map(|n| start(&net, with_distances(n))).collect();
+    let (first, last) = (&nodes[0].0, NodeId(3));
+    assert_eq!(first.distance(last), None);
+    for (handle, _, _) in &nodes {
+        wait(handle, |members| alive(members) == 3).await;
+        let knows = |members: &Members| {
+            members.iter().all(|m| m.record.as_ref().is_some_and(|r| r.facts.coordinate.is_some()))
+        };
+        wait(handle, knows).await;
+    }
+    // Of the first minute the points say less.
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let measured = first.distance(last).unwrap();
+    assert!(measured >= WAY * 2 && measured < WAY * 2 + Duration::from_millis(3), "{measured:?}");
+    assert_eq!(first.distance(NodeId(1)), Some(Duration::ZERO), "to itself");
+    assert_eq!(first.distance(NodeId(9)), None, "who is no member");
+    assert!(first.stats().round_trips > 50);
+    // It is not there any more: what was measured says nothing after a while, what it told does.
+    nodes[2].1.cancel();
+    tokio::time::sleep(ROUND_TRIP_FRESH + Duration::from_secs(10)).await;
+    let estimated = first.distance(last).unwrap();
+    assert_ne!(estimated, measured);
+    assert!(estimated > WAY && estimated < WAY * 3, "{estimated:?}");
     for (_, shutdown, task) in nodes {
         shutdown.cancel();
         task.await.unwrap();

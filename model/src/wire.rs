@@ -7,14 +7,17 @@
 //! |---|---|
 //! | 1 | a write that a node sends on to the leader goes alone in its message |
 //! | 2 | those that come while others are on their way go together in one |
+//! | 3 | members ask each other for an answer by which the way between them is measured |
 //!
 //! Whatever an older node would not understand is a version of its own: a line here, a constant that
 //! names it, and where it is sent the question whether the other side speaks it. What was said before
 //! goes on being understood until [`OLDEST`] is raised past it.
 
 /// The newest version that this build speaks.
-pub const NEWEST: u8 = MANY_WRITES;
+pub const NEWEST: u8 = DISTANCES;
 /// The oldest version that this build speaks.
 pub const OLDEST: u8 = 1;
 /// The version since which many writes go to the leader in one message.
 pub const MANY_WRITES: u8 = 2;
+/// The version since which members measure how far they are from each other.
+pub const DISTANCES: u8 = 3;

@@ -13,6 +13,7 @@ pub(super) enum Task {
     Spread,
     Digest,
     PushPull,
+    Echo,
     Seeds,
     Sweep,
     Farewell,

@@ -15,6 +15,11 @@ pub(super) struct Local {
 }
 
 impl Local {
+    /// What the node says about itself, a change that waits included.
+    pub(super) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
     pub(super) fn new(facts: Facts, boot: u64) -> Self {
         Self { facts, boot, version: 0, waiting: None, last_sent: Duration::ZERO }
     }
@@ -37,6 +42,7 @@ impl Core {
         let mut facts = self.local.facts.clone();
         update.apply(&mut facts);
         facts.keys = self.envelope.keyring().held();
+        facts.coordinate = self.local.facts.coordinate;
         if facts == self.local.facts || self.farewells.is_some() {
             return Ok(());
         }
@@ -47,6 +53,12 @@ impl Core {
         } else {
             time + self.timing.publish_delay
         };
+        self.publish_at(at, load_only);
+        Ok(())
+    }
+
+    /// The local record goes out then, or before if something else is waiting for that.
+    pub(super) fn publish_at(&mut self, at: Duration, load_only: bool) {
         let (at, load_only) = match self.local.waiting {
             Some((held, held_load_only)) if held <= at => (held, held_load_only && load_only),
             _ => {
@@ -55,7 +67,6 @@ impl Core {
             }
         };
         self.local.waiting = Some((at, load_only));
-        Ok(())
     }
 
     /// Opens and seals with these keys from now on, and says which ones they are.
@@ -91,6 +102,8 @@ impl Core {
 
     /// Signs a new version of the local record and puts it into the catalog.
     pub(super) fn make_record(&mut self, left: bool) -> Result<(), GossipError> {
+        // Costs nothing where a record goes out anyway.
+        self.local.facts.coordinate = self.echoes.settled();
         let record = Record {
             node: self.node,
             boot: self.local.boot,

@@ -98,6 +98,10 @@ impl Core {
             Message::Suspicion { peer, incarnation } => {
                 self.accused(time, sender, peer, incarnation);
             }
+            Message::Echo(number) => self.answer_echo(sender, number)?,
+            Message::Echoed { number, coordinate } => {
+                self.take_echo(time, (sender, opened.boot), number, &coordinate)?;
+            }
             // Only ever sent to an address.
             Message::Join(_) => return Err(Refusal::Malformed),
         }

@@ -216,6 +216,7 @@ impl Core {
             self.catalog.remove(node);
             self.envelope.forget(node);
             self.suspicions.remove(&node);
+            self.forget_distance(node);
         }
         if self.view.size_changed() {
             let config = swim_config(&self.timing, self.view.active());

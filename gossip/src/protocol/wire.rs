@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use swarmer_model::NodeId;
 
 use super::{codec::Row, peer::Peer};
-use crate::{Digest, SignedRecord, envelope::MAX_PAYLOAD};
+use crate::{Coordinate, Digest, SignedRecord, envelope::MAX_PAYLOAD};
 
 /// What a datagram carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,11 @@ pub(crate) enum Message {
     Want(Vec<NodeId>),
     /// The sender's own probe of this peer failed.
     Suspicion { peer: Peer, incarnation: u16 },
+    /// Answer with the same number at once: the way to you is measured. Since
+    /// [`swarmer_model::wire::DISTANCES`].
+    Echo(u64),
+    /// The answer, and where the sender stands.
+    Echoed { number: u64, coordinate: Coordinate },
 }
 
 /// Bytes of a payload that records may fill: variant, flag and count go off.

@@ -182,6 +182,12 @@ impl Runner {
         if self.unpublished && self.published_at.elapsed() >= PUBLISH_INTERVAL {
             self.publish();
         }
+        let distances = self.gossip.core.distances();
+        let mut shared = self.gossip.shared.distances.lock();
+        if !Arc::ptr_eq(&shared, &distances) {
+            *shared = distances;
+        }
+        drop(shared);
         *self.gossip.shared.stats.lock() = self.gossip.core.stats();
         self.persist();
     }
@@ -266,7 +272,10 @@ impl Runner {
                 tracing::debug!(target: "swarmer::gossip::refused", from, node, %reason);
             }
             // What a healthy network does now and then.
-            Refusal::StaleRecord | Refusal::FromOurselves | Refusal::NotForUs => {
+            Refusal::StaleRecord
+            | Refusal::FromOurselves
+            | Refusal::NotForUs
+            | Refusal::Unasked => {
                 tracing::debug!(target: "swarmer::gossip::refused", from, node, %reason);
             }
             _ => tracing::warn!(

@@ -2,6 +2,7 @@
 //! seeds with which it failed; the same seed runs the same way again.
 #![expect(clippy::unwrap_used, reason = "a failed step of a test is a failed test")]
 
+mod distance;
 mod sim;
 
 use std::time::Duration;

@@ -108,6 +108,8 @@ pub(crate) struct Sim {
     pub(crate) nodes: Vec<Node>,
     pub(crate) admitted: Arc<Admitted>,
     pub(crate) loss: f64,
+    /// What one way takes, if it is not the same everywhere.
+    pub(crate) way: Option<fn(SocketAddr, SocketAddr) -> Duration>,
     /// Nodes of different groups do not reach each other.
     pub(crate) group: Vec<u8>,
     /// Whether push/pull streams work.
@@ -152,7 +154,7 @@ pub(crate) fn config(index: usize, boot: u64) -> Config {
             name: format!("node-{index}"),
             addresses: vec![addr(index)],
             wire_min: 1,
-            wire_max: 1,
+            wire_max: swarmer_model::wire::NEWEST.into(),
             ..Facts::default()
         },
         members_file: None,
@@ -176,6 +178,7 @@ impl Sim {
             nodes: Vec::new(),
             admitted: Arc::default(),
             loss: 0.0,
+            way: None,
             group: Vec::new(),
             streams: true,
             names: BTreeMap::new(),
@@ -295,6 +298,18 @@ impl Sim {
         Duration::from_micros(self.rng.random_range(100..2000))
     }
 
+    fn latency_between(&mut self, from: SocketAddr, to: SocketAddr) -> Duration {
+        match self.way {
+            Some(way) => way(from, to).mul_f64(self.rng.random_range(0.97..1.03)),
+            None => self.latency(),
+        }
+    }
+
+    /// The clock of this node.
+    pub(crate) fn since_start(&self, index: usize) -> Duration {
+        self.now - self.nodes[index].started
+    }
+
     fn reach(&self, a: SocketAddr, b: SocketAddr) -> bool {
         let group = |addr| self.nodes.iter().position(|n| n.addr == addr).map(|i| self.group[i]);
         match (group(a), group(b)) {
@@ -316,7 +331,7 @@ impl Sim {
                     }
                     let lost = self.loss > 0.0 && self.rng.random_bool(self.loss);
                     if !lost && self.reach(from, to) {
-                        let at = self.now + self.latency();
+                        let at = self.now + self.latency_between(from, to);
                         self.schedule(at, Event::Datagram { to, from, bytes });
                     }
                 }

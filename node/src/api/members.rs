@@ -1,6 +1,6 @@
 //! Health, status and members: what this node knows and why.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{extract::State, response::Response};
 use http::StatusCode;
@@ -68,8 +68,9 @@ fn all(context: &Context) -> (u64, Vec<Value>) {
     let (seen, committed) = nodes::all(&context.control.view());
     let committed: Vec<Node> = committed.into_iter().map(|(node, _)| node).collect();
     let voters = context.control.status().voters;
-    let items =
-        merge(&context.gossip.members(), &committed, context.node, |node| voters.contains(&node));
+    let votes = |node: NodeId| voters.contains(&node);
+    let away = |node: NodeId| context.gossip.distance(node);
+    let items = merge(&context.gossip.members(), &committed, context.node, votes, away);
     (seen, items)
 }
 
@@ -78,6 +79,7 @@ fn merge(
     committed: &[Node],
     own: NodeId,
     votes: impl Fn(NodeId) -> bool,
+    away: impl Fn(NodeId) -> Option<Duration>,
 ) -> Vec<Value> {
     let admitted = |id: NodeId| committed.iter().find(|node| node.spec.id == id);
     let seen = members.iter().map(|member| {
@@ -99,6 +101,7 @@ fn merge(
         // A node that is too old to say it, or was never heard of, has none.
         let told = facts.map(|facts| facts.software.as_str()).filter(|told| !told.is_empty());
         let version = if member.node == own { Some(env!("CARGO_PKG_VERSION")) } else { told };
+        let rtt = away(member.node).filter(|_| member.node != own && member.state.is_active());
         json!({
             "name": node.map_or(&*member.name, |node| node.metadata.name.as_str()),
             "id": member.node,
@@ -112,6 +115,8 @@ fn merge(
             "capacity": facts.map(|facts| facts.capacity).filter(|told| told.functions > 0).map(
                 |told| json!({ "functions": told.functions, "memory": ByteSize(told.memory_bytes) }),
             ),
+            // From this node, measured lately or estimated.
+            "rttMs": rtt.map(milliseconds),
             "reason": reason,
         })
     });
@@ -128,12 +133,18 @@ fn merge(
             "version": Value::Null,
             "wire": Value::Null,
             "capacity": Value::Null,
+            "rttMs": Value::Null,
             "reason": "not seen since this node started",
         })
     });
     let mut items: Vec<Value> = seen.chain(never).collect();
     items.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
     items
+}
+
+/// To the microsecond: what is behind it is noise.
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// The key of the claim by which a node's name is its own.
@@ -144,7 +155,6 @@ pub(super) fn name_claim(name: &str) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
     use swarmer_gossip::{Facts, Record};
     use swarmer_model::{Labels, NodeSpec};
 
@@ -181,7 +191,8 @@ mod tests {
         let told = |change: fn(&mut Member), drained: bool| {
             let mut member = member(1, MemberState::Alive);
             change(&mut member);
-            let item = merge(&[member], &[node(1, "a", drained)], NodeId(2), |_| false).remove(0);
+            let item = merge(&[member], &[node(1, "a", drained)], NodeId(2), |_| false, |_| None)
+                .remove(0);
             format!("{}: {}", item["state"].as_str().unwrap(), item["reason"].as_str().unwrap())
         };
         assert_eq!(told(|_| (), false), "alive: it answers");
@@ -200,7 +211,8 @@ mod tests {
         other.record = Some(record.into());
         let members = [member(1, MemberState::Alive), other];
         let committed = [node(1, "a", true), node(2, "b", true), node(3, "c", false)];
-        let items = merge(&members, &committed, NodeId(1), |node| node == NodeId(1));
+        let away = |_| Some(Duration::from_nanos(80_123_456));
+        let items = merge(&members, &committed, NodeId(1), |node| node == NodeId(1), away);
         let state = |i: usize| items[i]["state"].as_str().unwrap();
         assert_eq!(items[0]["name"], "a", "the committed name counts");
         assert_eq!(items[0]["version"], env!("CARGO_PKG_VERSION"));
@@ -210,6 +222,11 @@ mod tests {
         assert_eq!(items[2]["wire"], Value::Null);
         assert_eq!((state(0), state(1), state(2)), ("draining", "dead", "dead"));
         assert_eq!(items[2]["reason"], "not seen since this node started");
+        assert_eq!(items[0]["rttMs"], Value::Null, "of the node that is asked");
+        assert_eq!(items[1]["rttMs"], Value::Null, "of one that is dead");
+        let there = member(2, MemberState::Alive);
+        let told = merge(&[there], &committed, NodeId(1), |_| false, away);
+        assert_eq!(told[1]["rttMs"], 80.123);
         assert_eq!(items[0]["voter"], true);
         assert_eq!(items[0]["region"], "eu-1");
     }

@@ -318,7 +318,7 @@ fn transport(text: &mut Text, context: &Context) {
 #[expect(clippy::cast_precision_loss, reason = "counters below 2^52; the format is a float")]
 fn gossip(text: &mut Text, context: &Context) {
     let stats = context.gossip.stats();
-    let counters: [(&str, &str, u64); 9] = [
+    let counters: [(&str, &str, u64); 10] = [
         ("datagrams_in_total", "Datagrams taken from the socket.", stats.datagrams_in),
         ("datagrams_out_total", "Datagrams handed to the socket.", stats.datagrams_out),
         ("out_bytes_total", "Bytes handed to the socket.", stats.bytes_out),
@@ -327,6 +327,7 @@ fn gossip(text: &mut Text, context: &Context) {
         ("push_pulls_failed_total", "Exchanges that failed.", stats.push_pulls_failed),
         ("probes_failed_total", "Probes that nobody answered.", stats.probes_failed),
         ("vetoes_total", "Deaths that a living connection held back.", stats.vetoes),
+        ("round_trips_total", "Ways to members that were measured.", stats.round_trips),
         ("stalls_total", "Times that this node itself was late.", stats.stalls),
     ];
     for (name, help, value) in counters {

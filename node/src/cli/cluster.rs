@@ -47,6 +47,7 @@ pub(crate) async fn members(client: &Client, printer: &Printer) -> Outcome<()> {
             ("ZONE", "zone"),
             ("VOTER", "voter"),
             ("VERSION", "version"),
+            ("RTT MS", "rttMs"),
             ("WHY", "reason"),
         ],
     )

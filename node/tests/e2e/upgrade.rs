@@ -1,6 +1,7 @@
 //! Nodes of two versions of the wire in one cluster, which is upgraded node by node.
 
 use serde_json::{Value, json};
+use swarmer_model::wire;
 
 use crate::common::{Cluster, get, until};
 
@@ -24,7 +25,9 @@ async fn has_connections_of(cluster: &Cluster, node: usize, versions: &[u8]) {
         let text = get(&cluster.http, &metrics).await.ok()?.text();
         let name =
             |version| format!("swarmer_transport_version_connections{{version=\"{version}\"}}");
-        let there: Vec<u8> = (1..=2).filter(|version| text.contains(&name(*version))).collect();
+        let there: Vec<u8> = (wire::OLDEST..=wire::NEWEST)
+            .filter(|version| text.contains(&name(*version)))
+            .collect();
         (there == versions).then_some(())
     })
     .await;
@@ -61,8 +64,9 @@ async fn nodes_of_two_versions_of_the_wire_are_one_cluster_until_the_upgrade_is_
     }
     cluster.nodes[leader].cli_ok(&["token", "create"]);
     has_connections_of(&cluster, 0, &[1]).await;
-    has_connections_of(&cluster, 1, &[1, 2]).await;
-    let (old, new) = (json!({ "oldest": 1, "newest": 1 }), json!({ "oldest": 1, "newest": 2 }));
+    has_connections_of(&cluster, 1, &[1, wire::NEWEST]).await;
+    let old = json!({ "oldest": 1, "newest": 1 });
+    let new = json!({ "oldest": 1, "newest": wire::NEWEST });
     assert_eq!(wires(&cluster, 1).await, [old, new.clone(), new.clone()]);
     assert!(is_mixed(&cluster).await);
 
@@ -72,7 +76,7 @@ async fn nodes_of_two_versions_of_the_wire_are_one_cluster_until_the_upgrade_is_
     cluster.all_ready().await;
     for node in 0..3 {
         cluster.nodes[node].cli_ok(&["token", "create"]);
-        has_connections_of(&cluster, node, &[2]).await;
+        has_connections_of(&cluster, node, &[wire::NEWEST]).await;
     }
     until("all know that the upgrade is done", || async {
         (wires(&cluster, 1).await == vec![new.clone(); 3]).then_some(())

@@ -1,0 +1,160 @@
+//! Measuring the ways to the others: a question to one member now and then, whose answer also
+//! says where that one stands.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use rand::{RngExt, seq::IteratorRandom};
+use swarmer_model::{NodeId, wire};
+
+use super::{Core, agenda::Task, peer::Peer, wire::Message};
+use crate::{Coordinate, Distances, Locator, MAX_ROUND_TRIP, Refusal};
+
+/// Questions that wait for an answer; at one a second none is dropped before its answer is late.
+const MAX_WAITING: usize = 16;
+/// Round trips measured quickly, until this node knows where it stands; it goes on slowly.
+const QUICK: u64 = 200;
+/// Of so many members at random the one that was measured longest ago is asked: in a small
+/// cluster all of them are measured in turn.
+const CANDIDATES: usize = 4;
+
+struct Asked {
+    /// Nobody but the peer can know it.
+    number: u64,
+    peer: Peer,
+    at: Duration,
+    /// How long this node had stood still by then.
+    stalled: Duration,
+}
+
+#[derive(Default)]
+pub(super) struct Echoes {
+    waiting: VecDeque<Asked>,
+    locator: Locator,
+    cached: Option<Arc<Distances>>,
+    /// When the last round trip was measured, as time since the start.
+    measured_at: Duration,
+    /// When where this node stands was last a reason to send its record.
+    told_at: Option<Duration>,
+}
+
+impl Echoes {
+    pub(super) fn settled(&self) -> Option<Coordinate> {
+        self.locator.settled()
+    }
+
+    fn expire(&mut self, time: Duration) {
+        self.waiting.retain(|asked| time.saturating_sub(asked.at) <= MAX_ROUND_TRIP);
+    }
+}
+
+impl Core {
+    /// What is known of the ways to the others. Cheap while nothing was measured.
+    pub fn distances(&mut self) -> Arc<Distances> {
+        let Echoes { locator, cached, measured_at, .. } = &mut self.echoes;
+        cached.get_or_insert_with(|| Arc::new(locator.distances(*measured_at))).clone()
+    }
+
+    /// Whether this node takes part, by the version of the wire that it was told to speak.
+    fn measures(&self) -> bool {
+        self.local.facts().wire_max >= u16::from(wire::DISTANCES)
+    }
+
+    /// Whether just this start of the member understands the question: an older one would take it
+    /// for garbage.
+    fn understands_echo(&self, peer: &Peer) -> bool {
+        self.catalog.get(peer.node).is_some_and(|record| {
+            record.boot == peer.boot && record.facts.wire_max >= u16::from(wire::DISTANCES)
+        })
+    }
+
+    pub(super) fn ask_echo(&mut self, time: Duration) {
+        let settled = self.echoes.locator.updates() >= QUICK;
+        let interval = match settled {
+            true => self.timing.echo_interval_settled,
+            false => self.timing.echo_interval,
+        };
+        let next = time + self.jittered(interval);
+        self.agenda.add(next, Task::Echo);
+        self.echoes.expire(time);
+        if !self.measures() {
+            return;
+        }
+        let able: Vec<Peer> = self
+            .view
+            .active_peers()
+            .filter(|peer| self.admission.admitted(peer.node) && self.understands_echo(peer))
+            .filter(|peer| self.echoes.waiting.iter().all(|asked| asked.peer.node != peer.node))
+            .collect();
+        let candidates = able.into_iter().sample(&mut self.rng, CANDIDATES);
+        let longest_ago = |peer: &&Peer| self.echoes.locator.measured_at(peer.node);
+        let Some(peer) = candidates.iter().min_by_key(longest_ago).copied() else { return };
+        let number = self.rng.random();
+        if self.echoes.waiting.len() == MAX_WAITING {
+            self.echoes.waiting.pop_front();
+        }
+        let asked = Asked { number, peer, at: time, stalled: self.stalled };
+        self.echoes.waiting.push_back(asked);
+        self.send(&peer, &Message::Echo(number));
+    }
+
+    pub(super) fn answer_echo(&mut self, from: NodeId, number: u64) -> Result<(), Refusal> {
+        if !self.measures() {
+            return Err(Refusal::Malformed);
+        }
+        // To where the member is known to be, wherever the datagram says that it is from.
+        if let Some(peer) = self.view.peer(from) {
+            let coordinate = self.echoes.locator.coordinate();
+            self.send(&peer, &Message::Echoed { number, coordinate });
+        }
+        Ok(())
+    }
+
+    /// Takes an answer by the node with this start counter, if it is one to a question that waits.
+    pub(super) fn take_echo(
+        &mut self,
+        time: Duration,
+        from: (NodeId, u64),
+        number: u64,
+        theirs: &Coordinate,
+    ) -> Result<(), Refusal> {
+        self.echoes.expire(time);
+        let asked =
+            |asked: &Asked| asked.number == number && (asked.peer.node, asked.peer.boot) == from;
+        let at = self.echoes.waiting.iter().position(asked).ok_or(Refusal::Unasked)?;
+        let asked = self.echoes.waiting.remove(at).ok_or(Refusal::Unasked)?;
+        if !theirs.is_sound() {
+            return Err(Refusal::Malformed);
+        }
+        // This node stood still meanwhile: nobody knows for how long the answer waited.
+        if asked.stalled != self.stalled {
+            return Ok(());
+        }
+        let (rtt, now) = (time.saturating_sub(asked.at), time + self.stalled);
+        if self.echoes.locator.update(now, from.0, theirs, rtt, &mut self.rng) {
+            self.stats.round_trips += 1;
+            self.echoes.measured_at = now;
+            self.echoes.cached = None;
+            self.tell_coordinate(time);
+        }
+        Ok(())
+    }
+
+    /// Sends the record if what it says of distances is wrong by now, and not often: thousands of
+    /// nodes at rest must have nothing to say.
+    fn tell_coordinate(&mut self, time: Duration) {
+        let interval = self.timing.publish_coordinate_interval;
+        let told = self.local.facts().coordinate;
+        let now = time + self.stalled;
+        if self.echoes.told_at.is_none_or(|at| time >= at + interval)
+            && self.echoes.locator.has_moved(now, told.as_ref())
+        {
+            self.echoes.told_at = Some(time);
+            self.publish_at(time + self.timing.publish_delay, false);
+        }
+    }
+
+    pub(super) fn forget_distance(&mut self, node: NodeId) {
+        self.echoes.locator.forget(node);
+        self.echoes.cached = None;
+    }
+}
