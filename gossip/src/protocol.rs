@@ -5,6 +5,7 @@ mod codec;
 mod echo;
 mod exchange;
 mod local;
+mod pace;
 mod peer;
 mod receive;
 mod seeds;
@@ -131,7 +132,12 @@ pub struct Core {
     cluster: ClusterId,
     node: NodeId,
     advertise: SocketAddr,
+    /// What was configured: for a LAN.
+    lan: Timing,
+    /// The same, with a period of probes that keeps to the ways between members.
     timing: Timing,
+    /// So many times longer than on a LAN it is.
+    pace: u32,
     admission: Arc<dyn Admission>,
     signer: Arc<dyn Signer>,
     verifier: Arc<dyn Verifier>,
@@ -230,7 +236,9 @@ impl Core {
             stalled: Duration::ZERO,
             slow_until: Duration::ZERO,
             farewells: None,
+            lan: config.timing.clone(),
             timing: config.timing,
+            pace: 1,
             rng,
         };
         core.make_record(false)?;

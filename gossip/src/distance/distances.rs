@@ -17,6 +17,12 @@ pub struct Distances {
 }
 
 impl Distances {
+    /// The round trips that were measured within [`ROUND_TRIP_FRESH`].
+    pub(crate) fn fresh(&self, now: Duration) -> impl Iterator<Item = Duration> + '_ {
+        let fresh = move |at: &Duration| now.saturating_sub(*at) <= ROUND_TRIP_FRESH;
+        self.measured.values().filter(move |(_, at)| fresh(at)).map(|(way, _)| *way)
+    }
+
     /// The round trip to the node: measured within [`ROUND_TRIP_FRESH`], else estimated from where
     /// it says that it stands, else not known. `now` is the time since this node's start.
     pub fn to(&self, now: Duration, node: NodeId, told: Option<&Coordinate>) -> Option<Duration> {

@@ -134,6 +134,7 @@ impl Core {
             self.stats.round_trips += 1;
             self.echoes.measured_at = now;
             self.echoes.cached = None;
+            self.keep_pace(now);
             self.tell_coordinate(time);
         }
         Ok(())

@@ -137,7 +137,7 @@ impl Core {
                 Timer::RemoveDown(peer) => {
                     self.forget.insert(peer.node, (time + after, peer));
                 }
-                other => self.agenda.add(time + after, Task::Swim(other)),
+                other => self.agenda.add(time + self.paced(after, &other), Task::Swim(other)),
             }
         }
         let mut risen: Vec<Peer> = Vec::new();
@@ -219,7 +219,7 @@ impl Core {
             self.forget_distance(node);
         }
         if self.view.size_changed() {
-            let config = swim_config(&self.timing, self.view.active());
+            let config = swim_config(&self.lan, self.view.active());
             if let Err(error) = self.swim.set_config(config) {
                 tracing::debug!(target: "swarmer::gossip", %error, "swim");
             }

@@ -211,3 +211,45 @@ fn a_node_at_rest_spends_little_on_distances() {
     println!("a node of 16 at rest sends {with:.0} B/s, {without:.0} B/s without distances");
     assert!(with - without < 100.0, "{with} B/s with and {without} B/s without distances");
 }
+
+/// Ways of 300 ms and a twentieth of all datagrams lost: an ocean on a bad day.
+fn ocean(from: SocketAddr, to: SocketAddr) -> Duration {
+    if index(from) % 2 == index(to) % 2 { ms(1) } else { ms(150) }
+}
+
+#[test]
+fn probes_keep_to_the_ways_and_nobody_dies_of_an_ocean() {
+    let probes = |way: fn(SocketAddr, SocketAddr) -> Duration| {
+        let mut sim = Sim::new(95);
+        sim.way = Some(way);
+        for index in 0..16 {
+            sim.start(config(index, 1), Vec::new());
+        }
+        sim.until(secs(60), Sim::whole).expect("it forms");
+        sim.run(secs(300));
+        sim.loss = 0.05;
+        let failed =
+            |sim: &Sim| sim.nodes.iter().map(|node| node.core.stats().probes_failed).sum::<u64>();
+        let before = failed(&sim);
+        sim.run(secs(1800));
+        for node in &sim.nodes {
+            let dead = node.changes.iter().find(|change| change.3 == MemberState::Down);
+            assert!(dead.is_none(), "{} took one for dead: {dead:?}", node.id);
+        }
+        let failed = failed(&sim) - before;
+        // And one that is dead is found so, on both sides of it.
+        sim.loss = 0.0;
+        sim.kill(7);
+        let known = |sim: &mut Sim| {
+            (0..16).all(|by| by == 7 || sim.state(by, id(7)) == Some(MemberState::Down))
+        };
+        (failed, sim.until(secs(30), known).expect("its death is known"))
+    };
+    let (near, far) = (probes(|_, _| ms(1)), probes(ocean));
+    println!(
+        "probes that failed in half an hour at 5 % of loss, time to know a death: on a LAN \
+        {near:?}, over 300 ms {far:?}"
+    );
+    assert!(far.0 <= near.0.max(10) * 3, "{far:?} over an ocean, {near:?} on a LAN");
+    assert!(far.1 <= secs(15), "{far:?}");
+}

@@ -1,0 +1,68 @@
+//! Probes wait as long as the members are far away.
+
+use std::time::Duration;
+
+use foca::Timer;
+
+use super::{Core, peer::Peer};
+use crate::Timing;
+
+/// The slowest: a probe each two and a half seconds, for round trips of 0.8 s.
+const MAX_FACTOR: u32 = 5;
+
+/// So many times longer than on a LAN probes have to wait over the longest way, if all that is on it
+/// may be late by an eighth: a direct answer, of one round trip, is to be here before others are
+/// asked to probe too, and theirs, of two, before the period ends.
+fn factor(farthest: Duration, lan: &Timing) -> u32 {
+    let way = farthest.as_secs_f64() * 1.125;
+    let direct = way / lan.probe_timeout.as_secs_f64();
+    let indirect = 2.0 * way / (lan.probe_period - lan.probe_timeout).as_secs_f64();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to 5")]
+    let factor = direct.max(indirect).ceil().clamp(1.0, f64::from(MAX_FACTOR)) as u32;
+    factor
+}
+
+impl Core {
+    /// Fits the probes to the ways that were measured lately.
+    pub(super) fn keep_pace(&mut self, now: Duration) {
+        let distances = self.distances();
+        let mut ways: Vec<Duration> = distances.fresh(now).collect();
+        ways.sort_unstable();
+        // One member of many that is far off makes not all of them wait: an answer that comes until
+        // the next probe still counts.
+        let farthest = ways.get((ways.len() * 19 / 20).min(ways.len().saturating_sub(1)));
+        let factor = farthest.map_or(1, |way| factor(*way, &self.lan));
+        if factor == self.pace {
+            return;
+        }
+        self.pace = factor;
+        let period = self.lan.probe_period * factor;
+        // Suspicion lasts a number of them.
+        self.timing.probe_period = period;
+        tracing::info!(target: "swarmer::gossip", farthest = ?farthest, ?period,
+            "probes keep to the ways between the members");
+    }
+
+    /// When a timer of foca is due, which cannot be told another pace: later, if it is of a probe.
+    pub(super) fn paced(&self, after: Duration, timer: &Timer<Peer>) -> Duration {
+        match timer {
+            Timer::ProbeRandomMember(_) | Timer::SendIndirectProbe { .. } => after * self.pace,
+            _ => after,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_waits_for_answers_over_the_longest_way() {
+        let lan = Timing::default();
+        for (way, expected) in
+            [(0, 1), (1, 1), (80, 1), (133, 1), (134, 2), (250, 2), (300, 3), (9000, 5)]
+        {
+            assert_eq!(factor(Duration::from_millis(way), &lan), expected, "{way} ms");
+        }
+    }
+}
