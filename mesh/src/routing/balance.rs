@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use parking_lot::RwLock;
@@ -24,6 +24,8 @@ pub struct Endpoint {
     pub region: String,
     /// Its zone; empty if unknown.
     pub zone: String,
+    /// The round trip to its region from here; none if unknown.
+    pub way: Option<Duration>,
     /// Calls in flight there when it last said so, over all callers.
     pub load: u32,
     /// Whether it said that it has room for more.
@@ -39,9 +41,13 @@ pub enum Locality {
     Zone,
     /// The same region.
     Region,
-    /// Anywhere.
+    /// Another region: the nearest, as far as the ways are known.
     Any,
 }
+
+/// Regions whose round trip is longer than the shortest by no more than this and a quarter of it
+/// count as equally near: a choice among them is worth more than the difference.
+const AS_NEAR: Duration = Duration::from_millis(5);
 
 /// Why a node was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,8 +165,9 @@ impl Balancer {
     /// Chooses the node for one attempt of a call:
     ///
     /// 1. this node, if the function is ready here and has room;
-    /// 2. of the ready nodes that did not fail lately, the nearest: same zone, same region, any;
-    ///    those with room before those without; of two drawn at random the less loaded one;
+    /// 2. of the ready nodes that did not fail lately, the nearest: same zone, same region, the
+    ///    region with the shortest round trip; those with room before those without; of two drawn
+    ///    at random the less loaded one;
     /// 3. if all ready ones failed lately, the same choice among them: a maybe is better than a
     ///    no;
     /// 4. if none is ready, the first candidate, one that did not fail lately before others.
@@ -201,7 +208,16 @@ impl Balancer {
             (!healthy(endpoint), !endpoint.has_room, locality(choice, endpoint))
         };
         if let Some(best) = choice.ready.iter().filter(usable).map(class).min() {
-            let members = || choice.ready.iter().filter(usable).filter(|e| class(e) == best);
+            let alike = || choice.ready.iter().filter(usable).filter(|e| class(e) == best);
+            let reach = alike()
+                .filter(|endpoint| locality(choice, endpoint) == Locality::Any)
+                .filter_map(|endpoint| endpoint.way)
+                .min()
+                .map(|nearest| nearest + nearest / 4 + AS_NEAR);
+            let near = |endpoint: &&Endpoint| {
+                reach.is_none_or(|reach| endpoint.way.is_some_and(|way| way <= reach))
+            };
+            let members = || alike().filter(near);
             let count = members().count();
             let first = rng.random_range(0..count);
             let one = members().nth(first)?;
@@ -265,9 +281,53 @@ mod tests {
             node: NodeId(node),
             region: region.into(),
             zone: zone.into(),
+            way: None,
             load,
             has_room: true,
         }
+    }
+
+    fn far(node: u64, region: &str, ms: u64) -> Endpoint {
+        let way = Some(Duration::from_millis(ms));
+        Endpoint { way, ..endpoint(node, region, "z", 0) }
+    }
+
+    #[test]
+    fn of_other_regions_the_nearest_takes_the_call() {
+        let now = Instant::now();
+        let none = Outlier::new(OutlierConfig::default());
+        let drawn = |ready: &[Endpoint]| {
+            let mut nodes: Vec<u64> = (0..200)
+                .map(|seed| {
+                    let mut rng = StdRng::seed_from_u64(seed);
+                    let choice = choice(ready, &[], &[]);
+                    Balancer::new().choose(&choice, &none, &mut rng, now).unwrap().node.0
+                })
+                .collect();
+            nodes.sort_unstable();
+            nodes.dedup();
+            nodes
+        };
+        let mut all = vec![
+            far(2, "east", 250),
+            far(3, "west", 80),
+            far(4, "west", 80),
+            far(5, "south", 98),
+            endpoint(6, "unknown", "z", 0),
+        ];
+        assert_eq!(drawn(&all), [3, 4, 5], "as near as makes no difference");
+        all[3].way = Some(Duration::from_millis(120));
+        assert_eq!(drawn(&all), [3, 4]);
+        // One without room gives way, however near it is.
+        all[1].has_room = false;
+        all[2].has_room = false;
+        assert_eq!(drawn(&all), [5]);
+        all.drain(1..4);
+        assert_eq!(drawn(&all), [2], "a way that is known before one that is not");
+        assert_eq!(drawn(&all[1..]), [6]);
+        // In the own region no way is looked at.
+        let near = [endpoint(7, "r", "y", 0), far(8, "r", 1), far(9, "west", 0)];
+        assert_eq!(drawn(&near), [7, 8]);
     }
 
     fn choice<'a>(

@@ -218,7 +218,7 @@ impl Agent {
             gossip: gossip.clone(),
         });
         images.set_parts(functions.clone(), runtime.handle(), desired.clone());
-        let catalog = Catalog::follow(gossip.subscribe(), &desired, self.shutdown.clone());
+        let catalog = Catalog::follow(gossip.clone(), &desired, self.shutdown.clone());
         let dispatcher = Dispatcher::new(crate::dispatch::Deps {
             node,
             cluster: grant.cluster,

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use swarmer_gossip::{EndpointState, Members};
@@ -14,12 +14,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::desired::{Desired, DesiredStore};
 
+/// How often the ways between members are looked at when nothing else changes.
+const WAYS_TICK: Duration = Duration::from_secs(10);
+
 /// The catalog at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     /// Endpoints that take calls on members that live, by function.
     ready: HashMap<Box<str>, Vec<(u32, Endpoint)>>,
     alive: HashSet<NodeId>,
+    /// The round trip from here to each region, as far as any is known.
+    ways: HashMap<String, Duration>,
     /// Endpoints told by nodes that may not serve the function.
     not_entitled: usize,
 }
@@ -30,8 +35,13 @@ impl Index {
     ///
     /// Nor is it authority for what a node serves: an endpoint that, by this node's copy of the
     /// desired state, is not that node's is left out, so that no request is ever sent there.
-    pub(crate) fn build(members: &Members, desired: &Desired, now: Instant) -> Self {
-        let mut index = Self::default();
+    pub(crate) fn build(
+        members: &Members,
+        desired: &Desired,
+        way: impl Fn(NodeId) -> Option<Duration>,
+        now: Instant,
+    ) -> Self {
+        let mut index = Self { ways: ways(members, desired, way), ..Self::default() };
         for member in members {
             if !member.state.is_active() {
                 continue;
@@ -54,9 +64,11 @@ impl Index {
                     index.not_entitled += 1;
                     continue;
                 }
+                let region = committed.map(|spec| spec.region.clone()).unwrap_or_default();
                 let ready = Endpoint {
                     node: member.node,
-                    region: committed.map(|spec| spec.region.clone()).unwrap_or_default(),
+                    way: index.ways.get(&region).copied(),
+                    region,
                     zone: committed.map(|spec| spec.zone.clone()).unwrap_or_default(),
                     load: endpoint.in_flight,
                     has_room: endpoint.in_flight < endpoint.concurrency,
@@ -68,11 +80,14 @@ impl Index {
         index
     }
 
-    fn of(
-        members: &mut watch::Receiver<Arc<Members>>,
-        states: &mut watch::Receiver<Arc<Desired>>,
-    ) -> Self {
-        Self::build(&members.borrow_and_update(), &states.borrow_and_update(), Instant::now())
+    /// The round trip from this node's region to another one: nothing within it, and for ever
+    /// where it is not known.
+    pub(crate) fn way_between(&self, own: Option<&str>, other: Option<&str>) -> Duration {
+        if own == other {
+            return Duration::ZERO;
+        }
+        let way = other.and_then(|region| self.ways.get(region));
+        way.copied().unwrap_or(Duration::MAX)
     }
 
     /// Where a version of a function is ready.
@@ -93,7 +108,44 @@ impl Index {
     }
 }
 
-/// Follows membership and committed state.
+/// The median of the ways to the members of each region: one that is told or measured wrong moves
+/// no traffic.
+fn ways(
+    members: &Members,
+    desired: &Desired,
+    way: impl Fn(NodeId) -> Option<Duration>,
+) -> HashMap<String, Duration> {
+    let mut all: HashMap<&str, Vec<Duration>> = HashMap::new();
+    for member in members.iter().filter(|member| member.state.is_active()) {
+        let Some(node) = desired.nodes.get(&member.node) else { continue };
+        if let Some(way) = way(member.node) {
+            all.entry(&node.spec.region).or_default().push(way);
+        }
+    }
+    let median = |mut ways: Vec<Duration>| {
+        let middle = ways.len() / 2;
+        *ways.select_nth_unstable(middle).1
+    };
+    all.into_iter().map(|(region, ways)| (region.to_owned(), median(ways))).collect()
+}
+
+/// Where a catalog gets what it shows.
+struct Sources {
+    gossip: swarmer_gossip::Handle,
+    members: watch::Receiver<Arc<Members>>,
+    states: watch::Receiver<Arc<Desired>>,
+}
+
+impl Sources {
+    fn index(&mut self) -> Index {
+        let members = self.members.borrow_and_update();
+        let states = self.states.borrow_and_update();
+        let way = |node: NodeId| self.gossip.distance(node);
+        Index::build(&members, &states, way, Instant::now())
+    }
+}
+
+/// Follows membership, committed state and the ways between the members.
 #[derive(Debug, Clone)]
 pub(crate) struct Catalog {
     current: watch::Receiver<Arc<Index>>,
@@ -102,25 +154,25 @@ pub(crate) struct Catalog {
 impl Catalog {
     /// Starts following on the current runtime, until `shutdown`.
     pub(crate) fn follow(
-        mut members: watch::Receiver<Arc<Members>>,
+        gossip: swarmer_gossip::Handle,
         desired: &DesiredStore,
         shutdown: CancellationToken,
     ) -> Self {
-        let mut states = desired.subscribe();
-        let first = Index::of(&mut members, &mut states);
-        let (sender, current) = watch::channel(Arc::new(first));
+        let members = gossip.subscribe();
+        let mut sources = Sources { gossip, members, states: desired.subscribe() };
+        let (sender, current) = watch::channel(Arc::new(sources.index()));
         tokio::spawn(async move {
             loop {
                 let changed = tokio::select! {
                     () = shutdown.cancelled() => return,
-                    changed = members.changed() => changed,
-                    changed = states.changed() => changed,
+                    changed = sources.members.changed() => changed,
+                    changed = sources.states.changed() => changed,
+                    () = tokio::time::sleep(WAYS_TICK) => Ok(()),
                 };
                 if changed.is_err() {
                     return;
                 }
-                let index = Index::of(&mut members, &mut states);
-                sender.send_replace(Arc::new(index));
+                sender.send_replace(Arc::new(sources.index()));
             }
         });
         Self { current }
@@ -141,7 +193,7 @@ impl Catalog {
 mod tests {
     use swarmer_gossip::{Endpoint as Told, Facts, Member, MemberState, Record};
     use swarmer_mesh::identity::FINISH;
-    use swarmer_model::{Digest, Function, Metadata, Placement};
+    use swarmer_model::{Digest, Function, Labels, Metadata, Node, NodeSpec, Placement};
 
     use super::*;
 
@@ -163,7 +215,7 @@ mod tests {
             draining: false,
             reason: "".into(),
             boot: 1,
-            since: std::time::Duration::ZERO,
+            since: Duration::ZERO,
             record: Some(Arc::new(Record { node, boot: 1, version: 1, left: false, facts })),
         }
     }
@@ -198,7 +250,7 @@ mod tests {
             member(3, &["default/f", "default/unknown"]),
         ];
         let ready = |desired: &Desired, at| -> (Vec<u64>, usize) {
-            let index = Index::build(&members, desired, at);
+            let index = Index::build(&members, desired, |_| None, at);
             assert!(index.ready("default/unknown", 1).is_empty());
             let nodes = index.ready("default/f", 1).into_iter().map(|e| e.node.0).collect();
             (nodes, index.not_entitled())
@@ -213,5 +265,31 @@ mod tests {
         let mut copy = placed(&Desired::default(), &[3], &[2], now);
         copy.stand(&moved, now);
         assert_eq!(ready(&copy, now), (vec![1, 2, 3], 1));
+    }
+
+    #[test]
+    fn the_way_to_a_region_is_the_median_of_those_to_its_members() {
+        let mut desired = Desired::default();
+        for (id, region) in [(1, "east"), (2, "east"), (3, "east"), (4, "west"), (5, "south")] {
+            let spec = NodeSpec {
+                id: NodeId(id),
+                public_key: String::new(),
+                address: ([127, 0, 0, 1], 7400).into(),
+                region: region.to_owned(),
+                zone: String::new(),
+                labels: Labels::new(),
+                draining: false,
+                token: None,
+            };
+            desired.nodes.insert(NodeId(id), Node::new("n", spec).into());
+        }
+        let mut members: Vec<Member> = (1..=6).map(|node| member(node, &[])).collect();
+        members[4].state = MemberState::Down;
+        let way = |NodeId(id)| Some(Duration::from_millis([0, 80, 1, 82, 250, 9, 9][id as usize]));
+        let index = Index::build(&members, &desired, way, Instant::now());
+        let between = |other| index.way_between(Some("east"), Some(other));
+        assert_eq!(index.ways["east"], Duration::from_millis(80));
+        assert_eq!(between("west"), Duration::from_millis(250));
+        assert_eq!((between("south"), between("east")), (Duration::MAX, Duration::ZERO));
     }
 }

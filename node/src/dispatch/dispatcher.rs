@@ -317,17 +317,29 @@ impl Dispatcher {
         let deps = &self.inner.deps;
         let index = deps.catalog.current();
         let ready: Vec<Endpoint> = index.ready(&entry.id, version);
-        // The nodes that it is placed on first: they load it this moment; then the candidates.
+        let desired = deps.desired.current();
+        let own = desired.nodes.get(&deps.node).map(|node| &node.spec);
+        let nearest_first = |nodes: &[NodeId]| {
+            let mut nodes = nodes.to_vec();
+            nodes.sort_by_key(|node| {
+                let there = desired.nodes.get(node).map(|node| node.spec.region.as_str());
+                index.way_between(own.map(|spec| spec.region.as_str()), there)
+            });
+            nodes
+        };
+        // The nodes that it is placed on first: they load it this moment; then the candidates, in
+        // their order within each region.
+        let placement = &entry.placement;
+        let (placed, others) =
+            (nearest_first(&placement.nodes), nearest_first(&placement.candidates));
         let mut candidates: Vec<NodeId> = Vec::new();
-        for node in entry.placement.nodes.iter().chain(&entry.placement.candidates) {
+        for node in placed.iter().chain(&others) {
             let here = *node == deps.node && deps.functions.accepts_work();
             if (here || (*node != deps.node && index.is_alive(*node))) && !candidates.contains(node)
             {
                 candidates.push(*node);
             }
         }
-        let desired = deps.desired.current();
-        let own = desired.nodes.get(&deps.node).map(|node| &node.spec);
         let choice = Choice {
             own: deps.node,
             region: own.map_or("", |spec| &spec.region),
