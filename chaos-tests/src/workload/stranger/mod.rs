@@ -107,9 +107,12 @@ impl Stranger {
                 if context.is_stopped() {
                     return;
                 }
-                let counted =
-                    matches!(kind, Strange::Noise | Strange::Flipped | Strange::Elsewhere);
-                let alone = counted && random.chance(ALONE);
+                let alone = match kind {
+                    // Of these alone a node might take every one.
+                    Strange::Elsewhere => true,
+                    Strange::Noise | Strange::Flipped => random.chance(ALONE),
+                    _ => false,
+                };
                 self.strike(&context, &mut client, kind, node, alone, &mut random).await;
                 think(&mut random, 100).await;
             }
