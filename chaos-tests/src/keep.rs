@@ -38,7 +38,7 @@ pub(crate) fn carry_out(plan: &Plan, out: &Path, keep: bool) -> Result<Run> {
 /// What the machine lacks for a plan; empty if nothing.
 pub(crate) fn lacking(plan: &Plan) -> Vec<String> {
     let mut missing = missing_tools();
-    missing.extend(plan.schedule.needs().into_iter().flat_map(Need::lacking));
+    missing.extend(plan.needs().into_iter().flat_map(Need::lacking));
     missing
 }
 

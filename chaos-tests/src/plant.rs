@@ -17,7 +17,7 @@ use crate::keep::{lacking, save};
 /// There is no such bug, the machine lacks something, or a run could not be made.
 pub(crate) fn plant(bugs: &[String], seeds: u64, out: &Path) -> Result<Ending> {
     let named = bugs.iter().map(|name| Trap::named(name).map_err(anyhow::Error::msg));
-    let mut traps: Vec<&Trap> = named.collect::<Result<_>>()?;
+    let mut traps: Vec<&Trap> = named.collect::<Result<Vec<_>>>()?.concat();
     if traps.is_empty() {
         traps = TRAPS.iter().collect();
     }
@@ -33,7 +33,7 @@ pub(crate) fn plant(bugs: &[String], seeds: u64, out: &Path) -> Result<Ending> {
     for trap in traps {
         let keep = |cluster: &Cluster, run: &Run, with| {
             let (bug, seed) = (if with { trap.bug.name() } else { "no-bug" }, run.plan.seed);
-            let folder = out.join(format!("planted-{}-{bug}-{seed}", trap.bug));
+            let folder = out.join(format!("planted-{}-{}-{bug}-{seed}", trap.bug, trap.scenario));
             println!("{bug}: {} seed {seed}: {:?}; {}", trap.scenario, run.ending(), run.coverage);
             run.void.iter().for_each(|why| println!("  {why}"));
             save(&folder, cluster, run, false)

@@ -57,6 +57,8 @@ bugs! {
     SkipWatchEvent = "skip-watch-event",
     /// The window against replays lets everything pass.
     AcceptReplay = "accept-replay",
+    /// Who is no member is welcomed on a connection for members, and not told to go.
+    WelcomeStranger = "welcome-stranger",
     /// A removed node is a member for ever.
     ServeRemovedNode = "serve-removed-node",
     /// A request goes to the version before the one that has a share of them.

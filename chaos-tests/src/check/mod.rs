@@ -11,6 +11,7 @@ pub mod restart;
 #[cfg(test)]
 mod sample;
 pub mod set;
+pub mod stranger;
 pub mod traffic;
 pub mod watch;
 pub mod wgl;
@@ -106,7 +107,7 @@ pub fn harness_errors(history: &[Operation]) -> Vec<String> {
 
 /// Every checker for which the history has something to check.
 pub fn all(history: &[Operation]) -> Vec<Verdict> {
-    let checkers: [fn(&[Operation]) -> Verdict; 11] = [
+    let checkers: [fn(&[Operation]) -> Verdict; 12] = [
         register::check,
         set::check,
         watch::check,
@@ -116,6 +117,7 @@ pub fn all(history: &[Operation]) -> Vec<Verdict> {
         traffic::check,
         jobs::check,
         admission::check,
+        stranger::check,
         membership::check,
         restart::check,
     ];

@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{binary::Binary, fittings::Fittings, gateway::Port, network::Network, node::Start};
+use super::{
+    binary::Binary, fittings::Fittings, gateway::Port, network::Network, node::Start,
+    regions::Regions,
+};
 
 /// What is the same for all nodes of a cluster.
 #[derive(Debug, Clone)]
@@ -15,6 +18,10 @@ pub(super) struct Launch {
     pub(super) token: PathBuf,
     /// Where every founder listens.
     pub(super) seeds: Vec<String>,
+    /// How many found the cluster together.
+    pub(super) expect: usize,
+    /// Where the founders stand.
+    pub(super) regions: Option<Regions>,
 }
 
 /// Where a node listens for the others.
@@ -34,10 +41,16 @@ impl Launch {
         let mut command = self.binary.command_by(by);
         command.args(["node", "--name", name, "--listen", &listen(node)]);
         command.arg("--data-dir").arg(data).arg("--token-file").arg(&self.token);
-        command.args(["--bootstrap-expect", &self.seeds.len().to_string()]);
-        command.args(["--join", &self.seeds.join(",")]);
+        command.args(["--bootstrap-expect", &self.expect.to_string()]);
+        if !self.seeds.is_empty() {
+            command.args(["--join", &self.seeds.join(",")]);
+        }
         command.args(["--api", &format!("127.0.0.1:{}", Port::Api.number())]);
         command.args(["--http", &format!("127.0.0.1:{}", Port::Http.number())]);
+        // A founder says it; one that joins has it from its token.
+        if let Some(region) = self.regions.and_then(|regions| regions.name(node)) {
+            command.args(["--region", region]);
+        }
         command.args(["--die-with", &std::process::id().to_string()]);
         command
     }

@@ -21,6 +21,8 @@ use super::{
     need::{Gear, Need},
     network::Network,
     node::{Node, State},
+    regions::Regions,
+    stranger::{Foreign, PLACES},
     tap::Tap,
     wires::Wires,
 };
@@ -36,6 +38,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub struct Cluster {
     pub(super) nodes: Vec<Arc<Mutex<Node>>>,
     names: Vec<Arc<str>>,
+    /// None: there are no places for strangers.
+    pub(super) foreign: Option<Foreign>,
     pub(super) network: Network,
     cuts: Mutex<Cuts>,
     /// Nodes that lost their log.
@@ -59,12 +63,14 @@ impl Cluster {
     pub fn prepare(binary: &Binary, count: usize, gear: &Gear) -> Result<Self> {
         let folder = folder::make()?;
         // And the guest.
+        let places = count + 1 + if gear.stranger { PLACES } else { 0 };
+        let laid = gear.regions.iter().flat_map(Regions::wires);
         let network = match gear.needs.contains(&Need::Switch) {
-            true => Network::switched(count + 1, Wires::new(gear.seed))?,
-            false => Network::new(count + 1)?,
+            true => Network::switched(places, Wires::new(gear.seed).laid(laid))?,
+            false => Network::new(places)?,
         };
         let founding = binary.founding_token()?;
-        let seeds: Vec<String> = (0..count).map(listen).collect();
+        let seeds = Self::seeds(count);
         let fitter = Fitter::new(&gear.needs, folder.path())?;
         let plain = Fitter::new(&BTreeSet::new(), folder.path())?;
         let mut nodes = Vec::new();
@@ -76,7 +82,9 @@ impl Cluster {
             if i < count {
                 std::fs::write(&token, &founding)?;
             }
-            let launch = Launch { binary: binary.clone(), token, seeds: seeds.clone() };
+            let (binary, seeds) = (binary.clone(), seeds.clone());
+            let (expect, regions) = (count, gear.regions);
+            let launch = Launch { binary, token, seeds, expect, regions };
             // The guest's disk and clock are those of the machine.
             let fitter = if i == count { &plain } else { &fitter };
             let fittings = fitter.fit(&folder.path().join(&name))?;
@@ -87,7 +95,16 @@ impl Cluster {
             nodes.push(Arc::new(Mutex::new(node)));
             names.push(Arc::from(name));
         }
-        Ok(Self { nodes, names, network, cuts: Mutex::default(), lost: Mutex::default(), folder })
+        let foreign = |fittings| {
+            let folder = folder.path().to_owned();
+            Foreign::new(binary, places - 1, folder, &seeds, fittings)
+        };
+        let foreign = match gear.stranger {
+            true => Some(foreign(plain.fit(&folder.path().join("foreign"))?)?),
+            false => None,
+        };
+        let (cuts, lost) = (Mutex::default(), Mutex::default());
+        Ok(Self { nodes, names, foreign, network, cuts, lost, folder })
     }
 
     /// A cluster that stands and is ready on every node.
@@ -164,13 +181,13 @@ impl Cluster {
         Ok(())
     }
 
-    /// Drops all that any other node, and the guest, sends to this one, until [`Cluster::mend`].
+    /// Drops all that any other node, and the guest, sends to this one, until [`Cluster::mend`]. A
+    /// stranger still reaches it, and nobody else.
     ///
     /// # Errors
     /// What `nft` said.
     pub fn shut(&self, node: usize) -> Result<u64> {
-        let others = (0..=self.guest()).filter(|other| *other != node);
-        self.cut(others.map(|other| (other, node)).collect(), 0)
+        self.cut(self.others(node).map(|other| (other, node)).collect(), 0)
     }
 
     /// The name of a node.
@@ -338,7 +355,7 @@ impl Cluster {
     /// # Errors
     /// The file system's.
     pub fn keep_logs(&self, folder: &Path) -> Result<()> {
-        for node in &self.nodes {
+        for node in self.nodes.iter().chain(self.foreign.iter().map(|foreign| &foreign.node)) {
             let log = node.lock().log.clone();
             // The guest may never have been started.
             if let Some(name) = log.file_name().filter(|_| log.is_file()) {
@@ -374,7 +391,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         // Before their folder goes, and before the threads that they would die with.
-        for node in &self.nodes {
+        for node in self.nodes.iter().chain(self.foreign.iter().map(|foreign| &foreign.node)) {
             node.lock().kill();
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs::File, path::Path};
 
-use super::clock;
+use super::{clock, regions::Regions};
 
 /// Something that a fault needs and a machine may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +26,10 @@ pub struct Gear {
     pub seed: u64,
     /// So many of the nodes, the first ones, begin as if they were of an older binary.
     pub old: usize,
+    /// Whether there are places for strangers in their network.
+    pub stranger: bool,
+    /// Where the nodes stand; none: all in one place, with nothing between them.
+    pub regions: Option<Regions>,
 }
 
 impl Need {

@@ -27,9 +27,16 @@ pub struct Quality {
     pub duplicate: u8,
     /// Thousands of bits a second; 0: no bound.
     pub kbit: u32,
+    /// So many packets of a hundred never come.
+    #[serde(default)]
+    pub loss: u8,
 }
 
 impl Quality {
+    /// Every packet at once, in its order, and once.
+    pub const PERFECT: Self =
+        Self { delay_ms: 0, jitter_ms: 0, reorder: 0, duplicate: 0, kbit: 0, loss: 0 };
+
     /// Both at once.
     fn and(self, other: Self) -> Self {
         let kbit = match (self.kbit, other.kbit) {
@@ -42,13 +49,14 @@ impl Quality {
             reorder: self.reorder.max(other.reorder),
             duplicate: self.duplicate.max(other.duplicate),
             kbit,
+            loss: self.loss.max(other.loss),
         }
     }
 }
 
 impl fmt::Display for Quality {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { delay_ms, jitter_ms, reorder, duplicate, kbit } = self;
+        let Self { delay_ms, jitter_ms, reorder, duplicate, kbit, loss } = self;
         write!(f, "{delay_ms} ms later")?;
         if *jitter_ms > 0 {
             write!(f, ", up to {jitter_ms} ms more")?;
@@ -59,18 +67,23 @@ impl fmt::Display for Quality {
         if *duplicate > 0 {
             write!(f, ", {duplicate} % twice")?;
         }
+        if *loss > 0 {
+            write!(f, ", {loss} % lost")?;
+        }
         if *kbit > 0 { write!(f, ", at {kbit} kbit/s") } else { Ok(()) }
     }
 }
 
 /// From a node to another one.
-type Pair = (usize, usize);
+pub(super) type Pair = (usize, usize);
 
 /// All wires. Those of which nothing is said deliver at once.
 #[derive(Debug)]
 pub struct Wires {
     random: Seeded,
     next: u64,
+    /// What they are as long as nothing strikes; of those that are not here, perfect.
+    laid: BTreeMap<Pair, Quality>,
     active: BTreeMap<u64, (Vec<Pair>, Quality)>,
     lines: BTreeMap<Pair, Line>,
 }
@@ -88,7 +101,17 @@ impl Wires {
     /// Good ones.
     pub fn new(seed: u64) -> Self {
         let random = Seeded::new(seed, "wires");
-        Self { random, next: 0, active: BTreeMap::new(), lines: BTreeMap::new() }
+        let (laid, active, lines) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { random, next: 0, laid, active, lines }
+    }
+
+    /// Lays wires that are no better than this, ever: what strikes them comes on top.
+    #[must_use]
+    pub fn laid(mut self, wires: impl IntoIterator<Item = ((usize, usize), Quality)>) -> Self {
+        self.laid.extend(wires);
+        self.lines.extend(self.laid.keys().map(|pair| (*pair, Line::default())));
+        self.set();
+        self
     }
 
     /// Makes wires worse, until [`Wires::heal`] is called with what this gives. What strikes the same
@@ -106,14 +129,16 @@ impl Wires {
         self.set();
     }
 
-    /// Ends all of it.
+    /// Ends all of it; wires that were laid long stay long.
     pub fn heal_all(&mut self) {
         self.active.clear();
         self.set();
     }
 
     fn set(&mut self) {
-        self.lines.values_mut().for_each(|line| line.quality = Quality::default());
+        for (pair, line) in &mut self.lines {
+            line.quality = self.laid.get(pair).copied().unwrap_or_default();
+        }
         for (pairs, quality) in self.active.values() {
             for pair in pairs {
                 let line = self.lines.entry(*pair).or_default();
@@ -126,7 +151,11 @@ impl Wires {
     pub fn sent(&mut self, now_us: u64, pair: Pair, bytes: usize) -> [Option<u64>; 2] {
         let Self { random, lines, .. } = self;
         let Some(line) = lines.get_mut(&pair) else { return [Some(now_us), None] };
-        let Quality { delay_ms, jitter_ms, reorder, duplicate, kbit } = line.quality;
+        let Quality { delay_ms, jitter_ms, reorder, duplicate, kbit, loss } = line.quality;
+        // Nothing is drawn where nothing is lost: an old seed means what it meant.
+        if loss > 0 && random.chance(loss.into()) {
+            return [None, None];
+        }
         let mut at = now_us;
         if kbit > 0 {
             let begins = line.free_us.max(now_us);
@@ -204,6 +233,23 @@ mod tests {
         assert_eq!(times[..3], [10_000, 20_000, 30_000]);
         assert!(times.len() < 100, "{} of 1000 in 0.1 s", times.len());
         assert!(times.len() > 50, "half a second waits");
+    }
+
+    #[test]
+    fn so_many_are_lost() {
+        let come = firsts(Quality { loss: 30, ..Quality::default() }, 1_000).len();
+        assert!((600..800).contains(&come), "{come} of 1000 come");
+    }
+
+    #[test]
+    fn what_was_laid_is_made_worse_and_healed_to_what_it_was() {
+        let laid = Quality { delay_ms: 40, ..Quality::default() };
+        let mut wires = Wires::new(7).laid([((0, 1), laid)]);
+        assert_eq!(wires.sent(0, (0, 1), 100), [Some(40_000), None]);
+        wires.degrade(vec![(0, 1)], Quality { delay_ms: 5, ..Quality::default() });
+        assert_eq!(wires.sent(100, (0, 1), 100), [Some(45_100), None]);
+        wires.heal_all();
+        assert_eq!(wires.sent(100_000, (0, 1), 100), [Some(140_000), None]);
     }
 
     #[test]

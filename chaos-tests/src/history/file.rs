@@ -155,6 +155,9 @@ fn fits(action: &Action, answer: &Answer) -> bool {
         | (Action::List, Answer::Elements { .. })
         | (Action::Watch { .. }, Answer::Events { .. })
         | (Action::Replay { .. }, Answer::Refused { .. })
+        | (Action::Strange { .. }, Answer::Heard { .. })
+        | (Action::Members { .. }, Answer::Names { .. })
+        | (Action::Look, Answer::State { .. })
         | (Action::Fetch { .. }, Answer::Bytes { .. })
         | (Action::Call { .. } | Action::Post { .. }, Answer::Served { .. }) => true,
         (Action::Txn { steps }, Answer::Steps { steps: done }) => {

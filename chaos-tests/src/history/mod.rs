@@ -3,7 +3,9 @@
 mod file;
 mod op;
 mod recorder;
+mod strange;
 
 pub use file::{FORMAT, Header, Malformed, read, validate, write};
 pub use op::{Action, Answer, Event, Operation, Outcome, Relic, Step};
 pub use recorder::{Client, Recorder};
+pub use strange::Strange;

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::strange::Strange;
+
 /// What one client did, when, and what it was told. Times are nanoseconds of a monotonic clock that
 /// starts with the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +112,18 @@ pub enum Action {
         /// How many.
         datagrams: u64,
     },
+    /// Sends packets to the node's port for the others, from where no member is.
+    Strange {
+        /// Of what kind.
+        what: Strange,
+    },
+    /// Reads which members the node knows: those that were let in and those that gossip.
+    Members {
+        /// Who was let in by then.
+        admitted: Vec<String>,
+    },
+    /// Reads how far the node's state is.
+    Look,
     /// Removes the node from the cluster. One operation, however often it had to be asked for.
     Expel,
     /// Lets the node in, as a new member with nothing on its disk, until it is ready.
@@ -256,6 +270,29 @@ pub enum Answer {
         /// How many of them it refused.
         refused: u64,
     },
+    /// What a node made of a stranger's packets.
+    Heard {
+        /// How many were sent.
+        packets: u64,
+        /// How many came to it, if nobody else could send to it meanwhile; else 0.
+        came: u64,
+        /// How many it refused meanwhile, by its own count or by what it answered.
+        refused: u64,
+        /// Bytes of streams for members that it gave to the stranger.
+        served: u64,
+    },
+    /// Names of members.
+    Names {
+        /// In no order, each once.
+        names: Vec<String>,
+    },
+    /// How far a state is.
+    State {
+        /// Its revision.
+        revision: u64,
+        /// Of all changes up to it.
+        hash: String,
+    },
     /// A function answered.
     Served {
         /// The id that it sent back.
@@ -293,6 +330,12 @@ impl Operation {
     /// Whether it is a note of what the harness did, and nothing that a client was told.
     pub fn is_note(&self) -> bool {
         matches!(self.action, Action::Pause | Action::Strike { .. } | Action::Restart)
+    }
+
+    /// Whether it is of a stranger, or a look at what came of its packets: nothing that a client asked
+    /// for.
+    pub fn is_strange(&self) -> bool {
+        matches!(self.action, Action::Strange { .. } | Action::Members { .. } | Action::Look)
     }
 
     /// What came back, if it is ok.

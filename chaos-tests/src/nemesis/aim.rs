@@ -31,6 +31,9 @@ impl Fault {
             | Self::Degrade { .. }
             | Self::Clock { .. }
             | Self::Strobe { .. }
+            | Self::Blackout { .. }
+            | Self::Pairs { .. }
+            | Self::Apart { .. }
             | Self::Membership { .. } => false,
         }
     }

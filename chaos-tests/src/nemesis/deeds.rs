@@ -74,11 +74,17 @@ impl Hands {
                 Ok(())
             }
             Fault::Clock { who, by_ms, for_ms } => {
-                self.jump(&self.nodes(*who), *by_ms, *for_ms, fault).await
+                let jumps = self.nodes(*who).into_iter().map(|node| (node, *by_ms));
+                self.jump(jumps.collect(), *for_ms, fault).await
+            }
+            Fault::Apart { by_ms, for_ms } => {
+                let jumps = by_ms.iter().copied().enumerate().filter(|(_, by_ms)| *by_ms != 0);
+                self.jump(jumps.collect(), *for_ms, fault).await
             }
             Fault::Strobe { who, by_ms, times, each_ms } => {
                 for _ in 0..*times {
-                    self.jump(&self.nodes(*who), *by_ms, each_ms / 2, fault).await?;
+                    let jumps = self.nodes(*who).into_iter().map(|node| (node, *by_ms));
+                    self.jump(jumps.collect(), each_ms / 2, fault).await?;
                     sleep(each_ms / 2).await;
                 }
                 Ok(())
@@ -98,6 +104,8 @@ impl Hands {
             | Fault::Pause { .. }
             | Fault::Partition { .. }
             | Fault::Flapping { .. }
+            | Fault::Blackout { .. }
+            | Fault::Pairs { .. }
             | Fault::Amnesia { .. }
             | Fault::Revote { .. }
             | Fault::Loss { .. } => Ok(()),
@@ -137,17 +145,20 @@ impl Hands {
         Ok(())
     }
 
-    async fn jump(&self, nodes: &[usize], by_ms: i64, for_ms: u64, fault: &Fault) -> Result<()> {
+    /// Each of these nodes by so many milliseconds.
+    async fn jump(&self, by_ms: Vec<(usize, i64)>, for_ms: u64, fault: &Fault) -> Result<()> {
         let from_ns = self.now();
         let mut jumps = Vec::new();
-        for node in nodes {
-            jumps.push((*node, self.cluster.jump_clock(*node, by_ms)?));
+        for (node, by_ms) in by_ms {
+            jumps.push((node, self.cluster.jump_clock(node, by_ms)?));
         }
         sleep(for_ms).await;
+        let mut nodes = Vec::new();
         for (node, id) in jumps {
             self.cluster.set_clock(node, id)?;
+            nodes.push(node);
         }
-        self.tell(Mark::Clock, from_ns, nodes.to_vec(), fault.to_string());
+        self.tell(Mark::Clock, from_ns, nodes, fault.to_string());
         Ok(())
     }
 

@@ -2,7 +2,9 @@
 
 use super::{
     change::Change,
-    fault::{Fault, Kind, Loss, Who},
+    fault::{Fault, Loss, Who},
+    field::Field,
+    kind::Kind,
     topology::Shape,
 };
 use crate::{
@@ -13,8 +15,12 @@ use crate::{
 /// How wrong a clock is, in milliseconds, one way or the other.
 const WRONG_MS: [i64; 5] = [3_600_000, 3_600_000, 60_000, 5_000, 300];
 
+/// How far the clocks of regions are apart, in milliseconds; in turn.
+const APART_MS: [i64; 3] = [0, 3_600_000, -3_600_000];
+
 /// The next fault.
-pub(super) fn draw(random: &mut Seeded, kinds: &[Kind], nodes: usize) -> Fault {
+pub(super) fn draw(random: &mut Seeded, kinds: &[Kind], field: &Field) -> Fault {
+    let nodes = field.nodes();
     match kinds[random.index(kinds.len())] {
         Kind::Kill => {
             Fault::Kill { who: who(random, nodes, 20), down_ms: short(random, 100, 6_000) }
@@ -103,7 +109,7 @@ pub(super) fn draw(random: &mut Seeded, kinds: &[Kind], nodes: usize) -> Fault {
             jitter_ms: small(random, 0, 20),
             reorder: share(random, 5, 40),
             duplicate: share(random, 0, 40),
-            kbit: 0,
+            ..Quality::default()
         }),
         Kind::Throttle => degrade(random, nodes, |random| Quality {
             delay_ms: small(random, 0, 50),
@@ -132,7 +138,43 @@ pub(super) fn draw(random: &mut Seeded, kinds: &[Kind], nodes: usize) -> Fault {
             changes: Change::draw(random, nodes),
             calm_ms: random.between(100, 800),
         },
+        Kind::Blackout => Fault::Blackout {
+            nodes: field.groups()[random.index(field.groups().len())].clone(),
+            down_ms: random.between(1_500, 6_000),
+        },
+        Kind::Pairs => {
+            let mut shapes = pairs(field);
+            random.shuffle(&mut shapes);
+            // Long enough for each side to give the other one up, and to elect.
+            let (for_ms, calm_ms) = (random.between(2_000, 3_500), random.between(500, 1_500));
+            Fault::Pairs { shapes, for_ms, calm_ms }
+        }
+        Kind::Flap => {
+            let shapes = pairs(field);
+            Fault::Flapping {
+                shape: shapes[random.index(shapes.len())].clone(),
+                times: random.between(3, 8),
+                each_ms: random.between(300, 2_000),
+            }
+        }
+        Kind::Apart => {
+            let first = random.index(APART_MS.len());
+            let mut by_ms = vec![0; nodes];
+            for (region, group) in field.groups().iter().enumerate() {
+                group.iter().for_each(|node| {
+                    by_ms[*node] = APART_MS[(first + region) % APART_MS.len()];
+                });
+            }
+            Fault::Apart { by_ms, for_ms: random.between(6_000, 12_000) }
+        }
     }
+}
+
+/// Every pair of regions, cut off from each other.
+fn pairs(field: &Field) -> Vec<Shape> {
+    let groups = field.groups();
+    let pairs = (0..groups.len()).flat_map(|a| (a + 1..groups.len()).map(move |b| (a, b)));
+    pairs.map(|(a, b)| Shape::Between(groups[a].clone(), groups[b].clone())).collect()
 }
 
 fn degrade(random: &mut Seeded, nodes: usize, quality: impl Fn(&mut Seeded) -> Quality) -> Fault {
@@ -206,5 +248,36 @@ fn shape(random: &mut Seeded, nodes: usize) -> Shape {
         3 => Shape::OneWay(order[0], order[1]),
         4 => Shape::Bridge(nodes / 2),
         _ => Shape::Ring(order),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Regions;
+
+    const THREE: Regions = Regions {
+        names: &["eu", "us", "ap"],
+        of: &[0, 0, 1, 1, 2],
+        between: &[],
+        within: Quality::PERFECT,
+    };
+
+    #[test]
+    fn regions_are_lost_whole_cut_off_in_pairs_and_an_hour_apart() {
+        let field = Field::new(5, Some(&THREE));
+        for seed in 0..50 {
+            let of = |kind| draw(&mut Seeded::new(seed, "x"), &[kind], &field);
+            let Fault::Blackout { nodes, .. } = of(Kind::Blackout) else { panic!("another") };
+            assert!(THREE.groups().contains(&nodes), "{nodes:?} is no region");
+            let Fault::Pairs { shapes, .. } = of(Kind::Pairs) else { panic!("another") };
+            let cuts: Vec<usize> = shapes.iter().map(|shape| shape.cuts(5, 0).len()).collect();
+            assert_eq!((cuts.len(), cuts.iter().sum::<usize>()), (3, 16), "{shapes:?}");
+            let Fault::Apart { by_ms, .. } = of(Kind::Apart) else { panic!("another") };
+            assert!(by_ms[0] == by_ms[1] && by_ms[2] == by_ms[3], "{by_ms:?}");
+            let mut each = [by_ms[0], by_ms[2], by_ms[4]];
+            each.sort_unstable();
+            assert_eq!(each, [-3_600_000, 0, 3_600_000]);
+        }
     }
 }

@@ -5,96 +5,6 @@ use serde::{Deserialize, Serialize};
 use super::{change::Change, mark::Mark, topology::Shape};
 use crate::cluster::{Ill, Need, Quality};
 
-/// The kinds that a scenario may allow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// kill -9, and a start some time later.
-    Kill,
-    /// SIGSTOP, and SIGCONT 0.1 to 30 s later.
-    Pause,
-    /// Killed and started again and again.
-    Storm,
-    /// A partition.
-    Partition,
-    /// A partition that comes and goes.
-    Flapping,
-    /// Packets are lost at random.
-    Loss,
-    /// Every node killed at once, and started again before anybody would be missed.
-    Outage,
-    /// The power of a node, or of all at once, is cut.
-    Power,
-    /// The power is cut again and again, also while a node is starting.
-    Brownout,
-    /// Killed and started, and the power is cut before long: what the first life read must be on the
-    /// medium before it acts on it.
-    Relapse,
-    /// The power of a follower is cut, just when its memory decides what is kept.
-    Amnesia,
-    /// The same, by the loss of its log for good.
-    Wipe,
-    /// The same, after it was killed before it had synced, and came back: what it read then must be on
-    /// the medium before it says that it has it.
-    Reopen,
-    /// The power of a follower is cut right after it gave its vote; then those are a majority of whom
-    /// none knows of the election.
-    Revote,
-    /// The disk has no room.
-    Full,
-    /// The disk is gone below the running node.
-    Pull,
-    /// fsync, write or read fail with EIO.
-    Eio,
-    /// fsync or write take long.
-    SlowDisk,
-    /// Packets come late, some later than others.
-    Delay,
-    /// Packets come out of order, and twice.
-    Jumble,
-    /// Wires are slow and lose what does not fit.
-    Throttle,
-    /// The wall clock is wrong, by up to an hour.
-    Clock,
-    /// The wall clock jumps to and fro.
-    Strobe,
-    /// One node after another is stopped by SIGTERM and started again.
-    Rolling,
-    /// The same, and each is started as of the other binary: an older one, or this one.
-    Upgrade,
-    /// Nodes come, go, are replaced and come back as what they are no longer.
-    Membership,
-}
-
-impl Kind {
-    /// What the machine must have for it, beyond what every run needs.
-    pub const fn needs(self) -> &'static [Need] {
-        match self {
-            Self::Power
-            | Self::Brownout
-            | Self::Relapse
-            | Self::Full
-            | Self::Pull
-            | Self::Amnesia => &[Need::Disk],
-            Self::Reopen | Self::Revote => &[Need::Disk, Need::Shim],
-            Self::Eio | Self::SlowDisk => &[Need::Shim],
-            Self::Delay | Self::Jumble | Self::Throttle => &[Need::Switch],
-            Self::Clock | Self::Strobe => &[Need::Clock],
-            Self::Kill
-            | Self::Pause
-            | Self::Storm
-            | Self::Partition
-            | Self::Flapping
-            | Self::Loss
-            | Self::Outage
-            | Self::Wipe
-            | Self::Rolling
-            | Self::Upgrade
-            | Self::Membership => &[],
-        }
-    }
-}
-
 /// How a node loses its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -289,6 +199,29 @@ pub enum Fault {
         /// Milliseconds between two of them.
         calm_ms: u64,
     },
+    /// All nodes of a region killed at once, and started after this time.
+    Blackout {
+        /// Those nodes.
+        nodes: Vec<usize>,
+        /// Milliseconds until the start.
+        down_ms: u64,
+    },
+    /// One cut after another.
+    Pairs {
+        /// In this order.
+        shapes: Vec<Shape>,
+        /// Milliseconds for which each stands.
+        for_ms: u64,
+        /// Milliseconds between two of them.
+        calm_ms: u64,
+    },
+    /// Wall clocks are wrong for this time, each in its own way.
+    Apart {
+        /// By so many milliseconds, of each node.
+        by_ms: Vec<i64>,
+        /// Milliseconds.
+        for_ms: u64,
+    },
 }
 
 /// What a drained restart of one node takes as a rule, in milliseconds; only to plan with.
@@ -312,7 +245,9 @@ impl Fault {
             | Self::Pull { for_ms: ms, .. }
             | Self::Ill { for_ms: ms, .. }
             | Self::Degrade { for_ms: ms, .. }
-            | Self::Clock { for_ms: ms, .. } => *ms,
+            | Self::Clock { for_ms: ms, .. }
+            | Self::Blackout { down_ms: ms, .. }
+            | Self::Apart { for_ms: ms, .. } => *ms,
             Self::Storm { times, each_ms, .. }
             | Self::Flapping { times, each_ms, .. }
             | Self::Brownout { times, each_ms, .. }
@@ -327,17 +262,19 @@ impl Fault {
                 order.len() as u64 * (RESTART_MS + calm_ms)
             }
             Self::Membership { changes, calm_ms } => changes.len() as u64 * (CHANGE_MS + calm_ms),
+            Self::Pairs { shapes, for_ms, calm_ms } => shapes.len() as u64 * (for_ms + calm_ms),
         }
     }
 
     /// How it counts and how it is drawn in the report.
     pub const fn mark(&self) -> Mark {
         match self {
-            Self::Kill { .. } | Self::Storm { .. } | Self::Amnesia { loss: Loss::Log, .. } => {
-                Mark::Kill
-            }
+            Self::Kill { .. }
+            | Self::Storm { .. }
+            | Self::Blackout { .. }
+            | Self::Amnesia { loss: Loss::Log, .. } => Mark::Kill,
             Self::Pause { .. } => Mark::Pause,
-            Self::Partition { .. } | Self::Flapping { .. } => Mark::Cut,
+            Self::Partition { .. } | Self::Flapping { .. } | Self::Pairs { .. } => Mark::Cut,
             Self::Loss { .. } => Mark::Loss,
             Self::Power { .. }
             | Self::Brownout { .. }
@@ -348,7 +285,7 @@ impl Fault {
             Self::Ill { ill, .. } if !ill.fails => Mark::Slow,
             Self::Pull { .. } | Self::Ill { .. } => Mark::Eio,
             Self::Degrade { .. } => Mark::Wire,
-            Self::Clock { .. } | Self::Strobe { .. } => Mark::Clock,
+            Self::Clock { .. } | Self::Strobe { .. } | Self::Apart { .. } => Mark::Clock,
             Self::Rolling { .. } => Mark::Restart,
             Self::Upgrade { .. } => Mark::Upgrade,
             // Each change counts for itself; this is the first of all.
@@ -370,7 +307,7 @@ impl Fault {
             }
             Self::Ill { .. } => &[Need::Shim],
             Self::Degrade { .. } => &[Need::Switch],
-            Self::Clock { .. } | Self::Strobe { .. } => &[Need::Clock],
+            Self::Clock { .. } | Self::Strobe { .. } | Self::Apart { .. } => &[Need::Clock],
             Self::Kill { .. }
             | Self::Storm { .. }
             | Self::Pause { .. }
@@ -380,7 +317,9 @@ impl Fault {
             | Self::Amnesia { loss: Loss::Log, .. }
             | Self::Rolling { .. }
             | Self::Upgrade { .. }
-            | Self::Membership { .. } => &[],
+            | Self::Membership { .. }
+            | Self::Blackout { .. }
+            | Self::Pairs { .. } => &[],
         }
     }
 }

@@ -137,6 +137,18 @@ impl Hands {
                 }
                 Ok(())
             }
+            Fault::Blackout { nodes, down_ms } => {
+                self.kill(nodes, *down_ms, &fault.to_string()).await
+            }
+            Fault::Pairs { shapes, for_ms, calm_ms } => {
+                for shape in shapes {
+                    let cuts = shape.cuts(self.cluster.count(), self.leader());
+                    let what = format!("cut {shape} for {for_ms} ms");
+                    self.cut(cuts, 0, *for_ms, Mark::Cut, what).await?;
+                    sleep(*calm_ms).await;
+                }
+                Ok(())
+            }
             Fault::Loss { percent, for_ms } => {
                 self.cut([].into(), *percent, *for_ms, Mark::Loss, fault.to_string()).await
             }

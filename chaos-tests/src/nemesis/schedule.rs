@@ -4,10 +4,7 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    draw::draw,
-    fault::{Fault, Kind},
-};
+use super::{draw::draw, fault::Fault, field::Field, kind::Kind};
 use crate::{cluster::Need, seed::Seeded};
 
 /// No fault begins so early: clients need something to lose.
@@ -34,12 +31,12 @@ pub struct Timed {
 pub struct Schedule(pub Vec<Timed>);
 
 impl Schedule {
-    /// The schedule of a seed for `nodes` nodes: the same for the same arguments. `calm_ms` is the
+    /// The schedule of a seed for these nodes: the same for the same arguments. `calm_ms` is the
     /// least and the most between two faults.
     pub fn of(
         seed: u64,
         kinds: &[Kind],
-        nodes: usize,
+        field: &Field,
         lasts: Duration,
         calm_ms: (u64, u64),
     ) -> Self {
@@ -48,7 +45,7 @@ impl Schedule {
         let mut at_ms = FIRST_MS + random.below(1_000);
         let (mut faults, mut misfits) = (Vec::new(), 0);
         while !kinds.is_empty() && at_ms < end {
-            let fault = draw(&mut random, kinds, nodes);
+            let fault = draw(&mut random, kinds, field);
             let lasts = fault.lasts_ms();
             // What does not fit is left out, not cut short: a fault means the same in every run.
             if at_ms + lasts <= end {
@@ -101,7 +98,7 @@ mod tests {
     use super::*;
     use crate::nemesis::Mark;
 
-    const ALL: [Kind; 26] = [
+    const ALL: [Kind; 30] = [
         Kind::Kill,
         Kind::Pause,
         Kind::Storm,
@@ -128,22 +125,31 @@ mod tests {
         Kind::Wipe,
         Kind::Reopen,
         Kind::Revote,
+        Kind::Blackout,
+        Kind::Pairs,
+        Kind::Flap,
+        Kind::Apart,
     ];
+
+    fn alone(nodes: usize) -> Field {
+        Field::new(nodes, None)
+    }
 
     #[test]
     fn a_seed_gives_the_same_faults_and_another_seed_others() {
         let minute = Duration::from_secs(60);
-        let of = |seed| Schedule::of(seed, &ALL, 3, minute, CALM_MS);
+        let of = |seed| Schedule::of(seed, &ALL, &alone(3), minute, CALM_MS);
         assert_eq!(of(1), of(1));
         assert_ne!(of(1), of(2));
-        assert_eq!(Schedule::of(1, &[], 3, minute, CALM_MS), Schedule(vec![]));
+        assert_eq!(Schedule::of(1, &[], &alone(3), minute, CALM_MS), Schedule(vec![]));
     }
 
     #[test]
     fn where_kills_are_allowed_the_leader_is_struck() {
         let lasts = Duration::from_secs(20);
         for seed in 0..300 {
-            let schedule = Schedule::of(seed, &[Kind::Kill, Kind::Clock], 3, lasts, CALM_MS);
+            let schedule =
+                Schedule::of(seed, &[Kind::Kill, Kind::Clock], &alone(3), lasts, CALM_MS);
             let strikes = |timed: &Timed| timed.fault.unsettles_leader();
             let kills = schedule.0.iter().any(|timed| timed.fault.mark() == Mark::Kill);
             assert_eq!(schedule.0.iter().any(strikes), kills, "seed {seed}:\n{schedule}");
@@ -153,7 +159,7 @@ mod tests {
     #[test]
     fn a_kind_and_its_faults_need_the_same_of_the_machine() {
         for kind in ALL {
-            let schedule = Schedule::of(3, &[kind], 3, Duration::from_secs(120), CALM_MS);
+            let schedule = Schedule::of(3, &[kind], &alone(3), Duration::from_secs(120), CALM_MS);
             assert!(!schedule.0.is_empty(), "{kind:?}");
             for timed in &schedule.0 {
                 assert_eq!(timed.fault.needs(), kind.needs(), "{kind:?}: {}", timed.fault);
@@ -166,7 +172,7 @@ mod tests {
         let end = 60_000;
         let mut seen = BTreeSet::new();
         for seed in 0..200 {
-            let schedule = Schedule::of(seed, &ALL, 5, Duration::from_millis(end), CALM_MS);
+            let schedule = Schedule::of(seed, &ALL, &alone(5), Duration::from_millis(end), CALM_MS);
             assert!(schedule.0.len() >= 2, "seed {seed}:\n{schedule}");
             for timed in &schedule.0 {
                 assert!(timed.at_ms >= FIRST_MS && timed.at_ms + timed.fault.lasts_ms() <= end);

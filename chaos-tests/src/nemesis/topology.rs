@@ -18,6 +18,8 @@ pub enum Shape {
     Bridge(usize),
     /// In this order, in a circle: each sees only the two beside it.
     Ring(Vec<usize>),
+    /// Neither of these reaches any of those; both reach all others.
+    Between(Vec<usize>, Vec<usize>),
 }
 
 impl Shape {
@@ -32,6 +34,10 @@ impl Shape {
                 let place = |node| order.iter().position(|n| *n == node).unwrap_or(0);
                 let away = place(a).abs_diff(place(b));
                 away != 1 && away + 1 != order.len()
+            }
+            Self::Between(these, those) => {
+                let apart = |a, b| these.contains(&a) && those.contains(&b);
+                apart(a, b) || apart(b, a)
             }
         };
         let pairs = (0..count).flat_map(|a| (0..count).map(move |b| (a, b)));
@@ -50,6 +56,7 @@ impl fmt::Display for Shape {
             Self::OneWay(from, to) => write!(f, "n{} does not reach n{}", from + 1, to + 1),
             Self::Bridge(middle) => write!(f, "n{} between two sides", middle + 1),
             Self::Ring(order) => write!(f, "a ring of {}", names(order)),
+            Self::Between(these, those) => write!(f, "{} from {}", names(these), names(those)),
         }
     }
 }
@@ -71,5 +78,7 @@ mod tests {
         assert_eq!(ring.len(), 10, "each of five sees two of four");
         assert!(!ring.contains(&(0, 2)) && !ring.contains(&(0, 3)) && ring.contains(&(0, 1)));
         assert!(cuts(Shape::Ring(vec![0, 1, 2]), 3).is_empty(), "three see each other");
+        let between = cuts(Shape::Between(vec![0, 1], vec![4]), 5);
+        assert_eq!(between, BTreeSet::from([(0, 4), (1, 4), (4, 0), (4, 1)]));
     }
 }

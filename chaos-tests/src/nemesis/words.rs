@@ -85,6 +85,22 @@ impl fmt::Display for Fault {
                 order.iter().try_for_each(|node| write!(f, " n{}", node + 1))?;
                 write!(f, " in turn, {calm_ms} ms between them")
             }
+            Self::Blackout { nodes, down_ms } => {
+                f.write_str("kill the region of")?;
+                nodes.iter().try_for_each(|node| write!(f, " n{}", node + 1))?;
+                write!(f, ", start after {down_ms} ms")
+            }
+            Self::Pairs { shapes, for_ms, calm_ms } => {
+                f.write_str("cut")?;
+                shapes.iter().try_for_each(|shape| write!(f, " {shape},"))?;
+                write!(f, " in turn, for {for_ms} ms, {calm_ms} ms between them")
+            }
+            Self::Apart { by_ms, for_ms } => {
+                f.write_str("set the clocks")?;
+                let mut nodes = by_ms.iter().enumerate();
+                nodes.try_for_each(|(node, by_ms)| write!(f, " of n{} {by_ms:+} ms,", node + 1))?;
+                write!(f, " for {for_ms} ms")
+            }
             Self::Membership { changes, calm_ms } => {
                 changes.iter().try_for_each(|change| write!(f, "{change}, "))?;
                 write!(f, "{calm_ms} ms between them")

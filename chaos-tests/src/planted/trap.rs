@@ -19,7 +19,7 @@ const fn trap(bug: Bug, scenario: &'static str, secs: u64) -> Trap {
     Trap { bug, scenario, lasts: Duration::from_secs(secs) }
 }
 
-/// One for each bug that is looked for.
+/// One at least for each bug that is looked for.
 pub const TRAPS: &[Trap] = &[
     trap(Bug::AckBeforeFsync, "register-amnesia", 14),
     trap(Bug::VoteWithoutFsync, "register-revote", 24),
@@ -30,20 +30,22 @@ pub const TRAPS: &[Trap] = &[
     trap(Bug::PurgePastSnapshot, "register-snapshots", 20),
     trap(Bug::SkipWatchEvent, "calm", 20),
     trap(Bug::AcceptReplay, "admission", 12),
+    trap(Bug::AcceptReplay, "stranger", 20),
+    trap(Bug::WelcomeStranger, "stranger", 20),
     trap(Bug::ServeRemovedNode, "admission", 12),
     trap(Bug::RouteToRemovedVersion, "calm", 20),
     trap(Bug::RetrySentPost, "jobs", 20),
 ];
 
 impl Trap {
-    /// By the name of the bug.
+    /// All for the bug of this name.
     ///
     /// # Errors
     /// There is no such bug, or no scenario that looks for it.
-    pub fn named(name: &str) -> Result<&'static Self, String> {
+    pub fn named(name: &str) -> Result<Vec<&'static Self>, String> {
         let bug: Bug = name.parse()?;
-        let found = TRAPS.iter().find(|trap| trap.bug == bug);
-        found.ok_or_else(|| format!("no scenario looks for {bug}"))
+        let found: Vec<_> = TRAPS.iter().filter(|trap| trap.bug == bug).collect();
+        if found.is_empty() { Err(format!("no scenario looks for {bug}")) } else { Ok(found) }
     }
 }
 
@@ -53,10 +55,14 @@ mod tests {
     use crate::run::Scenario;
 
     #[test]
-    fn every_trap_is_a_scenario_and_no_bug_has_two() {
+    fn every_trap_is_a_scenario_and_every_bug_has_one() {
         for (i, trap) in TRAPS.iter().enumerate() {
             assert!(Scenario::named(trap.scenario).is_some(), "{}", trap.scenario);
-            assert_eq!(TRAPS.iter().position(|other| other.bug == trap.bug), Some(i));
+            let same = |other: &Trap| (other.bug, other.scenario) == (trap.bug, trap.scenario);
+            assert_eq!(TRAPS.iter().position(same), Some(i), "the same twice");
+        }
+        for bug in Bug::ALL {
+            assert!(Trap::named(bug.name()).is_ok(), "nothing looks for {bug}");
         }
         assert!(Trap::named("no-such-bug").is_err());
     }

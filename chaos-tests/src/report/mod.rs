@@ -52,6 +52,12 @@ pub fn page(run: &Run) -> String {
          grey bands are faults.</p>{}</section>",
         plots::latency(run)
     );
+    match plots::by_region(run) {
+        regions if regions.is_empty() => {}
+        regions => {
+            let _ = writeln!(page, "<section><h2>Latency in each region</h2>{regions}</section>");
+        }
+    }
     let _ =
         writeln!(page, "<section><h2>Operations in each second</h2>{}</section>", plots::rate(run));
     page.push_str(&coverage(&run.coverage, &plan.scenario));
@@ -117,11 +123,15 @@ fn coverage(coverage: &Coverage, scenario: &str) -> String {
         ("reconnects of followers", coverage.reconnects, needs.reconnects),
         ("looks at a mixed cluster", coverage.mixed, needs.mixed),
     ];
+    let strange = coverage.strange.iter().flat_map(|(what, (packets, refused))| {
+        let told = what.counted();
+        [(told.to_owned(), *packets, 0), (format!("refusals of {told}"), *refused, 0)]
+    });
     let versions =
         coverage.sent.iter().map(|(version, have)| (of_version(*version), *have, needs.sent));
     let named = always.into_iter().chain(marks);
     let named = named.map(|(what, have, need)| (what.to_owned(), have, need));
-    for (what, have, need) in named.chain(versions) {
+    for (what, have, need) in named.chain(versions).chain(strange) {
         let need = if need > 0 { need.to_string() } else { String::new() };
         let _ = write!(rows, "<tr><td>{what}<td class=n>{have}<td class=n>{need}");
     }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     history::{Action, Operation, Outcome},
-    run::Run,
+    run::{Run, Scenario},
 };
 
 /// More points than this help nobody and make the page slow; all that are not ok are drawn.
@@ -19,11 +19,11 @@ const HEIGHT: f64 = 220.0;
 const LEAST_MS: f64 = 0.2;
 const DECADES: f64 = 5.0;
 
-/// Watches last by their nature; a retirement and what the nemesis does are no operations of the
-/// cluster.
+/// Watches and a stranger's bursts last by their nature; a retirement and what the nemesis does are no
+/// operations of the cluster.
 fn counts(operation: &Operation) -> bool {
     let lasts = matches!(operation.action, Action::Watch { .. } | Action::Retire { .. });
-    !lasts && !operation.is_note()
+    !lasts && !operation.is_strange() && !operation.is_note()
 }
 
 fn class(outcome: &Outcome) -> &'static str {
@@ -40,6 +40,56 @@ fn y(ms: f64) -> f64 {
 
 /// Each operation by its beginning and how long it took.
 pub(super) fn latency(run: &Run) -> String {
+    let all = run.history.iter().filter(|op| counts(op)).collect();
+    points(run, all, "latency of operations over time")
+}
+
+/// The same for each region, of operations at its nodes, with what half of those that were ok took at
+/// most and what 99 of a hundred; empty if the nodes stand in one place.
+pub(super) fn by_region(run: &Run) -> String {
+    let scenario = Scenario::named(&run.plan.scenario);
+    let Some(regions) = scenario.and_then(|scenario| scenario.regions) else {
+        return String::new();
+    };
+    let mut text = String::new();
+    for (name, nodes) in regions.names.iter().zip(regions.groups()) {
+        let names: Vec<String> = nodes.iter().map(|node| format!("n{}", node + 1)).collect();
+        let here = |op: &&Operation| counts(op) && names.contains(&op.node);
+        let all: Vec<&Operation> = run.history.iter().filter(here).collect();
+        let (mut api, mut calls) = (Vec::new(), Vec::new());
+        for operation in all.iter().filter(|operation| operation.is_ok()) {
+            let is_call = matches!(operation.action, Action::Call { .. } | Action::Post { .. });
+            (if is_call { &mut calls } else { &mut api }).push(took_ms(operation));
+        }
+        let _ = write!(
+            text,
+            "<h3>{name}: {}</h3>{}<p>API: {} · functions: {}</p>",
+            names.join(" "),
+            points(run, all, &format!("latency of operations in {name} over time")),
+            told(api),
+            told(calls)
+        );
+    }
+    text
+}
+
+/// Median and 99th percentile, for people.
+fn told(mut ms: Vec<f64>) -> String {
+    ms.sort_by(f64::total_cmp);
+    let at = |percent: usize| ms.get((ms.len() * percent).div_ceil(100).saturating_sub(1));
+    match (at(50), at(99)) {
+        (Some(half), Some(most)) => {
+            format!("{} ok, half within {half:.0} ms, 99 % within {most:.0} ms", ms.len())
+        }
+        _ => "none ok".to_owned(),
+    }
+}
+
+fn took_ms(operation: &Operation) -> f64 {
+    seconds(operation.completed_ns - operation.invoked_ns) * 1_000.0
+}
+
+fn points(run: &Run, all: Vec<&Operation>, label: &str) -> String {
     let time = Time::of(run);
     let mut svg = time.bands(run, HEIGHT) + &time.axis(HEIGHT);
     for ms in [1_u32, 10, 100, 1_000, 10_000] {
@@ -53,7 +103,6 @@ pub(super) fn latency(run: &Run) -> String {
             at + 4.0
         );
     }
-    let all: Vec<&Operation> = run.history.iter().filter(|op| counts(op)).collect();
     let good = all.iter().filter(|operation| operation.is_ok()).count();
     let every = good.div_ceil(MAX_POINTS).max(1);
     let mut seen = 0;
@@ -64,7 +113,6 @@ pub(super) fn latency(run: &Run) -> String {
                 continue;
             }
         }
-        let ms = seconds(operation.completed_ns - operation.invoked_ns) * 1_000.0;
         let title = if operation.is_ok() {
             String::new()
         } else {
@@ -75,12 +123,12 @@ pub(super) fn latency(run: &Run) -> String {
             "<circle class={} cx={:.1} cy={:.1} r=1.6>{title}</circle>",
             class(&operation.outcome),
             time.x(operation.invoked_ns),
-            y(ms)
+            y(took_ms(operation))
         );
     }
     let sample =
         if every > 1 { format!(" (one of {every} of the ok ones)") } else { String::new() };
-    drawing(HEIGHT, "latency of operations over time", &svg)
+    drawing(HEIGHT, label, &svg)
         + &format!("<p>blue: ok{sample} · amber: failed · red: unknown</p>")
 }
 
@@ -123,4 +171,17 @@ pub(super) fn rate(run: &Run) -> String {
 
 fn second(ns: u64) -> usize {
     usize::try_from(ns / 1_000_000_000).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_and_nearly_all_are_told() {
+        let ms = (1..=200).rev().map(f64::from).collect();
+        assert_eq!(told(ms), "200 ok, half within 100 ms, 99 % within 198 ms");
+        assert_eq!(told(vec![7.0]), "1 ok, half within 7 ms, 99 % within 7 ms");
+        assert_eq!(told(Vec::new()), "none ok");
+    }
 }

@@ -94,3 +94,15 @@ fn the_table_tells_every_run_and_counts_only_cuts_that_prove_something() {
     assert!(page.contains("href=\"register-7/report.html\"") && !page.contains("<script"));
     assert_eq!(page.matches("<tr>").count(), 4);
 }
+
+#[test]
+fn where_nodes_stand_apart_each_region_has_a_latency_of_its_own() {
+    let value = Answer::Value { value: Some(1), revision: Some(2) };
+    let mut run = run(Outcome::Ok { answer: value }, Vec::new());
+    assert!(!page(&run).contains("Latency in each region"));
+    run.plan.scenario = "regions".to_owned();
+    let page = page(&run);
+    assert!(page.contains("eu: n1 n2") && page.contains("ap: n5"), "{page}");
+    assert_eq!(page.matches("API: 1 ok, half within 4 ms").count(), 1, "the one in eu");
+    assert_eq!(page.matches("API: none ok").count(), 2);
+}

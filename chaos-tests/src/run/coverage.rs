@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use swarmer_model::wire;
 
 use crate::{
-    history::{Action, Operation, Outcome, Step},
+    history::{Action, Answer, Operation, Outcome, Step, Strange},
     nemesis::{Done, Mark},
 };
 
@@ -41,6 +41,9 @@ pub struct Coverage {
     /// Looks at a node whose connections were of several versions of the wire.
     #[serde(default)]
     pub mixed: u64,
+    /// Packets of a stranger, and how many of that kind were refused.
+    #[serde(default)]
+    pub strange: BTreeMap<Strange, (u64, u64)>,
 }
 
 /// The least that a scenario demands, in every run of it.
@@ -62,6 +65,9 @@ pub struct Needs {
     pub sent: u64,
     /// Looks at a node whose connections were of several versions of the wire.
     pub mixed: u64,
+    /// Packets of a stranger, of each kind; and at least one of each was refused. Of another cluster's
+    /// node, which says little, one.
+    pub strange: u64,
     /// Faults of any kind.
     pub faults: u64,
 }
@@ -70,7 +76,7 @@ impl Coverage {
     /// From what was taken down.
     pub fn of(history: &[Operation], done: &[Done], leaders: u64, reconnects: u64) -> Self {
         let count = |wanted: fn(&Outcome) -> bool| {
-            let told = history.iter().filter(|operation| !operation.is_note());
+            let told = history.iter().filter(|op| !op.is_note() && !op.is_strange());
             told.filter(|operation| wanted(&operation.outcome)).count() as u64
         };
         let mut struck = BTreeMap::new();
@@ -89,6 +95,7 @@ impl Coverage {
             snapshots: 0,
             sent: BTreeMap::new(),
             mixed: 0,
+            strange: strange(history),
         }
     }
 
@@ -111,7 +118,15 @@ impl Coverage {
             needs.struck.iter().map(|(mark, need)| (mark.counted(), self.of_mark(*mark), *need));
         let rows =
             rows.into_iter().chain(marks).map(|(what, have, need)| (what.to_owned(), have, need));
+        // Who was not heard proves nothing.
+        let strange = Strange::ALL.into_iter().filter(|_| needs.strange > 0).flat_map(|what| {
+            let (packets, refused) = self.of_stranger(what);
+            let need = if what == Strange::Foreign { 1 } else { needs.strange };
+            let told = what.counted();
+            [(told.to_owned(), packets, need), (format!("refusals of {told}"), refused, 1)]
+        });
         rows.chain(versions)
+            .chain(strange)
             .filter(|(_, have, need)| have < need)
             .map(|(what, have, need)| format!("{have} {what}, {need} are needed"))
             .collect()
@@ -122,10 +137,30 @@ impl Coverage {
         self.sent.get(&version).copied().unwrap_or(0)
     }
 
+    /// How many packets of this kind a stranger sent, and how many of them were refused.
+    pub fn of_stranger(&self, what: Strange) -> (u64, u64) {
+        self.strange.get(&what).copied().unwrap_or_default()
+    }
+
     /// How often such a fault struck.
     pub fn of_mark(&self, mark: Mark) -> u64 {
         self.struck.get(&mark).copied().unwrap_or(0)
     }
+}
+
+/// What a stranger sent, by kind, and what was refused of it.
+fn strange(history: &[Operation]) -> BTreeMap<Strange, (u64, u64)> {
+    let mut strange = BTreeMap::new();
+    for operation in history {
+        if let (Action::Strange { what }, Some(Answer::Heard { packets, refused, .. })) =
+            (&operation.action, operation.answer())
+        {
+            let (sent, told): &mut (u64, u64) = strange.entry(*what).or_default();
+            *sent += packets;
+            *told += refused;
+        }
+    }
+    strange
 }
 
 /// What messages of a version are called when they are counted.
@@ -158,6 +193,9 @@ impl fmt::Display for Coverage {
         self.struck
             .iter()
             .try_for_each(|(mark, times)| write!(f, ", {times} {}", mark.counted()))?;
+        for (what, (packets, refused)) in &self.strange {
+            write!(f, "; {packets} {}, {refused} refusals", what.counted())?;
+        }
         if self.mixed > 0 {
             write!(f, "; {} looks at a mixed cluster", self.mixed)?;
             let mut sent = self.sent.iter();
@@ -192,6 +230,33 @@ mod tests {
             Operation { outcome: unknown, ..ok(&[append, read]) },
         ];
         assert_eq!(Coverage::of(&history, &[], 0, 0).txns, 1);
+    }
+
+    #[test]
+    fn a_stranger_that_was_not_heard_proves_nothing() {
+        let burst = |what, packets, refused| Operation {
+            id: 1,
+            client: 1,
+            node: "n1".into(),
+            invoked_ns: 0,
+            completed_ns: 1,
+            action: Action::Strange { what },
+            outcome: Outcome::Ok { answer: Answer::Heard { packets, came: 0, refused, served: 0 } },
+        };
+        let needs = Needs { strange: 10, ..Needs::default() };
+        let of = |history: &[Operation]| Coverage::of(history, &[], 0, 0);
+        let all: Vec<Operation> = Strange::ALL
+            .into_iter()
+            .flat_map(|what| [burst(what, 6, 0), burst(what, 4, 1)])
+            .collect();
+        assert_eq!(of(&all).of_stranger(Strange::Noise), (10, 1));
+        assert!(of(&all).missing(&needs).is_empty());
+        let told = of(&all[2..]).missing(&needs);
+        assert_eq!(told.len(), 2, "neither sent nor refused: {told:?}");
+        let mut deaf = all;
+        deaf[1] = burst(Strange::Noise, 4, 0);
+        assert_eq!(of(&deaf).missing(&needs).len(), 1, "sent, and heard by nobody");
+        assert!(Coverage::default().missing(&Needs::default()).is_empty());
     }
 
     #[test]

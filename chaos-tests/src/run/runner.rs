@@ -1,6 +1,7 @@
 //! One run, from founding to verdict.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,12 +17,12 @@ use super::{
 };
 use crate::{
     check,
-    cluster::{Binary, Cluster, Gear, Port, echo},
+    cluster::{Binary, Cluster, Gear, Need, Port, echo},
     history::{self, FORMAT, Header, Operation, Recorder},
-    nemesis::{Hands, Schedule},
+    nemesis::{Field, Hands, Schedule},
     workload::{
-        Context, Documents, Followers, PATIENCE, admit, artifact_client, follow, list_client,
-        replay, set_client, trespass,
+        Context, Documents, Followers, PATIENCE, Stranger, admit, artifact_client, census, follow,
+        list_client, replay, set_client, trespass,
     },
 };
 
@@ -66,8 +67,18 @@ impl Plan {
                 left_out.push(format!("no {kind:?}: this machine lacks {}", lacking.join(", ")));
             }
         }
-        let schedule = Schedule::of(seed, &kinds, known.nodes, lasts, known.calm_ms);
+        let field = Field::new(known.nodes, known.regions.as_ref());
+        let schedule = Schedule::of(seed, &kinds, &field, lasts, known.calm_ms);
         Ok(Self { scenario: scenario.to_owned(), seed, lasts, schedule, left_out })
+    }
+
+    /// What the machine must have for it.
+    pub fn needs(&self) -> BTreeSet<Need> {
+        let mut needs = self.schedule.needs();
+        // The kernel's bridge knows no distance.
+        let afar = Scenario::named(&self.scenario).is_some_and(|known| known.regions.is_some());
+        needs.extend(afar.then_some(Need::Switch));
+        needs
     }
 }
 
@@ -88,7 +99,8 @@ pub async fn run(
     let scenario = named(&plan.scenario)?;
     let told = |binary: Binary, (name, value): &(&str, &str)| binary.with(name, value);
     let binary = scenario.environment.iter().fold(binary.clone(), told);
-    let gear = Gear { needs: plan.schedule.needs(), seed: plan.seed, old: scenario.old };
+    let Scenario { old, stranger, regions, .. } = *scenario;
+    let gear = Gear { needs: plan.needs(), seed: plan.seed, old, stranger, regions };
     let cluster = Arc::new(Cluster::found(&binary, scenario.nodes, &gear).await?);
     let documents = upload(&cluster).await?;
     let recorder = Recorder::new(Instant::now());
@@ -103,6 +115,10 @@ pub async fn run(
     if scenario.admission {
         admit(&clients).await?;
     }
+    let stranger = match scenario.stranger {
+        true => Some(Stranger::set_up(&clients).await?),
+        false => None,
+    };
     // Followers outlive the other clients: they must see the last write.
     let (watching, followers) = (context(), Followers::new(scenario.nodes));
     let (observer, versions) = (Observer::new(), Versions::default());
@@ -117,6 +133,13 @@ pub async fn run(
         following.spawn(jobs.read(watching.clone()));
     }
     let mut working = start_clients(scenario, &clients);
+    if let Some(stranger) = stranger {
+        working.spawn(stranger.clone().run(clients.clone()));
+        working.spawn(stranger.abroad(clients.clone()));
+        (0..scenario.nodes).for_each(|node| {
+            working.spawn(census(clients.clone(), node));
+        });
+    }
 
     let hands = Hands::new(observer.now(), context());
     let began = Instant::now();

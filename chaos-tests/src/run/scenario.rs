@@ -1,7 +1,8 @@
 //! The scenarios: which clients, which faults, and what a run must have gone through.
 
-use super::coverage::Needs;
+use super::{coverage::Needs, regions};
 use crate::{
+    cluster::Regions,
     nemesis::{CALM_MS, Kind, Mark},
     workload::{Jobs, Registers, Traffic},
 };
@@ -15,6 +16,8 @@ pub struct Scenario {
     pub about: &'static str,
     /// Nodes, all of them voters.
     pub nodes: usize,
+    /// Where they stand; none: all in one place.
+    pub regions: Option<Regions>,
     /// So many of them begin as of an older binary, which speaks only the oldest version of the wire.
     pub old: usize,
     /// The faults that may strike.
@@ -37,6 +40,8 @@ pub struct Scenario {
     pub artifacts: usize,
     /// Whether somebody sends datagrams again, and a node that was removed goes on.
     pub admission: bool,
+    /// Whether somebody who is no member sends to every node.
+    pub stranger: bool,
     /// What the nodes are told by their environment.
     pub environment: &'static [(&'static str, &'static str)],
     /// The least that it must go through.
@@ -45,7 +50,7 @@ pub struct Scenario {
 
 const EVERY: &[Kind] =
     &[Kind::Kill, Kind::Pause, Kind::Storm, Kind::Partition, Kind::Flapping, Kind::Loss];
-const DEATH: &[Kind] = &[Kind::Kill, Kind::Storm];
+pub(super) const DEATH: &[Kind] = &[Kind::Kill, Kind::Storm];
 /// Kills too: what was not synced outlives them, and is lost by the next cut.
 const POWER: &[Kind] = &[Kind::Power, Kind::Power, Kind::Brownout, Kind::Relapse, Kind::Kill];
 const DISK: &[Kind] = &[Kind::Full, Kind::Pull, Kind::Eio, Kind::Eio, Kind::SlowDisk];
@@ -91,10 +96,12 @@ const NETWORK: &[Kind] = &[Kind::Partition, Kind::Flapping, Kind::Loss];
 const REGISTERS: Registers = Registers { clients: 8, keys: 12, values: None, repeated: 20 };
 /// Three values for two registers: the same is written again and again.
 const FEW: Registers = Registers { clients: 8, keys: 2, values: Some(3), repeated: 0 };
-const LIGHT: Registers = Registers { clients: 3, keys: 4, values: None, repeated: 20 };
+pub(super) const LIGHT: Registers = Registers { clients: 3, keys: 4, values: None, repeated: 20 };
 /// One write at a time: none waits behind another one.
 const SINGLE: Registers = Registers { clients: 1, keys: 4, values: None, repeated: 0 };
-const NEEDS: Needs = Needs {
+/// Callers at every ingress.
+pub(super) const CALLERS: Traffic = Traffic { clients: 2, replicas: 2 };
+pub(super) const NEEDS: Needs = Needs {
     ok: 500,
     txns: 0,
     leaders: 1,
@@ -103,13 +110,15 @@ const NEEDS: Needs = Needs {
     snapshots: 0,
     sent: 0,
     mixed: 0,
+    strange: 0,
     faults: 2,
 };
 
-const BASE: Scenario = Scenario {
+pub(super) const BASE: Scenario = Scenario {
     name: "",
     about: "",
     nodes: 3,
+    regions: None,
     old: 0,
     kinds: EVERY,
     calm_ms: CALM_MS,
@@ -121,6 +130,7 @@ const BASE: Scenario = Scenario {
     jobs: None,
     artifacts: 0,
     admission: false,
+    stranger: false,
     environment: &[],
     needs: NEEDS,
 };
@@ -421,6 +431,17 @@ pub const SCENARIOS: &[Scenario] = &[
         ..BASE
     },
     Scenario {
+        name: "stranger",
+        about: "noise, damaged and borrowed packets, handshakes of nobody, and another cluster's node",
+        kinds: &[],
+        registers: Some(LIGHT),
+        set: 1,
+        traffic: Some(CALLERS),
+        stranger: true,
+        needs: Needs { leaders: 0, faults: 0, reconnects: 0, strange: 15, ..NEEDS },
+        ..BASE
+    },
+    Scenario {
         name: "membership",
         about: "registers and transactions while nodes come, go, are replaced and come back wiped",
         kinds: &[Kind::Membership],
@@ -429,6 +450,13 @@ pub const SCENARIOS: &[Scenario] = &[
         needs: Needs { ok: 200, txns: 20, struck: MEMBERSHIP, leaders: 1, ..NEEDS },
         ..BASE
     },
+    regions::CALM,
+    regions::KILL,
+    regions::LOSS,
+    regions::PAIRS,
+    regions::CLOCK,
+    regions::SLOW,
+    regions::FLAP,
     Scenario {
         name: "mixed",
         about: "every client under every fault",

@@ -7,9 +7,9 @@ use anyhow::{Result, bail};
 use http::Method;
 use serde_json::json;
 
-use super::{Context, PATIENCE, change, read, think, write};
+use super::{Context, PATIENCE, change, counts::Counts, read, think, write};
 use crate::{
-    cluster::{Gateway, Port},
+    cluster::Port,
     history::{Action, Answer, Outcome},
 };
 
@@ -24,13 +24,6 @@ const PACE: Duration = Duration::from_millis(2);
 const STAYS_MS: (u64, u64) = (2_000, 4_000);
 /// The register that the removed node writes.
 const REGISTER: &str = "trespass";
-
-/// Counts of a node's gossip: datagrams that came, and those of them that were refused.
-#[derive(Debug, Clone, Copy)]
-struct Counts {
-    came: u64,
-    refused: u64,
-}
 
 /// Admits the node that is going to be removed.
 ///
@@ -75,13 +68,13 @@ async fn send_again(context: &Context, node: usize, datagrams: &[Vec<u8>]) -> Re
     let cut = cluster.shut(node)?;
     tokio::time::sleep(SETTLED).await;
     let counted = async {
-        let before = counts(&mut gateway).await?;
+        let before = Counts::of(&mut gateway).await?;
         for datagram in datagrams {
             cluster.tell(node, datagram).await?;
             tokio::time::sleep(PACE).await;
         }
         tokio::time::sleep(SETTLED).await;
-        let after = counts(&mut gateway).await?;
+        let after = Counts::of(&mut gateway).await?;
         let (came, refused) = (after.came - before.came, after.refused - before.refused);
         Ok(Answer::Refused { came, refused })
     };
@@ -90,28 +83,6 @@ async fn send_again(context: &Context, node: usize, datagrams: &[Vec<u8>]) -> Re
         bail!("the others reached it meanwhile");
     }
     answer
-}
-
-async fn counts(gateway: &mut Gateway) -> Result<Counts> {
-    let reply = gateway.send(Method::GET, "/metrics", &[], "", PATIENCE).await;
-    let Ok(reply) = reply else { bail!("no metrics: {reply:?}") };
-    Ok(counted(&String::from_utf8_lossy(&reply.body)))
-}
-
-/// Records inside of a datagram have refusals of their own; those say nothing of the datagram.
-fn counted(text: &str) -> Counts {
-    let mut counts = Counts { came: 0, refused: 0 };
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
-        let Some((name, value)) = line.rsplit_once(' ') else { continue };
-        // Whole numbers, which the format writes as floats.
-        let value = value.split('.').next().and_then(|whole| whole.parse().ok()).unwrap_or(0);
-        if name == "swarmer_gossip_datagrams_in_total" {
-            counts.came = value;
-        } else if name.starts_with("swarmer_gossip_refused_total{") && !name.contains("-record") {
-            counts.refused += value;
-        }
-    }
-    counts
 }
 
 /// Removes the node that was admitted, and goes on to write and read through it.
@@ -145,22 +116,5 @@ pub async fn trespass(context: Context) {
         } else {
             write(&context, &mut client, &mut gateway, REGISTER, unique).await;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn datagrams_and_their_refusals_are_counted_and_records_are_not() {
-        let text = "# TYPE swarmer_gossip_refused_total counter\n\
-            swarmer_gossip_datagrams_in_total 120\n\
-            swarmer_gossip_datagrams_out_total 7\n\
-            swarmer_gossip_refused_total{reason=\"replayed\"} 12\n\
-            swarmer_gossip_refused_total{reason=\"old-boot\"} 3.0\n\
-            swarmer_gossip_refused_total{reason=\"stale-record\"} 40\n";
-        let Counts { came, refused } = counted(text);
-        assert_eq!((came, refused), (120, 15));
     }
 }

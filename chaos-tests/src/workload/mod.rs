@@ -3,12 +3,14 @@
 mod admission;
 mod artifacts;
 mod classify;
+mod counts;
 mod documents;
 mod follower;
 mod jobs;
 mod lists;
 mod register;
 mod set;
+mod stranger;
 mod traffic;
 
 use std::{
@@ -34,6 +36,7 @@ pub use jobs::Jobs;
 pub use lists::{lists_of, run as list_client, snapshot};
 pub use register::{Registers, read, write};
 pub use set::{members, run as set_client};
+pub use stranger::{Stranger, census};
 pub use traffic::Traffic;
 
 /// How long a client waits for an answer: longer than the cluster may take.

@@ -6,7 +6,10 @@ use std::{
 };
 
 use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt, crypto::rustls::HandshakeData};
-use swarmer_model::{Code, Coded as _};
+use swarmer_model::{
+    Code, Coded as _,
+    planted::{self, Bug},
+};
 use tokio::{
     runtime::Handle as Runtime,
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -153,6 +156,11 @@ impl Acceptor {
         let shared = &self.shared;
         let peer = match self.judge(&connection) {
             Ok(peer) => peer,
+            Err(_) if planted::is_on(Bug::WelcomeStranger) => {
+                let _ = welcome(&connection, shared.config.versions()).await;
+                connection.closed().await;
+                return;
+            }
             Err(refusal) => return self.refuse_peer(&connection, class.as_str(), &refusal),
         };
         let max_streams = match class {

@@ -1,0 +1,123 @@
+//! Scenarios of a cluster in three regions.
+
+use super::{
+    coverage::Needs,
+    scenario::{BASE, CALLERS, DEATH, LIGHT, NEEDS, Scenario},
+};
+use crate::{
+    cluster::{Quality, Regions},
+    nemesis::{Kind, Mark},
+};
+
+/// A round trip between two regions takes twice this many milliseconds.
+const EU_US_MS: u32 = 40;
+const US_AP_MS: u32 = 75;
+const EU_AP_MS: u32 = 125;
+/// Of what goes over an ocean that is slow and lossy.
+const OCEAN_LOSS: u8 = 5;
+const OCEAN_KBIT: u32 = 10_000;
+
+/// No region has a majority of the five, and any two have one.
+const THREE: Regions = regions(&[
+    (0, 1, Quality { delay_ms: EU_US_MS, ..Quality::PERFECT }),
+    (1, 2, Quality { delay_ms: US_AP_MS, ..Quality::PERFECT }),
+    (0, 2, Quality { delay_ms: EU_AP_MS, ..Quality::PERFECT }),
+]);
+const OCEAN: Regions =
+    regions(&[(0, 1, ocean(EU_US_MS)), (1, 2, ocean(US_AP_MS)), (0, 2, ocean(EU_AP_MS))]);
+
+const fn ocean(delay_ms: u32) -> Quality {
+    Quality { delay_ms, loss: OCEAN_LOSS, kbit: OCEAN_KBIT, ..Quality::PERFECT }
+}
+
+const fn regions(between: &'static [(usize, usize, Quality)]) -> Regions {
+    // About a millisecond there and back.
+    let within = Quality { jitter_ms: 1, ..Quality::PERFECT };
+    Regions { names: &["eu", "us", "ap"], of: &[0, 0, 1, 1, 2], between, within }
+}
+
+/// A write takes a round trip to another region at least.
+const FAR: Needs = Needs { ok: 100, leaders: 0, reconnects: 0, faults: 1, ..NEEDS };
+
+const AFAR: Scenario = Scenario {
+    nodes: 5,
+    regions: Some(THREE),
+    registers: Some(LIGHT),
+    set: 1,
+    traffic: Some(CALLERS),
+    needs: FAR,
+    ..BASE
+};
+
+pub(super) const CALM: Scenario = Scenario {
+    name: "regions",
+    about: "three regions, 80 to 250 ms apart, and no fault: what distance alone costs",
+    kinds: &[],
+    needs: Needs { faults: 0, ..FAR },
+    ..AFAR
+};
+
+pub(super) const KILL: Scenario = Scenario {
+    name: "region-kill",
+    about: "the same while nodes are killed, the leader first of all: elections over oceans",
+    kinds: DEATH,
+    needs: Needs { struck: &[(Mark::Kill, 2)], leaders: 1, ..FAR },
+    ..AFAR
+};
+
+pub(super) const LOSS: Scenario = Scenario {
+    name: "region-loss",
+    about: "the same while a whole region is killed and comes back with its old state",
+    kinds: &[Kind::Blackout],
+    needs: Needs { struck: &[(Mark::Kill, 2)], ..FAR },
+    ..AFAR
+};
+
+pub(super) const PAIRS: Scenario = Scenario {
+    name: "region-pairs",
+    about: "the same while each pair of regions in turn is cut off from each other",
+    kinds: &[Kind::Pairs],
+    needs: Needs { struck: &[(Mark::Cut, 3)], ..FAR },
+    ..AFAR
+};
+
+pub(super) const CLOCK: Scenario = Scenario {
+    name: "region-clock",
+    about: "the same while the clocks of the regions are an hour apart, ahead and behind",
+    kinds: &[Kind::Apart],
+    needs: Needs { struck: &[(Mark::Clock, 2)], ..FAR },
+    ..AFAR
+};
+
+pub(super) const SLOW: Scenario = Scenario {
+    name: "ocean",
+    about: "three regions; between them 5 % of packets are lost, and 10 Mbit/s are all there is",
+    kinds: &[],
+    regions: Some(OCEAN),
+    needs: Needs { ok: 50, faults: 0, ..FAR },
+    ..AFAR
+};
+
+pub(super) const FLAP: Scenario = Scenario {
+    name: "ocean-flap",
+    about: "the same while what is between two regions comes and goes",
+    kinds: &[Kind::Flap],
+    regions: Some(OCEAN),
+    needs: Needs { ok: 50, struck: &[(Mark::Cut, 3)], ..FAR },
+    ..AFAR
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_region_has_a_majority_and_any_two_have_one() {
+        let groups = THREE.groups();
+        assert_eq!(groups.iter().map(Vec::len).sum::<usize>(), AFAR.nodes);
+        let majority = AFAR.nodes / 2 + 1;
+        for group in &groups {
+            assert!(group.len() < majority && AFAR.nodes - group.len() >= majority);
+        }
+    }
+}
