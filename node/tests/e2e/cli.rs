@@ -171,6 +171,26 @@ async fn members_are_shown_with_the_version_of_their_software() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_are_shown_with_how_far_they_are_from_the_node_that_is_asked() {
+    let cluster = Cluster::found(3).await;
+    for (own, node) in cluster.nodes.iter().enumerate() {
+        until("the ways to both others are known", || async {
+            let members: Value =
+                serde_json::from_str(&node.cli_ok(&["members", "-o", "json"])).unwrap();
+            let known: Vec<Option<f64>> =
+                members["items"].as_array()?.iter().map(|m| m["rttMs"].as_f64()).collect();
+            // On one machine, which may be busy.
+            let far = |rtt: &f64| *rtt > 0.0 && *rtt < 1000.0;
+            let others = known.iter().flatten().filter(|rtt| far(rtt)).count();
+            (known.len() == 3 && known[own].is_none() && others == 2).then_some(())
+        })
+        .await;
+        assert!(cluster.metric(own, "swarmer_gossip_round_trips_total").await >= 2);
+        assert!(node.cli_ok(&["members"]).contains("RTT MS"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_diff_is_what_apply_does_and_changes_nothing() {
     let cluster = Cluster::found(1).await;
     let node = &cluster.nodes[0];
