@@ -159,7 +159,8 @@ impl Handle {
 
     /// How long a datagram takes to this member and back: measured if this node asked it within
     /// the last five minutes, else estimated from where both say that they stand, `None` if that
-    /// is not known. Cheap, and right away.
+    /// is not known. Cheap, and right away; not to be asked while a value of [`Self::subscribe`] is
+    /// borrowed.
     pub fn distance(&self, node: NodeId) -> Option<Duration> {
         if node == self.shared.node {
             return Some(Duration::ZERO);

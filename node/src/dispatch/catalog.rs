@@ -138,8 +138,10 @@ struct Sources {
 
 impl Sources {
     fn index(&mut self) -> Index {
-        let members = self.members.borrow_and_update();
-        let states = self.states.borrow_and_update();
+        // Cloned, not held: a distance looks at the members too, and would wait for ever behind
+        // whoever waits to write them.
+        let members = Arc::clone(&self.members.borrow_and_update());
+        let states = Arc::clone(&self.states.borrow_and_update());
         let way = |node: NodeId| self.gossip.distance(node);
         Index::build(&members, &states, way, Instant::now())
     }
