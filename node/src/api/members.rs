@@ -6,7 +6,7 @@ use axum::{extract::State, response::Response};
 use http::StatusCode;
 use serde_json::{Value, json};
 use swarmer_gossip::{Member, MemberState};
-use swarmer_model::{ByteSize, Key, Node, NodeId};
+use swarmer_model::{ByteSize, Key, Node, NodeId, RegionState};
 
 use crate::{
     agent::Context,
@@ -68,8 +68,10 @@ fn all(context: &Context) -> (u64, Vec<Value>) {
     let (seen, committed) = nodes::all(&context.control.view());
     let committed: Vec<Node> = committed.into_iter().map(|(node, _)| node).collect();
     let voters = context.control.status().voters;
-    let items =
-        merge(&context.gossip.members(), &committed, context.node, |node| voters.contains(&node));
+    let desired = context.desired.current();
+    let regions = |region: &str| desired.region_state(region) == RegionState::Drained;
+    let members = context.gossip.members();
+    let items = merge(&members, &committed, context.node, |node| voters.contains(&node), regions);
     (seen, items)
 }
 
@@ -78,13 +80,16 @@ fn merge(
     committed: &[Node],
     own: NodeId,
     votes: impl Fn(NodeId) -> bool,
+    region_drained: impl Fn(&str) -> bool,
 ) -> Vec<Value> {
     let admitted = |id: NodeId| committed.iter().find(|node| node.spec.id == id);
     let seen = members.iter().map(|member| {
         let node = admitted(member.node);
         // What a node says of itself is a claim; what was committed is not.
         let facts = member.record.as_ref().map(|record| &record.facts);
-        let draining = member.draining || node.is_some_and(|node| node.spec.draining);
+        let with_region = node.is_some_and(|node| region_drained(&node.spec.region));
+        let draining =
+            with_region || member.draining || node.is_some_and(|node| node.spec.draining);
         let state = if draining && member.state.is_active() {
             "draining".to_owned()
         } else {
@@ -93,6 +98,7 @@ fn merge(
         let reason = match () {
             () if member.state != MemberState::Alive => &*member.reason,
             () if member.draining => "it stops in good order, and takes no new work",
+            () if with_region => "its region is drained, by `swarmer region drain`",
             () if draining => "it is being emptied, by `swarmer drain`",
             () => &*member.reason,
         };
@@ -181,12 +187,19 @@ mod tests {
         let told = |change: fn(&mut Member), drained: bool| {
             let mut member = member(1, MemberState::Alive);
             change(&mut member);
-            let item = merge(&[member], &[node(1, "a", drained)], NodeId(2), |_| false).remove(0);
+            let node = node(1, "a", drained);
+            let item = merge(&[member], &[node], NodeId(2), |_| false, |_| false).remove(0);
             format!("{}: {}", item["state"].as_str().unwrap(), item["reason"].as_str().unwrap())
         };
         assert_eq!(told(|_| (), false), "alive: it answers");
         assert!(told(|m| m.draining = true, false).starts_with("draining: it stops in good order"));
         assert!(told(|_| (), true).starts_with("draining: it is being emptied"));
+        let alive = member(1, MemberState::Alive);
+        let item =
+            merge(&[alive], &[node(1, "a", false)], NodeId(2), |_| false, |name| name == "eu-1")
+                .remove(0);
+        assert_eq!(item["state"], "draining");
+        assert_eq!(item["reason"], "its region is drained, by `swarmer region drain`");
         let silent = |m: &mut Member| (m.state, m.draining) = (MemberState::Suspect, true);
         assert_eq!(told(silent, false), "draining: it answers", "what gossip says of it");
     }
@@ -200,7 +213,7 @@ mod tests {
         other.record = Some(record.into());
         let members = [member(1, MemberState::Alive), other];
         let committed = [node(1, "a", true), node(2, "b", true), node(3, "c", false)];
-        let items = merge(&members, &committed, NodeId(1), |node| node == NodeId(1));
+        let items = merge(&members, &committed, NodeId(1), |node| node == NodeId(1), |_| false);
         let state = |i: usize| items[i]["state"].as_str().unwrap();
         assert_eq!(items[0]["name"], "a", "the committed name counts");
         assert_eq!(items[0]["version"], env!("CARGO_PKG_VERSION"));
