@@ -85,8 +85,13 @@ async fn a_region_is_drained_and_takes_work_again_without_a_failed_request() {
     region(&cluster, "eu", "votes and leadership in eu", voted).await;
     let us = region(&cluster, "us", "one vote left in us", |item| item["voters"] == 1).await;
     assert_eq!((&us["drained"], &us["leads"]), (&true.into(), &false.into()), "{us}");
-    let explained = node.cli_ok(&["-o", "json", "explain", "placement", "hello"]);
-    let explained: Value = serde_json::from_str(&explained).unwrap();
+    // Who leads now has to look first.
+    let url = node.api_url("/v1/namespaces/default/placements/hello/explanation");
+    let explained = until("the leader's planner has looked", || async {
+        let answer = get(&cluster.http, &url).await.ok()?;
+        (answer.status == 200).then(|| answer.json())
+    })
+    .await;
     for node in explained["nodes"].as_array().unwrap().iter().filter(|n| n["region"] == "us") {
         assert_eq!(node["text"], "region us is drained", "{explained}");
     }
