@@ -11,6 +11,8 @@ pub enum Kind {
     Function,
     /// `nodes/<id>`
     Node,
+    /// `regions/<name>`
+    Region,
     /// `tokens/<hash>`
     Token,
     /// `placements/<namespace>/<name>`
@@ -29,6 +31,7 @@ impl Kind {
         match self {
             Self::Function => "functions/",
             Self::Node => "nodes/",
+            Self::Region => "regions/",
             Self::Token => "tokens/",
             Self::Placement => "placements/",
             Self::RouteClaim => "claims/",
@@ -51,6 +54,11 @@ impl Key {
     /// The key of a node's admission.
     pub fn node(id: NodeId) -> Self {
         Self(format!("{}{id}", Kind::Node.prefix()))
+    }
+
+    /// The key of what was said of a region.
+    pub fn region(name: &str) -> Self {
+        Self(format!("{}{name}", Kind::Region.prefix()))
     }
 
     /// The key of a token, by the hash of its secret in hexadecimal.

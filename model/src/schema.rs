@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::{
     function::Function, lease::Lease, metadata::Resource, node::Node, placement::Placement,
-    token::TokenRecord,
+    region::Region, token::TokenRecord,
 };
 
 /// Kind and JSON Schema (draft 2020-12) of everything that users meet.
@@ -12,6 +12,7 @@ pub fn json_schemas() -> Vec<(&'static str, Value)> {
     vec![
         (Function::KIND, schemars::schema_for!(Function).to_value()),
         (Node::KIND, schemars::schema_for!(Node).to_value()),
+        (Region::KIND, schemars::schema_for!(Region).to_value()),
         (Lease::KIND, schemars::schema_for!(Lease).to_value()),
         ("Placement", schemars::schema_for!(Placement).to_value()),
         ("Token", schemars::schema_for!(TokenRecord).to_value()),
@@ -32,6 +33,6 @@ mod tests {
         let schema = json_schema("Function").unwrap();
         assert!(schema["properties"]["spec"].is_object(), "{schema}");
         assert!(json_schema("Banana").is_none());
-        assert_eq!(json_schemas().len(), 5);
+        assert_eq!(json_schemas().len(), 6);
     }
 }

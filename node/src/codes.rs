@@ -34,6 +34,9 @@ codes! {
     NOT_CONFIRMED = "SW-CLI-NOT-CONFIRMED", 400,
         "This loses data for good, and it was not confirmed.",
         "Give --force and type the cluster's id, or give --yes-lose-data in scripts.";
+    REGION_HELD = "SW-CLI-REGION-HELD", 409,
+        "Copies stay in a drained region: they fit nowhere else, or not yet.",
+        "Make room in other regions, or let the functions that the message names stand in them; the drain goes on by itself.";
     STORAGE = "SW-NODE-STORAGE", 507,
         "The disk did not take or give back what it should.",
         "Check free space and the kernel log; a disk that fails must be replaced.";

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use swarmer_model::{NodeId, nearest};
+use swarmer_model::{NodeId, RegionState, nearest};
 
 use crate::{
     input::{Desired, FunctionNeed, NodeFacts, Observed},
@@ -31,6 +31,14 @@ pub fn misfit(need: &FunctionNeed, node: &NodeFacts) -> Option<Reason> {
     })
 }
 
+/// Why the node is being emptied; `None`: it is not.
+pub(crate) fn emptied(node: &NodeFacts) -> Option<Reason> {
+    if node.region_state == RegionState::Drained {
+        return Some(Reason::RegionDrained { region: node.region.clone() });
+    }
+    node.draining.then_some(Reason::Draining)
+}
+
 /// Why the node is no candidate of the function; `None`: it is one. Who is dead for a moment stays
 /// one of `before`, or the candidates would move with every flap.
 pub fn candidate_misfit(
@@ -48,8 +56,8 @@ pub fn candidate_misfit(
     if node.dead_since_ms.is_some_and(gone) {
         return Some(Reason::Dead);
     }
-    if node.draining {
-        return Some(Reason::Draining);
+    if let Some(reason) = emptied(node) {
+        return Some(reason);
     }
     let failing = observed.failing.get(&need.key);
     let why = trouble_of(failing, node)?;
@@ -75,7 +83,7 @@ pub(crate) fn enough_sound<'a>(
     need: &FunctionNeed,
 ) -> bool {
     let sound = |node: &&NodeFacts| {
-        node.dead_since_ms.is_none() && !node.draining && trouble_of(failing, node).is_none()
+        node.dead_since_ms.is_none() && !node.is_emptied() && trouble_of(failing, node).is_none()
     };
     let wanted = need.replicas.max(1) as usize;
     lawful.filter(sound).take(wanted).count() == wanted
@@ -128,6 +136,19 @@ fn unknown<'a>(
         .find_map(|name| nearest(name, known.iter().copied()))
         .map_or(String::new(), |meant| format!("; nearest: {meant}"));
     Some(format!("no node is in {what} [{}]{meant}", allowed.join(", ")))
+}
+
+/// The regions of a function's constraint in which no node is, each with the one that was probably
+/// meant: no fault, as nodes may come, but most often a slip.
+pub fn unknown_regions<'a>(
+    regions: &[String],
+    known: impl IntoIterator<Item = &'a str>,
+) -> Vec<String> {
+    let known: BTreeSet<&str> = known.into_iter().collect();
+    let missing = regions.iter().filter(|name| !known.contains(name.as_str()));
+    missing
+        .filter_map(|name| unknown("region", std::slice::from_ref(name), known.iter().copied()))
+        .collect()
 }
 
 /// For every node, what the plan of a record does about one function and why.

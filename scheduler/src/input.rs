@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
-use swarmer_model::{Labels, NodeId};
+use swarmer_model::{Labels, NodeId, RegionState};
 
 /// The name of a function across the cluster: `namespace/name`.
 pub type FunctionKey = String;
@@ -107,9 +107,12 @@ pub struct NodeFacts {
     /// Its committed labels.
     #[serde(default)]
     pub labels: Labels,
-    /// It is to be emptied.
+    /// It is to be emptied by itself, whatever is said of its region.
     #[serde(default)]
     pub draining: bool,
+    /// What was said of its region as a whole.
+    #[serde(default)]
+    pub region_state: RegionState,
     /// When it was seen to die, in milliseconds on the clock of `now`; `None`: it is alive.
     #[serde(default)]
     pub dead_since_ms: Option<u64>,
@@ -118,6 +121,13 @@ pub struct NodeFacts {
     pub trouble: Option<String>,
     /// What it can hold.
     pub capacity: Capacity,
+}
+
+impl NodeFacts {
+    /// It is to be emptied: alone, or with its whole region.
+    pub fn is_emptied(&self) -> bool {
+        self.draining || self.region_state == RegionState::Drained
+    }
 }
 
 /// What a node can hold.

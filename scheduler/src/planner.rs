@@ -10,6 +10,7 @@
 //! within one plan, so that what may not be taken in one round may not be in the next.
 //! [`MAX_ROUNDS`] guards this argument.
 
+mod home;
 mod preempt;
 mod refusal;
 mod state;
@@ -45,9 +46,10 @@ const MAX_ROUNDS: u32 = 64;
 /// 1. No addition breaks a constraint or overfills a node. A copy that breaks a constraint stays
 ///    only while its replacement starts, or where no other copy of the function lives: it then
 ///    goes on with what was served before, and the conflict says why.
-/// 2. Nothing moves without need. Need is: a constraint broken, a node drained, dead for longer
+/// 2. Nothing moves without need. Need is: a constraint broken, a node drained alone or with its region, dead for longer
 ///    than the grace time, no member, fuller than its capacity, or one where the function does not
-///    come up while enough others have no trouble; or a function of higher priority that fits
+///    come up while enough others have no trouble; a region that was drained and takes work again,
+///    for copies that are crowded into one zone elsewhere; or a function of higher priority that fits
 ///    nowhere else, which takes no more than leaves
 ///    [`min_available`](crate::FunctionNeed::min_available) serving.
 /// 3. Replacement first: a copy that serves goes when the one in its place is ready.
@@ -125,6 +127,12 @@ impl Zones {
     fn put(&mut self, zone: usize) {
         if let Some(copies) = self.0.get_mut(zone) {
             *copies += 1;
+        }
+    }
+
+    fn take(&mut self, zone: usize) {
+        if let Some(copies) = self.0.get_mut(zone) {
+            *copies = copies.saturating_sub(1);
         }
     }
 

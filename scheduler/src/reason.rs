@@ -25,6 +25,16 @@ pub enum Trouble {
     },
     /// Its node is to be emptied.
     Draining,
+    /// All nodes of its region are to be emptied.
+    RegionDrained {
+        /// The region.
+        region: String,
+    },
+    /// It is crowded where it stands, and a region that takes work again has room for it.
+    Returning {
+        /// The region.
+        region: String,
+    },
     /// Its node breaks a constraint of the function; the reason says which.
     Misplaced(Box<Reason>),
     /// Its node holds more than its capacity, and this copy is the one to go.
@@ -40,6 +50,8 @@ impl fmt::Display for Trouble {
             }
             Self::Failing { why } => write!(f, "does not come up there: {why}"),
             Self::Draining => f.write_str("draining"),
+            Self::RegionDrained { region } => write!(f, "region {region} is drained"),
+            Self::Returning { region } => write!(f, "region {region} takes work again"),
             Self::Misplaced(reason) => write!(f, "{reason}"),
             Self::Overfull => f.write_str("over capacity"),
         }
@@ -133,6 +145,11 @@ pub enum Reason {
     },
     /// Refused: the node is being emptied.
     Draining,
+    /// Refused: all nodes of its region are being emptied.
+    RegionDrained {
+        /// The region.
+        region: String,
+    },
     /// Refused: the node is dead.
     Dead,
     /// Refused: a copy stands there already.
@@ -193,6 +210,7 @@ impl fmt::Display for Reason {
             Self::Label { key, needs, has: None } => write!(f, "no label {key}={needs}"),
             Self::Failing { why } => write!(f, "does not come up there: {why}"),
             Self::Draining => f.write_str("draining"),
+            Self::RegionDrained { region } => write!(f, "region {region} is drained"),
             Self::Dead => f.write_str("dead"),
             Self::AlreadyHere => f.write_str("holds a copy already"),
             Self::FunctionsFull { max } => write!(f, "full: holds its {max} functions"),

@@ -46,6 +46,7 @@ pub(crate) use health::HealthReport;
 pub(crate) use images::Images;
 pub(crate) use node::Agent;
 pub(crate) use observe::{FunctionReport, LogQuery, NodeLogs, Unasked};
+pub(crate) use placement::shortages_in;
 pub(crate) use recover::Recovery;
 pub(crate) use troubles::{Failure, MAX_FAILURES, is_of_node};
 pub(crate) use voting::{has_held_authority, leaving_key, may_leave};

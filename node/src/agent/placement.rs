@@ -11,7 +11,7 @@ use std::{
 
 use swarmer_model::{Key, NodeId};
 use swarmer_raft::{Expect, Leadership, Role, Txn};
-use swarmer_scheduler::Record;
+use swarmer_scheduler::{Conflict, Record};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -111,6 +111,35 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
             () = tokio::time::sleep(TICK) => {}
         }
     }
+}
+
+/// What the planner, asked here and now with what this node knows, says that cannot be had of the
+/// functions that have copies in a region. On a thread of its own, as every look.
+///
+/// # Errors
+/// [`codes::INTERNAL`] if the planner did not come to an end.
+pub(crate) async fn shortages_in(context: &Context, region: &str) -> Outcome<Vec<Conflict>> {
+    let seen = Seen {
+        desired: context.desired.current(),
+        index: context.catalog.current(),
+        members: context.gossip.members(),
+        now_ms: 0,
+    };
+    let region = region.to_owned();
+    let looking = tokio::task::spawn_blocking(move || {
+        let (wishes, observed) = Looker::default().observe(&seen);
+        let mut conflicts = swarmer_scheduler::plan(&wishes, &observed, seen.now_ms).conflicts;
+        conflicts.retain(|conflict| match conflict {
+            Conflict::Short { function, .. } => seen
+                .desired
+                .functions
+                .get(function.as_str())
+                .is_some_and(|entry| seen.desired.stands_in(entry, &region)),
+            _ => false,
+        });
+        conflicts
+    });
+    looking.await.map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))
 }
 
 /// The term in which this node leads, if it does.

@@ -6,7 +6,7 @@ use axum::{extract::State, response::Response};
 use http::StatusCode;
 use serde_json::{Value, json};
 use swarmer_gossip::{Member, MemberState};
-use swarmer_model::{ByteSize, Key, Node, NodeId};
+use swarmer_model::{ByteSize, Key, Node, NodeId, RegionState};
 
 use crate::{
     agent::Context,
@@ -70,7 +70,10 @@ fn all(context: &Context) -> (u64, Vec<Value>) {
     let voters = context.control.status().voters;
     let votes = |node: NodeId| voters.contains(&node);
     let away = |node: NodeId| context.gossip.distance(node);
-    let items = merge(&context.gossip.members(), &committed, context.node, votes, away);
+    let desired = context.desired.current();
+    let regions = |region: &str| desired.region_state(region) == RegionState::Drained;
+    let members = context.gossip.members();
+    let items = merge(&members, &committed, context.node, votes, regions, away);
     (seen, items)
 }
 
@@ -79,6 +82,7 @@ fn merge(
     committed: &[Node],
     own: NodeId,
     votes: impl Fn(NodeId) -> bool,
+    region_drained: impl Fn(&str) -> bool,
     away: impl Fn(NodeId) -> Option<Duration>,
 ) -> Vec<Value> {
     let admitted = |id: NodeId| committed.iter().find(|node| node.spec.id == id);
@@ -86,7 +90,9 @@ fn merge(
         let node = admitted(member.node);
         // What a node says of itself is a claim; what was committed is not.
         let facts = member.record.as_ref().map(|record| &record.facts);
-        let draining = member.draining || node.is_some_and(|node| node.spec.draining);
+        let with_region = node.is_some_and(|node| region_drained(&node.spec.region));
+        let draining =
+            with_region || member.draining || node.is_some_and(|node| node.spec.draining);
         let state = if draining && member.state.is_active() {
             "draining".to_owned()
         } else {
@@ -95,6 +101,7 @@ fn merge(
         let reason = match () {
             () if member.state != MemberState::Alive => &*member.reason,
             () if member.draining => "it stops in good order, and takes no new work",
+            () if with_region => "its region is drained, by `swarmer region drain`",
             () if draining => "it is being emptied, by `swarmer drain`",
             () => &*member.reason,
         };
@@ -191,13 +198,25 @@ mod tests {
         let told = |change: fn(&mut Member), drained: bool| {
             let mut member = member(1, MemberState::Alive);
             change(&mut member);
-            let item = merge(&[member], &[node(1, "a", drained)], NodeId(2), |_| false, |_| None)
-                .remove(0);
+            let (one, no) = (node(1, "a", drained), |_: &str| false);
+            let item = merge(&[member], &[one], NodeId(2), |_| false, no, |_| None).remove(0);
             format!("{}: {}", item["state"].as_str().unwrap(), item["reason"].as_str().unwrap())
         };
         assert_eq!(told(|_| (), false), "alive: it answers");
         assert!(told(|m| m.draining = true, false).starts_with("draining: it stops in good order"));
         assert!(told(|_| (), true).starts_with("draining: it is being emptied"));
+        let alive = member(1, MemberState::Alive);
+        let item = merge(
+            &[alive],
+            &[node(1, "a", false)],
+            NodeId(2),
+            |_| false,
+            |name| name == "eu-1",
+            |_| None,
+        )
+        .remove(0);
+        assert_eq!(item["state"], "draining");
+        assert_eq!(item["reason"], "its region is drained, by `swarmer region drain`");
         let silent = |m: &mut Member| (m.state, m.draining) = (MemberState::Suspect, true);
         assert_eq!(told(silent, false), "draining: it answers", "what gossip says of it");
     }
@@ -212,7 +231,8 @@ mod tests {
         let members = [member(1, MemberState::Alive), other];
         let committed = [node(1, "a", true), node(2, "b", true), node(3, "c", false)];
         let away = |_| Some(Duration::from_nanos(80_123_456));
-        let items = merge(&members, &committed, NodeId(1), |node| node == NodeId(1), away);
+        let (votes, no) = (|node| node == NodeId(1), |_: &str| false);
+        let items = merge(&members, &committed, NodeId(1), votes, no, away);
         let state = |i: usize| items[i]["state"].as_str().unwrap();
         assert_eq!(items[0]["name"], "a", "the committed name counts");
         assert_eq!(items[0]["version"], env!("CARGO_PKG_VERSION"));
@@ -225,7 +245,7 @@ mod tests {
         assert_eq!(items[0]["rttMs"], Value::Null, "of the node that is asked");
         assert_eq!(items[1]["rttMs"], Value::Null, "of one that is dead");
         let there = member(2, MemberState::Alive);
-        let told = merge(&[there], &committed, NodeId(1), |_| false, away);
+        let told = merge(&[there], &committed, NodeId(1), |_| false, |_| false, away);
         assert_eq!(told[1]["rttMs"], 80.123);
         assert_eq!(items[0]["voter"], true);
         assert_eq!(items[0]["region"], "eu-1");

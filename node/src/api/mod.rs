@@ -15,6 +15,7 @@ mod members;
 mod metrics;
 mod nodes;
 mod openapi;
+mod regions;
 mod reply;
 mod request;
 mod router;

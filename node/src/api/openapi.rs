@@ -182,6 +182,10 @@ fn components() -> Value {
         }),
     );
     all.insert(
+        "DrainRegion".into(),
+        json!({ "type": "object", "properties": { "reason": text() } }),
+    );
+    all.insert(
         "Fault".into(),
         json!({
             "type": "object",

@@ -94,6 +94,11 @@ impl JsonBytes {
         serde_json::from_slice(&self.0).map_err(|error| malformed(with_nearest(&error.to_string())))
     }
 
+    /// The same, and the default where there is no body.
+    pub(super) fn read_if_any<T: DeserializeOwned + Default>(&self) -> Outcome<T> {
+        if self.0.is_empty() { Ok(T::default()) } else { self.read() }
+    }
+
     /// See [`read_resource`].
     pub(super) fn read_resource<T: DeserializeOwned>(&self, kind: &str) -> Outcome<T> {
         let value =

@@ -16,7 +16,7 @@ use crate::{
     api::{
         Api, artifacts, audit_log,
         auth::{self, Access, Grant, SharedGrant},
-        doctor, functions, keys, leases, members, metrics, nodes, openapi,
+        doctor, functions, keys, leases, members, metrics, nodes, openapi, regions,
         reply::{Answer, Failure, Unchanged, finish},
         tokens, watch,
     },
@@ -197,6 +197,27 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             nodes::strike,
         )
         .body("Fault"),
+        Endpoint::get(
+            "/v1/regions",
+            Look,
+            "All regions: their nodes, votes and functions, and which are drained",
+            regions::list,
+        ),
+        Endpoint::new(
+            Method::POST,
+            "/v1/regions/{region}/drain",
+            Govern,
+            "Empty all nodes of a region, those too that join it later",
+            regions::drain,
+        )
+        .body("DrainRegion"),
+        Endpoint::new(
+            Method::POST,
+            "/v1/regions/{region}/resume",
+            Govern,
+            "Let a region take work again; what its drain took away comes back",
+            regions::resume,
+        ),
         Endpoint::get(
             "/v1/keys",
             Look,

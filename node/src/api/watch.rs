@@ -43,8 +43,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How often a watch looks whether its token still holds: a revoked one sees nothing for longer.
 const LOOK_AT_TOKEN: Duration = Duration::from_secs(1);
 /// What is shown. Tokens never are, nor is what the cluster keeps for itself.
-const SHOWN: [Kind; 5] =
-    [Kind::Function, Kind::Node, Kind::Placement, Kind::RouteClaim, Kind::Lease];
+const SHOWN: [Kind; 6] =
+    [Kind::Function, Kind::Node, Kind::Region, Kind::Placement, Kind::RouteClaim, Kind::Lease];
 /// What is shown to a token of one namespace, within it.
 const SHOWN_IN_NAMESPACE: [Kind; 3] = [Kind::Function, Kind::Placement, Kind::Lease];
 

@@ -64,9 +64,10 @@ impl Touched {
 }
 
 fn kind_and_name(key: &str) -> (&'static str, String) {
-    const KINDS: [(Kind, &str); 7] = [
+    const KINDS: [(Kind, &str); 8] = [
         (Kind::Function, "Function"),
         (Kind::Node, "Node"),
+        (Kind::Region, "Region"),
         (Kind::Token, "Token"),
         (Kind::Placement, "Placement"),
         (Kind::RouteClaim, "RouteClaim"),

@@ -15,7 +15,7 @@ use crate::{
         Ask, Client, Printer,
         build::{BuildWatch, build},
         client::{full, segment},
-        output::at,
+        output::{at, say},
     },
     codes,
     config::parse_labels,
@@ -313,6 +313,7 @@ pub(crate) async fn deploy(
         .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;
     let mut answer =
         client.json(Method::PUT, &path, &resource).await.map_err(|p| p.while_doing(&doing))?;
+    tell_hints(&answer);
     if wait {
         answer = until_it_serves(client, printer, &path, &name, &answer).await?;
     }
@@ -325,6 +326,14 @@ pub(crate) async fn deploy(
         printer.text(&format!("{name} version {version} at {}{serving}\n", paths.join(", ")))?;
     }
     Ok(answer)
+}
+
+/// Says what is no fault, and most often a slip.
+pub(crate) fn tell_hints(answer: &Value) {
+    let hints = at(answer, "live.hints").as_array().map(Vec::as_slice).unwrap_or_default();
+    for hint in hints.iter().filter_map(Value::as_str) {
+        say(&format!("note: {hint}"));
+    }
 }
 
 /// Waits until what `accepted` is the answer to serves: until a placement was planned for its

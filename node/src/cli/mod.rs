@@ -20,6 +20,7 @@ mod logs;
 mod options;
 mod output;
 mod recover;
+mod region;
 mod resources;
 mod server;
 mod token;
@@ -92,6 +93,8 @@ enum Command {
     Lease(lease::Lease),
     /// Empty a node: no new work, what runs is finished
     Drain(Asking<cluster::Drain>),
+    /// List regions, and empty all nodes of one at once
+    Region(region::Region),
     /// List and rotate the keys that the members share
     Keys(keys::Keys),
     /// Show what was changed by way of a node and what it refused, or check that record
@@ -184,6 +187,11 @@ fn run(cli: Cli) -> Outcome<ExitCode> {
             lease::LeaseCommand::List(list) => ask(options, list)?,
         },
         Command::Drain(drain) => ask(options, drain)?,
+        Command::Region(region) => match region.command {
+            region::RegionCommand::List(list) => ask(options, list)?,
+            region::RegionCommand::Drain(drain) => ask(options, drain)?,
+            region::RegionCommand::Resume(resume) => ask(options, resume)?,
+        },
         Command::Chaos(chaos) => ask(options, chaos)?,
         Command::Keys(keys) => match keys.command {
             keys::KeysCommand::List(list) => ask(options, list)?,

@@ -9,6 +9,7 @@ use crate::{
     cli::{
         Ask, Client, Printer,
         client::segment,
+        deploy::tell_hints,
         document::{self, Document},
         output::at,
     },
@@ -186,6 +187,7 @@ impl Ask for Apply {
         let mut written = Vec::new();
         for wanted in self.file.wanted()? {
             let answer = wanted.put(client, "").await?;
+            tell_hints(&answer);
             if printer.is_table() {
                 let revision = at(&answer, "metadata.revision");
                 printer.text(&format!("{} applied at revision {revision}\n", wanted.what))?;

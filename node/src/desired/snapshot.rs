@@ -11,7 +11,9 @@ use swarmer_mesh::{
     identity::Standing,
     routing::{RouteRule, RouteTable, RouteTarget},
 };
-use swarmer_model::{Function, Kind, Node, NodeId, Placement, Revision, TrafficTarget, Version};
+use swarmer_model::{
+    Function, Kind, Node, NodeId, Placement, Region, RegionState, Revision, TrafficTarget, Version,
+};
 
 /// A function with everything that serving it needs.
 #[derive(Debug, Clone)]
@@ -89,6 +91,8 @@ pub(crate) struct Desired {
     /// By `namespace/name`.
     pub(crate) functions: HashMap<Arc<str>, Arc<FunctionEntry>>,
     pub(crate) nodes: BTreeMap<NodeId, Arc<Node>>,
+    /// What was said of regions, by name.
+    pub(crate) regions: BTreeMap<String, Arc<Region>>,
     placements: HashMap<Arc<str>, (Revision, Arc<Placement>)>,
     /// Who may speak for and serve what, by function; see [`Desired::stand`].
     pub(crate) standings: HashMap<Arc<str>, Arc<Standing>>,
@@ -104,6 +108,22 @@ impl Desired {
     /// Who may speak for and serve the function of this namespace and name.
     pub(crate) fn standing(&self, namespace: &str, name: &str) -> Option<&Standing> {
         by_name(&self.standings, namespace, name).map(Arc::as_ref)
+    }
+
+    /// What the nodes of a region are asked to do.
+    pub(crate) fn region_state(&self, region: &str) -> RegionState {
+        self.regions.get(region).map(|region| region.state()).unwrap_or_default()
+    }
+
+    /// Whether a node is to be emptied: alone, or with its whole region.
+    pub(crate) fn is_emptied(&self, node: &Node) -> bool {
+        node.spec.draining || self.region_state(&node.spec.region) == RegionState::Drained
+    }
+
+    /// Whether a function has a copy in a region.
+    pub(crate) fn stands_in(&self, entry: &FunctionEntry, region: &str) -> bool {
+        let mut copies = entry.placement.nodes.iter().filter_map(|node| self.nodes.get(node));
+        copies.any(|node| node.spec.region == region)
     }
 
     /// Notes who may speak for and serve what, and, from the state before, who may finish what it
@@ -164,7 +184,7 @@ impl Desired {
 
     /// Whether a change of this key changes more than the revision.
     pub(crate) fn types(key: &str) -> bool {
-        let typed = [Kind::Function, Kind::Placement, Kind::Node];
+        let typed = [Kind::Function, Kind::Placement, Kind::Node, Kind::Region];
         typed.iter().any(|kind| key.starts_with(kind.prefix()))
     }
 
@@ -200,6 +220,8 @@ impl Desired {
                 changed.functions.push(id.into());
             } else if let Some(id) = key.strip_prefix(Kind::Node.prefix()) {
                 self.set_node(id, key, value);
+            } else if let Some(name) = key.strip_prefix(Kind::Region.prefix()) {
+                self.set_region(name, key, value);
             }
         }
         changed
@@ -251,6 +273,17 @@ impl Desired {
             }
             None => {
                 self.nodes.remove(&id);
+            }
+        }
+    }
+
+    fn set_region(&mut self, name: &str, key: &str, value: Option<&[u8]>) {
+        match value.and_then(|value| read_json::<Region>(key, value)) {
+            Some(region) => {
+                self.regions.insert(name.to_owned(), Arc::new(region));
+            }
+            None => {
+                self.regions.remove(name);
             }
         }
     }
@@ -378,12 +411,51 @@ mod tests {
 
     #[test]
     fn leases_and_the_like_change_the_revision_alone() {
-        for key in ["functions/a/f", "placements/a/f", "nodes/1"] {
+        for key in ["functions/a/f", "placements/a/f", "nodes/1", "regions/eu"] {
             assert!(Desired::types(key), "{key}");
         }
         for key in ["leases/a/l", "tokens/x", "cluster/ca", "claims/*/f"] {
             assert!(!Desired::types(key), "{key}");
         }
+    }
+
+    #[test]
+    fn a_region_empties_its_nodes_those_of_later_too_until_it_takes_work_again() {
+        let node = |id: u64, region: &str| {
+            let spec = swarmer_model::NodeSpec {
+                id: NodeId(id),
+                public_key: "00".into(),
+                address: ([127, 0, 0, 1], 7400).into(),
+                region: region.into(),
+                zone: String::new(),
+                labels: swarmer_model::Labels::new(),
+                draining: false,
+                token: None,
+            };
+            serde_json::to_vec(&Node::new(format!("n{id}"), spec)).unwrap()
+        };
+        let said = |drained| {
+            let spec =
+                swarmer_model::RegionSpec { drained, ..swarmer_model::RegionSpec::default() };
+            serde_json::to_vec(&Region::new("us", spec)).unwrap()
+        };
+        let emptied = |state: &Desired| -> Vec<u64> {
+            let nodes = state.nodes.values().filter(|node| state.is_emptied(node));
+            nodes.map(|node| node.spec.id.0).collect()
+        };
+        let key = |id| String::from(swarmer_model::Key::node(NodeId(id)));
+        let (one, two, three) = (node(1, "eu"), node(2, "us"), node(3, "us"));
+        let first = Desired::default()
+            .apply(1, [(&*key(1), 1, Some(&one[..])), (&*key(2), 1, Some(&two[..]))]);
+        assert!(emptied(&first).is_empty());
+        let drained = first.apply(2, [("regions/us", 2, Some(&said(true)[..]))]);
+        assert_eq!(emptied(&drained), [2]);
+        let joined = drained.apply(3, [(&*key(3), 3, Some(&three[..]))]);
+        assert_eq!(emptied(&joined), [2, 3]);
+        let resumed = joined.apply(4, [("regions/us", 4, Some(&said(false)[..]))]);
+        assert!(emptied(&resumed).is_empty());
+        assert_eq!(resumed.region_state("us"), RegionState::Resumed);
+        assert_eq!(resumed.region_state("eu"), RegionState::Open);
     }
 
     #[test]

@@ -22,6 +22,10 @@ const WAYS_TICK: Duration = Duration::from_secs(10);
 pub(crate) struct Index {
     /// Endpoints that take calls on members that live, by function.
     ready: HashMap<Box<str>, Vec<(u32, Endpoint)>>,
+    /// The same on nodes that are being emptied: they answer, and are asked where no other one is.
+    eased: HashMap<Box<str>, Vec<(u32, Endpoint)>>,
+    /// The nodes that are being emptied, alone or with their region.
+    emptied: HashSet<NodeId>,
     alive: HashSet<NodeId>,
     /// The round trip from here to each region, as far as any is known.
     ways: HashMap<String, Duration>,
@@ -42,6 +46,8 @@ impl Index {
         now: Instant,
     ) -> Self {
         let mut index = Self { ways: ways(members, desired, way), ..Self::default() };
+        let emptied = desired.nodes.values().filter(|node| desired.is_emptied(node));
+        index.emptied = emptied.map(|node| node.spec.id).collect();
         for member in members {
             if !member.state.is_active() {
                 continue;
@@ -52,9 +58,7 @@ impl Index {
                 continue;
             }
             let committed = desired.nodes.get(&member.node).map(|node| &node.spec);
-            if committed.is_some_and(|spec| spec.draining) {
-                continue;
-            }
+            let emptied = index.emptied.contains(&member.node);
             for endpoint in &record.facts.endpoints {
                 if endpoint.state != EndpointState::Ready {
                     continue;
@@ -73,7 +77,8 @@ impl Index {
                     load: endpoint.in_flight,
                     has_room: endpoint.in_flight < endpoint.concurrency,
                 };
-                let list = index.ready.entry(endpoint.function.as_str().into()).or_default();
+                let lists = if emptied { &mut index.eased } else { &mut index.ready };
+                let list = lists.entry(endpoint.function.as_str().into()).or_default();
                 list.push((endpoint.version, ready));
             }
         }
@@ -90,10 +95,25 @@ impl Index {
         way.copied().unwrap_or(Duration::MAX)
     }
 
-    /// Where a version of a function is ready.
+    /// Where a version of a function is ready and takes calls.
     pub(crate) fn ready(&self, function: &str, version: u32) -> Vec<Endpoint> {
-        let all = self.ready.get(function).into_iter().flatten();
-        all.filter(|(v, _)| *v == version).map(|(_, endpoint)| endpoint.clone()).collect()
+        of_version(&self.ready, function, version).cloned().collect()
+    }
+
+    /// Where it is ready on nodes that are being emptied.
+    pub(crate) fn eased(&self, function: &str, version: u32) -> Vec<Endpoint> {
+        of_version(&self.eased, function, version).cloned().collect()
+    }
+
+    /// Where it answers: both.
+    pub(crate) fn answering(&self, function: &str, version: u32) -> Vec<Endpoint> {
+        let ready = of_version(&self.ready, function, version);
+        ready.chain(of_version(&self.eased, function, version)).cloned().collect()
+    }
+
+    /// Whether a node that is being emptied leaves a call to another one: where one is ready.
+    pub(crate) fn leaves_to_others(&self, node: NodeId, function: &str, version: u32) -> bool {
+        self.emptied.contains(&node) && of_version(&self.ready, function, version).next().is_some()
     }
 
     /// How many endpoints were left out because the nodes that tell of them may not serve the
@@ -106,6 +126,15 @@ impl Index {
     pub(crate) fn is_alive(&self, node: NodeId) -> bool {
         self.alive.contains(&node)
     }
+}
+
+fn of_version<'a>(
+    of: &'a HashMap<Box<str>, Vec<(u32, Endpoint)>>,
+    function: &str,
+    version: u32,
+) -> impl Iterator<Item = &'a Endpoint> {
+    let all = of.get(function).into_iter().flatten();
+    all.filter(move |(v, _)| *v == version).map(|(_, endpoint)| endpoint)
 }
 
 /// The median of the ways to the members of each region: one that is told or measured wrong moves
@@ -241,6 +270,57 @@ mod tests {
         );
         next.stand(before, now);
         next
+    }
+
+    #[test]
+    fn one_that_is_emptied_is_told_apart_and_leaves_calls_to_others_while_there_are_any() {
+        let now = Instant::now();
+        let members = vec![member(1, &["default/f"]), member(2, &["default/f"])];
+        let mut desired = placed(&Desired::default(), &[1, 2], &[], now);
+        for (id, region) in [(1, "eu"), (2, "us")] {
+            let spec = swarmer_model::NodeSpec {
+                id: NodeId(id),
+                public_key: "00".into(),
+                address: ([127, 0, 0, 1], 7400).into(),
+                region: region.into(),
+                zone: String::new(),
+                labels: swarmer_model::Labels::new(),
+                draining: false,
+                token: None,
+            };
+            let node = serde_json::to_vec(&swarmer_model::Node::new("n", spec)).unwrap();
+            let key = swarmer_model::Key::node(NodeId(id));
+            desired = desired.apply(9, [(key.as_str(), 9, Some(&node[..]))]);
+        }
+        desired.stand(&placed(&Desired::default(), &[1, 2], &[], now), now);
+        let ids = |endpoints: Vec<Endpoint>| -> Vec<u64> {
+            endpoints.into_iter().map(|endpoint| endpoint.node.0).collect()
+        };
+        let drained = |desired: &Desired, region: &str| {
+            let spec =
+                swarmer_model::RegionSpec { drained: true, ..swarmer_model::RegionSpec::default() };
+            let said = serde_json::to_vec(&swarmer_model::Region::new(region, spec)).unwrap();
+            let key = swarmer_model::Key::region(region);
+            let mut next = desired.apply(10, [(key.as_str(), 10, Some(&said[..]))]);
+            next.stand(desired, now);
+            next
+        };
+        let index = Index::build(&members, &desired, |_| None, now);
+        assert_eq!(ids(index.ready("default/f", 1)), [1, 2]);
+        assert!(!index.leaves_to_others(NodeId(2), "default/f", 1));
+        let one = drained(&desired, "us");
+        let index = Index::build(&members, &one, |_| None, now);
+        assert_eq!(ids(index.ready("default/f", 1)), [1]);
+        assert_eq!(ids(index.eased("default/f", 1)), [2]);
+        assert_eq!(ids(index.answering("default/f", 1)), [1, 2]);
+        assert!(index.leaves_to_others(NodeId(2), "default/f", 1));
+        assert!(!index.leaves_to_others(NodeId(1), "default/f", 1));
+        assert!(!index.leaves_to_others(NodeId(2), "default/f", 2), "nobody else has that one");
+        let both = drained(&one, "eu");
+        let index = Index::build(&members, &both, |_| None, now);
+        assert!(ids(index.ready("default/f", 1)).is_empty());
+        assert_eq!(ids(index.eased("default/f", 1)), [1, 2]);
+        assert!(!index.leaves_to_others(NodeId(2), "default/f", 1), "then it serves itself");
     }
 
     #[test]

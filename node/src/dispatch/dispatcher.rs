@@ -167,7 +167,11 @@ impl Dispatcher {
             ));
         }
         call.deadline = call.deadline.min(Instant::now() + limits.timeout.duration());
-        let local = self.inner.deps.functions.ready(&entry.id, version);
+        let deps = &self.inner.deps;
+        let local = deps.functions.ready(&entry.id, version).filter(|_| {
+            // Looked at only where it would be served here.
+            !deps.catalog.current().leaves_to_others(deps.node, &entry.id, version)
+        });
         let admitted = match &local {
             Some(function) => Some(function.admit(runtime_context(&call)).await),
             None => None,
@@ -316,7 +320,11 @@ impl Dispatcher {
     ) -> Outcome<(NodeId, swarmer_mesh::routing::InFlight)> {
         let deps = &self.inner.deps;
         let index = deps.catalog.current();
-        let ready: Vec<Endpoint> = index.ready(&entry.id, version);
+        let mut ready: Vec<Endpoint> = index.ready(&entry.id, version);
+        if ready.iter().all(|endpoint| tried.contains(&endpoint.node)) {
+            // Whoever is being emptied still answers: better than a start elsewhere, or an error.
+            ready.extend(index.eased(&entry.id, version));
+        }
         let desired = deps.desired.current();
         let own = desired.nodes.get(&deps.node).map(|node| &node.spec);
         let nearest_first = |nodes: &[NodeId]| {

@@ -215,7 +215,7 @@ fn commands_of_the_documents_have_the_flags_that_they_are_shown_with() {
             let Some(rest) = command.strip_prefix("swarmer ") else { continue };
             let words: Vec<&str> =
                 rest.split_whitespace().take_while(|word| *word != ">").collect();
-            let nested = matches!(words[0], "token" | "rollout");
+            let nested = matches!(words[0], "token" | "rollout" | "region");
             let path: Vec<String> =
                 words.iter().take(1 + usize::from(nested)).map(|word| (*word).to_owned()).collect();
             let text = help.entry(path.clone()).or_insert_with(|| {

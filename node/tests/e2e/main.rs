@@ -28,6 +28,7 @@ mod images;
 mod keys;
 mod kill;
 mod leases;
+mod regions;
 mod roles;
 mod rotation;
 mod same_call;

@@ -1,7 +1,10 @@
 //! Why a node gets no copy: without a text as long as nobody asks for it.
 
 use super::state::{NeedAt, NodeAt, State};
-use crate::{eligibility::misfit, reason::Reason};
+use crate::{
+    eligibility::{emptied, misfit},
+    reason::Reason,
+};
 
 /// Why a node gets no further copy of a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +26,7 @@ impl Refusal<'_> {
             Self::Misfit => misfit(need, facts).unwrap_or(Reason::NotNeeded),
             Self::AlreadyHere => Reason::AlreadyHere,
             Self::Dead => Reason::Dead,
-            Self::Draining => Reason::Draining,
+            Self::Draining => emptied(facts).unwrap_or(Reason::Draining),
             Self::Failing(why) => Reason::Failing { why: why.to_owned() },
             Self::FunctionsFull => Reason::FunctionsFull { max: facts.capacity.functions },
             Self::MemoryFull => Reason::MemoryFull {

@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use swarmer_model::{Labels, NodeId};
+use swarmer_model::{Labels, NodeId, RegionState};
 
 use super::refusal::Refusal;
 use crate::{
@@ -124,6 +124,8 @@ pub(crate) struct State<'a> {
     by_priority: Vec<NeedAt>,
     least_priority: Option<i32>,
     zones: usize,
+    /// Whether there is a node in a region that was drained and takes work again.
+    resumed: bool,
     grace_ms: u64,
     now_ms: u64,
     /// Copies of deleted functions, and those on nodes that are no members: gone before all else.
@@ -135,6 +137,8 @@ impl<'a> State<'a> {
     pub(crate) fn new(desired: &'a Desired, observed: &'a Observed, now_ms: u64) -> Self {
         let places = places(observed);
         let zones = places.iter().map(|place| place.zone + 1).max().unwrap_or_default();
+        let resumed = |place: &Place<'_>| place.node.region_state == RegionState::Resumed;
+        let resumed = places.iter().any(resumed);
         let (wishes, classes) = wishes(desired, observed);
         let mut by_priority: Vec<NeedAt> = (0..wishes.len()).map(NeedAt).collect();
         by_priority.sort_by_key(|at| std::cmp::Reverse(wishes[at.0].need.priority));
@@ -148,6 +152,7 @@ impl<'a> State<'a> {
             by_priority,
             least_priority,
             zones,
+            resumed,
             grace_ms: desired.policy.dead_grace_ms,
             now_ms,
             gone: Vec::new(),
@@ -275,6 +280,11 @@ impl<'a> State<'a> {
     /// How many zones there are.
     pub(super) fn zones(&self) -> usize {
         self.zones
+    }
+
+    /// Whether any region was drained and takes work again.
+    pub(super) fn any_resumed(&self) -> bool {
+        self.resumed
     }
 
     pub(crate) fn holds(&self, at: NeedAt, node: NodeAt) -> bool {
@@ -464,7 +474,7 @@ fn places(observed: &Observed) -> Vec<Place<'_>> {
                 capacity: node.capacity,
                 zone,
                 dead: node.dead_since_ms.is_some(),
-                draining: node.draining,
+                draining: node.is_emptied(),
                 troubled: node.trouble.is_some(),
             }
         })

@@ -2,7 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::state::{NeedAt, NodeAt, Placed, State};
+use swarmer_model::RegionState;
+
+use super::{
+    home::send_home,
+    state::{NeedAt, NodeAt, Placed, State},
+};
 use crate::{eligibility::misfit, reason::Trouble};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +53,7 @@ impl Standing {
                 None => standing.good.push(copy),
             }
         }
+        send_home(state, at, &mut standing);
         standing
     }
 
@@ -100,6 +106,9 @@ fn trouble(state: &State<'_>, at: NeedAt, copy: Placed) -> Option<Trouble> {
         && for_ms >= state.grace_ms()
     {
         return Some(Trouble::Dead { for_ms, grace_ms: state.grace_ms() });
+    }
+    if node.region_state == RegionState::Drained {
+        return Some(Trouble::RegionDrained { region: node.region.clone() });
     }
     if node.draining {
         return Some(Trouble::Draining);

@@ -2,11 +2,11 @@
 
 use std::{cmp::Reverse, collections::BTreeSet};
 
-use swarmer_model::NodeId;
+use swarmer_model::{NodeId, RegionState};
 
 use super::{
     command::VoterReason,
-    input::{VoterInput, odd_size},
+    input::{VoterInput, VoterNode, odd_size},
 };
 
 /// Where the voters should get to, and what is wrong with those that should go.
@@ -41,9 +41,17 @@ fn fault(input: &VoterInput, id: NodeId, now_ms: u64) -> Option<Fault> {
             (None, Some(since)) if now_ms.saturating_sub(since) >= grace_ms => {
                 Some(Fault::IfReplaced(VoterReason::Dead { node, grace_ms }))
             }
+            (None, _) if facts.region_state == RegionState::Drained => {
+                let region = facts.region.clone();
+                Some(Fault::IfReplaced(VoterReason::RegionDrained { node, region }))
+            }
             (None, _) => None,
         },
     }
+}
+
+fn is_drained(reason: &VoterReason) -> bool {
+    matches!(reason, VoterReason::RegionDrained { .. })
 }
 
 /// How many of these stand in a node's region, and in its zone.
@@ -84,8 +92,12 @@ pub(super) fn choose(input: &VoterInput, voters: &BTreeSet<NodeId>, now_ms: u64)
         goal.insert(best);
         into.push(best);
     }
-    // What cannot be replaced stays. The last to die is the likeliest to come back.
-    may.sort_by_key(|(id, _)| Reverse(input.node(*id).and_then(|node| node.dead_since_ms)));
+    // What cannot be replaced stays: those that only stand in a drained region first, and of the dead
+    // the last to die, which is the likeliest to come back.
+    may.sort_by_key(|(id, reason)| {
+        let dead = || input.node(*id).and_then(|node| node.dead_since_ms);
+        if is_drained(reason) { (0, Reverse(None)) } else { (1, Reverse(dead())) }
+    });
     let mut borne = Vec::new();
     for (id, reason) in may {
         if goal.len() < wanted {
@@ -97,7 +109,10 @@ pub(super) fn choose(input: &VoterInput, voters: &BTreeSet<NodeId>, now_ms: u64)
     }
     // An even number bears no more deaths than the odd one below it.
     if goal.len().is_multiple_of(2) {
-        if let Some((id, reason)) = borne.pop() {
+        // But of two voters neither goes for a number's sake: one alone is one log.
+        let spared = goal.len() == 2 && voters.len() > 1;
+        let goes = |(_, reason): &mut (NodeId, VoterReason)| !(spared && is_drained(reason));
+        if let Some((id, reason)) = borne.pop_if(goes) {
             goal.remove(&id);
             out.push((id, reason));
         } else if let Some(last) = into.pop() {
@@ -110,7 +125,41 @@ pub(super) fn choose(input: &VoterInput, voters: &BTreeSet<NodeId>, now_ms: u64)
             out.push((worst, VoterReason::Many { have, wanted: have - 1 }));
         }
     }
+    if out.is_empty() && into.is_empty() {
+        while let Some((from, to, region)) = homecoming(input, &goal) {
+            goal.remove(&from);
+            goal.insert(to);
+            out.push((from, VoterReason::Returning { region }));
+            into.push(to);
+        }
+    }
     Choice { goal, out, into }
+}
+
+/// A voter of a crowded region, and who could have its vote in a region that was drained and takes
+/// work again, with that region's name. Only while all voters live: a vote that moves for the sake of the spread
+/// can wait. Each leaves its region with at least as many votes as the other one has then, so that
+/// none goes back.
+fn homecoming(input: &VoterInput, goal: &BTreeSet<NodeId>) -> Option<(NodeId, NodeId, String)> {
+    if !goal.iter().all(|id| input.lives(*id)) {
+        return None;
+    }
+    let from = worst(input, goal)?;
+    let (others, _) = crowd(input, from, goal);
+    let votes = |region: &str| {
+        let voters = goal.iter().filter_map(|id| input.node(*id));
+        voters.filter(|voter| voter.region == region).count()
+    };
+    let back = |node: &&VoterNode| {
+        node.region_state == RegionState::Resumed
+            && node.is_fit()
+            && !goal.contains(&node.id)
+            && votes(&node.region) < others
+    };
+    let to = input.nodes.iter().filter(back).min_by_key(|node| {
+        (!input.membership.learners.contains_key(&node.id), crowd(input, node.id, goal), node.id)
+    })?;
+    Some((from, to.id, to.region.clone()))
 }
 
 /// The voter whose vote is worth least; never the leader's.
@@ -122,13 +171,10 @@ fn worst(input: &VoterInput, among: &BTreeSet<NodeId>) -> Option<NodeId> {
 /// The node that should get a vote next: one that has the log already, then where fewest voters
 /// stand.
 fn best(input: &VoterInput, voters: &BTreeSet<NodeId>, goal: &BTreeSet<NodeId>) -> Option<NodeId> {
-    let fit = input.nodes.iter().filter(|node| {
-        node.lives()
-            && !node.draining
-            && !node.leaving
-            && !voters.contains(&node.id)
-            && !goal.contains(&node.id)
-    });
+    let fit = input
+        .nodes
+        .iter()
+        .filter(|node| node.is_fit() && !voters.contains(&node.id) && !goal.contains(&node.id));
     fit.map(|node| node.id).min_by_key(|id| {
         (!input.membership.learners.contains_key(id), crowd(input, *id, goal), *id)
     })

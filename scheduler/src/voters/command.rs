@@ -95,6 +95,18 @@ pub enum VoterReason {
         /// Which.
         node: NodeRef,
     },
+    /// A voter's region is drained, and another node can have its vote.
+    RegionDrained {
+        /// Which node that is.
+        node: NodeRef,
+        /// The region.
+        region: String,
+    },
+    /// Votes are crowded into one region, and one that was drained takes work again.
+    Returning {
+        /// The region that gets one.
+        region: String,
+    },
     /// The leader is being emptied.
     Draining {
         /// Which node that is.
@@ -152,6 +164,10 @@ impl fmt::Display for VoterReason {
             }
             Self::Barred { node, why } => write!(f, "voter {node} cannot vote: {why}"),
             Self::Leaving { node } => write!(f, "voter {node} leaves the cluster"),
+            Self::RegionDrained { node, region } => {
+                write!(f, "region {region} of voter {node} is drained")
+            }
+            Self::Returning { region } => write!(f, "region {region} takes work again"),
             Self::Draining { node } => write!(f, "{node} is being emptied"),
             Self::NotNeeded => f.write_str("it is not needed"),
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use swarmer_model::NodeId;
+use swarmer_model::{NodeId, RegionState};
 
 use crate::input::NodeRef;
 
@@ -31,6 +31,9 @@ pub struct VoterNode {
     /// It is being emptied: it gets no vote. One that it has it keeps.
     #[serde(default)]
     pub draining: bool,
+    /// What was said of its region: of one that is drained votes go where others can have them.
+    #[serde(default)]
+    pub region_state: RegionState,
     /// It is to leave the cluster: its vote goes.
     #[serde(default)]
     pub leaving: bool,
@@ -46,6 +49,16 @@ impl VoterNode {
     /// It answers, and what it answers counts.
     pub(super) fn lives(&self) -> bool {
         self.dead_since_ms.is_none() && self.barred.is_none()
+    }
+
+    /// It gets no vote, and need not lead.
+    pub(super) fn is_emptied(&self) -> bool {
+        self.draining || self.region_state == RegionState::Drained
+    }
+
+    /// It lives, and can have a vote that it has not.
+    pub(super) fn is_fit(&self) -> bool {
+        self.lives() && !self.is_emptied() && !self.leaving
     }
 
     pub(super) fn named(&self) -> NodeRef {

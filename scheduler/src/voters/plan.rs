@@ -8,7 +8,7 @@ use swarmer_model::NodeId;
 use super::{
     choice::{Choice, choose},
     command::{VoterCommand, VoterReason, VoterStep},
-    input::{VoterInput, odd_size},
+    input::{VoterInput, VoterNode, odd_size},
 };
 
 /// How long one voter is asked to lead before another one is.
@@ -64,7 +64,9 @@ fn change(input: &VoterInput, voters: &BTreeSet<NodeId>, choice: &Choice) -> Opt
         }
         if choice.out.iter().any(|(id, _)| *id == input.membership.leader) {
             let stays = |id: &&NodeId| choice.goal.contains(id) && input.lives(**id);
-            if let Some(to) = voters.iter().find(stays) {
+            // Not one that would only hand it on, if there is another.
+            let eased = |id: &&NodeId| input.node(**id).is_some_and(VoterNode::is_emptied);
+            if let Some(to) = voters.iter().filter(stays).min_by_key(eased) {
                 let to = input.named(*to);
                 return step(VoterCommand::HandOver { to }, reason.clone());
             }
@@ -107,10 +109,10 @@ fn change(input: &VoterInput, voters: &BTreeSet<NodeId>, choice: &Choice) -> Opt
 
 /// A node that is being emptied keeps its vote and need not lead: it may be stopped at any moment.
 fn ease(input: &VoterInput, voters: &BTreeSet<NodeId>, now_ms: u64) -> Option<VoterStep> {
-    let leader = input.node(input.membership.leader).filter(|leader| leader.draining)?;
+    let leader = input.node(input.membership.leader).filter(|leader| leader.is_emptied())?;
     let stays = |id: &&NodeId| {
         let node = input.node(**id);
-        node.is_some_and(|node| node.lives() && !node.draining && !node.leaving)
+        node.is_some_and(VoterNode::is_fit)
     };
     let who: Vec<&NodeId> = voters.iter().filter(stays).collect();
     // One that does not take it must not be asked for ever.
@@ -138,7 +140,7 @@ fn tidy(
         match node.dead_since_ms {
             // One that just fell silent may be back before it would have been replaced.
             Some(since) => now_ms.saturating_sub(since) >= input.policy.grace_ms,
-            None => !may_be_needed || !node.lives() || node.draining || node.leaving,
+            None => !may_be_needed || !node.is_fit(),
         }
     };
     let node = input.membership.learners.keys().find(idle)?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use swarmer_model::NodeId;
+use swarmer_model::{NodeId, RegionState};
 use swarmer_scheduler::{
     Capacity, Command, Conflict, CopyState, Desired, FunctionNeed, NodeFacts, Observed, Plan,
     Policy, Reason, Spread,
@@ -68,6 +68,26 @@ fn any_node() -> impl Strategy<Value = NodeFacts> {
         )
 }
 
+/// What was said of each region.
+fn any_regions() -> impl Strategy<Value = [RegionState; 3]> {
+    let one = || {
+        prop_oneof![
+            4 => Just(RegionState::Open),
+            1 => Just(RegionState::Drained),
+            1 => Just(RegionState::Resumed),
+        ]
+    };
+    [one(), one(), one()]
+}
+
+fn say(world: &mut World, regions: &[RegionState; 3]) {
+    for node in &mut world.observed.nodes {
+        let number = node.region.strip_prefix('r').and_then(|number| number.parse::<usize>().ok());
+        let said = number.and_then(|number| regions.get(number));
+        node.region_state = said.copied().unwrap_or_default();
+    }
+}
+
 /// Anything: copies on strangers, of deleted functions, on overfull and dead nodes.
 fn any_world() -> impl Strategy<Value = World> {
     let copies = prop::collection::btree_map(1_u64..10, any::<bool>(), 0..5);
@@ -76,9 +96,9 @@ fn any_world() -> impl Strategy<Value = World> {
         prop::collection::vec(any_node(), 0..8),
         prop::collection::vec(copies, 0..9),
         prop::collection::btree_map(0_u32..9, 1_u64..10, 0..4),
-        100_u64..300,
+        (100_u64..300, any_regions()),
     )
-        .prop_map(|(needs, nodes, placed, failing, now_ms)| {
+        .prop_map(|(needs, nodes, placed, failing, (now_ms, regions))| {
             let failing = failing
                 .into_iter()
                 .map(|(i, node)| {
@@ -105,11 +125,13 @@ fn any_world() -> impl Strategy<Value = World> {
                     (format!("t/f{i}"), copies)
                 })
                 .collect();
-            World {
+            let mut world = World {
                 desired: Desired { functions, policy: Policy { dead_grace_ms: 100 } },
                 observed: Observed { nodes, placements, failing },
                 now_ms,
-            }
+            };
+            say(&mut world, &regions);
+            world
         })
 }
 
@@ -118,6 +140,7 @@ fn roomy_world() -> impl Strategy<Value = World> {
     any_world().prop_map(|mut world| {
         for node in &mut world.observed.nodes {
             node.draining = false;
+            node.region_state = RegionState::Open;
             node.dead_since_ms = None;
             node.trouble = None;
             node.capacity = Capacity { functions: 100, memory_bytes: 10_000 };
@@ -189,7 +212,7 @@ proptest! {
             let Some(facts) = fact(&world, node) else { continue };
             let over = functions > facts.capacity.functions
                 || memory > facts.capacity.memory_bytes;
-            let dead_or_drained = facts.draining || facts.dead_since_ms.is_some();
+            let dead_or_drained = facts.is_emptied() || facts.dead_since_ms.is_some();
             prop_assert!(!over || dead_or_drained || !last.conflicts.is_empty());
         }
     }
@@ -233,7 +256,7 @@ proptest! {
             if let Command::Add { function, node, .. } = command {
                 let facts = fact(&world, node.id).unwrap();
                 prop_assert!(lawful(wish(&world, function).unwrap(), facts));
-                prop_assert!(!facts.draining && facts.dead_since_ms.is_none());
+                prop_assert!(!facts.is_emptied() && facts.dead_since_ms.is_none());
             }
         }
         world.settle();
@@ -344,6 +367,81 @@ proptest! {
             };
             prop_assert_eq!(node.id, NodeId(77));
             prop_assert!(short.contains(function), "{}", command);
+        }
+    }
+
+    #[test]
+    fn a_drained_region_is_emptied_as_far_as_others_have_room_and_nothing_is_lost(
+        world in roomy_world(), region in 0_usize..3,
+    ) {
+        let mut world = world;
+        let before = world.observed.placements.clone();
+        let mut said = [RegionState::Open; 3];
+        said[region] = RegionState::Drained;
+        say(&mut world, &said);
+        for _ in 0..4 {
+            // As many serve as before, at each step.
+            world.step();
+            for (key, copies) in &before {
+                let now = world.observed.placements.get(key).into_iter().flatten();
+                let ready = now.filter(|copy| copy.ready).count();
+                prop_assert!(ready >= copies.len(), "{}: {} of {}", key, ready, copies.len());
+            }
+            world.ready();
+        }
+        prop_assert!(world.plan().is_empty());
+        for (key, copies) in &world.observed.placements {
+            let (need, held) = (wish(&world, key).unwrap(), copies.iter().filter(|copy| {
+                fact(&world, copy.node).unwrap().is_emptied()
+            }).count());
+            let room = world.observed.nodes.iter().filter(|node| {
+                lawful(need, node) && !node.is_emptied()
+                    && copies.iter().all(|copy| copy.node != node.id)
+            }).count();
+            prop_assert!(held == 0 || room == 0, "{}: {} left, room on {}", key, held, room);
+        }
+    }
+
+    #[test]
+    fn what_comes_back_to_a_region_comes_to_rest_and_lowers_nothing(
+        world in roomy_world(), region in 0_usize..3,
+    ) {
+        let mut world = world;
+        let mut said = [RegionState::Open; 3];
+        said[region] = RegionState::Drained;
+        say(&mut world, &said);
+        world.settle();
+        let before = world.observed.placements.clone();
+        said[region] = RegionState::Resumed;
+        say(&mut world, &said);
+        for _ in 0..6 {
+            let plan = world.step();
+            let unsettled = plan.conflicts.contains(&Conflict::Unsettled { rounds: 64 });
+            prop_assert!(!unsettled);
+            prop_assert!(world.plan().is_empty());
+            for (key, copies) in &before {
+                let now = world.observed.placements.get(key).into_iter().flatten();
+                let ready = now.filter(|copy| copy.ready).count();
+                let wanted = wish(&world, key).unwrap().replicas as usize;
+                prop_assert!(ready >= copies.len().min(wanted), "{}: {}", key, ready);
+            }
+            world.ready();
+        }
+        prop_assert!(world.plan().is_empty());
+        // No zone has two more than one of the region that could have one of them.
+        for need in world.desired.functions.iter().filter(|need| need.spread == Spread::Zone) {
+            let copies = world.observed.placements.get(&need.key).cloned().unwrap_or_default();
+            let in_zone = |of: &NodeFacts| copies.iter().filter(|copy| {
+                let node = fact(&world, copy.node).unwrap();
+                (&node.region, &node.zone) == (&of.region, &of.zone)
+            }).count();
+            let most = copies.iter().map(|copy| in_zone(fact(&world, copy.node).unwrap())).max();
+            for node in world.observed.nodes.iter().filter(|node| {
+                node.region_state == RegionState::Resumed && lawful(need, node)
+                    && copies.iter().all(|copy| copy.node != node.id)
+            }) {
+                prop_assert!(in_zone(node) + 2 > most.unwrap_or(0), "{}: {:?}", need.key, copies);
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! One test for each rule: the input, and the commands that must come out.
 
-use swarmer_model::{Coded, NodeId};
+use swarmer_model::{Coded, NodeId, RegionState};
 use swarmer_scheduler::{
     Capacity, Command, Conflict, CopyState, DEFAULT_DEAD_GRACE_MS, FunctionNeed, Reason, Record,
     Trouble, Verdict, codes,
@@ -462,4 +462,82 @@ fn a_node_in_trouble_gets_nothing_new_and_keeps_what_answers() {
     world.settle();
     let next = world.on("demo/next");
     assert!(next.iter().all(|name| !before.contains(name)), "{next:?}");
+}
+
+fn say(world: &mut World, region: &str, state: RegionState) {
+    for node in world.observed.nodes.iter_mut().filter(|node| node.region == region) {
+        node.region_state = state;
+    }
+}
+
+/// Two nodes in each of two regions of one zone.
+fn two_regions() -> World {
+    let mut world = World::default().with(need("demo/hello", 2));
+    for (id, name, region) in [(1, "e1", "eu"), (2, "e2", "eu"), (3, "u1", "us"), (4, "u2", "us")] {
+        world.observed.nodes.push(node(id, name, region, "z"));
+    }
+    world.settle();
+    world
+}
+
+fn in_us(world: &World) -> usize {
+    world.on("demo/hello").iter().filter(|name| name.starts_with('u')).count()
+}
+
+#[test]
+fn a_drained_region_is_emptied_replacement_first_and_its_copies_come_back() {
+    let mut world = two_regions();
+    assert_eq!(in_us(&world), 1);
+    say(&mut world, "us", RegionState::Drained);
+    let plan = world.step();
+    assert_eq!((plan.commands.len(), adds(&plan.commands)), (1, 1), "{:?}", lines(&plan));
+    assert!(matches!(
+        plan.commands[0].reason(),
+        Reason::Chosen { replaces: Some((_, Trouble::RegionDrained { region })), .. }
+            if region == "us"
+    ));
+    // A node that joins it is drained too.
+    world.observed.nodes.push(node(5, "u3", "us", "new"));
+    say(&mut world, "us", RegionState::Drained);
+    assert!(world.step().is_empty(), "waits for the replacement to be ready");
+    assert_eq!(in_us(&world), 1);
+    world.ready();
+    let told = lines(&world.step());
+    assert!(told.len() == 1 && told[0].ends_with(": region us is drained"), "{told:?}");
+    assert_eq!(in_us(&world), 0);
+    say(&mut world, "us", RegionState::Resumed);
+    let plan = world.step();
+    assert_eq!((plan.commands.len(), adds(&plan.commands)), (1, 1), "{:?}", lines(&plan));
+    assert!(lines(&plan)[0].contains("(region us takes work again)"), "{:?}", lines(&plan));
+    assert!(world.step().is_empty(), "waits for it to be ready");
+    assert_eq!(world.on("demo/hello").len(), 3);
+    world.ready();
+    assert_eq!(adds(&world.step().commands), 0);
+    assert_eq!((in_us(&world), world.on("demo/hello").len()), (1, 2));
+    assert!(world.step().is_empty());
+    // One that was never drained gets nothing back.
+    let mut world = two_regions();
+    say(&mut world, "us", RegionState::Drained);
+    world.settle();
+    say(&mut world, "us", RegionState::Open);
+    assert!(world.step().is_empty());
+}
+
+#[test]
+fn the_last_region_that_may_hold_a_function_keeps_it_and_names_the_conflict() {
+    let mut world = two_regions();
+    world.desired.functions[0].regions = vec!["us".into()];
+    world.settle();
+    say(&mut world, "us", RegionState::Drained);
+    let plan = world.step();
+    assert!(plan.is_empty(), "{:?}", lines(&plan));
+    assert_eq!(
+        plan.conflicts[0].to_string(),
+        "demo/hello: 0 of 2 copies placed; node e1: region eu not in [us]; node e2: region eu not \
+         in [us]; node u1: region us is drained; nothing else fits; node u2: region us is drained; \
+         nothing else fits"
+    );
+    let record = Record::new(world.desired.clone(), world.observed.clone(), 0);
+    let told = record.explain("demo/hello");
+    assert!(told.iter().any(|made| made.reason.to_string().contains("region us is drained")));
 }

@@ -1,6 +1,6 @@
-//! A leader that is being emptied lets another one lead.
+//! A leader that is being emptied lets another one lead; votes leave a region that is, and come back.
 
-use swarmer_model::NodeId;
+use swarmer_model::{NodeId, RegionState};
 
 use crate::world::{World, node};
 
@@ -36,4 +36,74 @@ fn the_leadership_goes_to_one_that_stays_and_the_vote_does_not_go() {
     assert_eq!(world.step().unwrap().to_string(), "let c lead: a is being emptied");
     world.input.nodes[2].dead_since_ms = Some(0);
     assert_eq!(world.step(), None, "somebody must lead");
+}
+
+/// Does what the planner says until it says nothing.
+fn settled(world: &mut World) -> Vec<String> {
+    let mut told = Vec::new();
+    while let Some(step) = world.step() {
+        world.carry_out(&step.command);
+        told.push(step.to_string());
+        assert!(told.len() < 20, "no end: {told:?}");
+    }
+    told
+}
+
+fn say(world: &mut World, region: &str, state: RegionState) {
+    for node in world.input.nodes.iter_mut().filter(|node| node.region == region) {
+        node.region_state = state;
+    }
+}
+
+#[test]
+fn votes_and_leadership_leave_a_drained_region_and_come_back() {
+    let mut world = World::default();
+    for (id, name, region) in
+        [(1, "u1", "us"), (2, "u2", "us"), (3, "e1", "eu"), (4, "e2", "eu"), (5, "e3", "eu")]
+    {
+        world.input.nodes.push(node(id, name, region, "z"));
+    }
+    world.input.membership.configs = vec![(1..=3).map(NodeId).collect()];
+    world.input.membership.leader = NodeId(1);
+    assert_eq!(settled(&mut world), Vec::<String>::new());
+    say(&mut world, "us", RegionState::Drained);
+    assert_eq!(
+        settled(&mut world),
+        [
+            "add learner e2: region us of voter u1 is drained",
+            "let e1 lead: region us of voter u1 is drained",
+            "give the vote of u1 to e2: 3 voters: region us of voter u1 is drained",
+            "add learner e3: region us of voter u2 is drained",
+            "give the vote of u2 to e3: 3 voters: region us of voter u2 is drained",
+        ]
+    );
+    say(&mut world, "us", RegionState::Resumed);
+    assert_eq!(
+        settled(&mut world),
+        [
+            "add learner u1: region us takes work again",
+            "give the vote of e3 to u1: 3 voters: region us takes work again",
+        ]
+    );
+}
+
+#[test]
+fn the_votes_of_a_drained_region_stay_where_nobody_else_could_have_them() {
+    let mut world = three();
+    world.input.nodes[1].region = "eu".into();
+    say(&mut world, "us", RegionState::Drained);
+    assert_eq!(settled(&mut world), ["let b lead: a is being emptied"]);
+    assert_eq!(world.voters().len(), 3, "below a majority of three nobody could decide anything");
+    // All of it: nothing changes at all.
+    let mut world = three();
+    say(&mut world, "us", RegionState::Drained);
+    assert_eq!(settled(&mut world), Vec::<String>::new());
+    // Of two that live one alone is not better.
+    let mut world = three();
+    world.input.nodes.pop();
+    world.input.membership.configs = vec![(1..=2).map(NodeId).collect()];
+    world.input.nodes[1].region = "eu".into();
+    say(&mut world, "us", RegionState::Drained);
+    settled(&mut world);
+    assert_eq!(world.voters().len(), 2);
 }

@@ -6,8 +6,10 @@ use proptest::{
     prelude::*,
     test_runner::{Config, RngSeed},
 };
-use swarmer_model::NodeId;
-use swarmer_scheduler::{Membership, VoterCommand, VoterInput, VoterNode, VoterPolicy, odd_size};
+use swarmer_model::{NodeId, RegionState};
+use swarmer_scheduler::{
+    Membership, VoterCommand, VoterInput, VoterNode, VoterPolicy, VoterReason, odd_size,
+};
 
 use crate::world::World;
 
@@ -44,6 +46,34 @@ fn any_node() -> impl Strategy<Value = VoterNode> {
         })
 }
 
+/// What was said of each region.
+fn any_regions() -> impl Strategy<Value = [RegionState; 3]> {
+    let one = || {
+        prop_oneof![
+            4 => Just(RegionState::Open),
+            1 => Just(RegionState::Drained),
+            1 => Just(RegionState::Resumed),
+        ]
+    };
+    [one(), one(), one()]
+}
+
+fn state_of(regions: &[RegionState; 3], region: &str) -> RegionState {
+    let number = region.strip_prefix('r').and_then(|number| number.parse::<usize>().ok());
+    number.and_then(|number| regions.get(number)).copied().unwrap_or_default()
+}
+
+/// It gets no vote.
+fn emptied(node: &VoterNode) -> bool {
+    node.draining || node.region_state == RegionState::Drained
+}
+
+/// How many votes the nodes of a region have.
+fn votes(world: &World, region: &str) -> usize {
+    let nodes = world.input.nodes.iter().filter(|node| node.region == region);
+    nodes.filter(|node| world.voters().contains(&node.id)).count()
+}
+
 /// Anything: voters that are no nodes, halves of changes, learners that nobody wants.
 fn any_world() -> impl Strategy<Value = World> {
     let set = || prop::collection::btree_set(1_u64..11, 1..8);
@@ -51,14 +81,19 @@ fn any_world() -> impl Strategy<Value = World> {
         prop::collection::vec(any_node(), 1..10),
         (set(), prop::option::weighted(0.2, set())),
         prop::collection::btree_map(1_u64..11, any::<bool>(), 0..4),
-        (0_usize..9, any::<prop::sample::Index>()),
+        (0_usize..9, any::<prop::sample::Index>(), any_regions()),
         200_u64..350,
     )
-        .prop_map(|(nodes, (first, second), learners, (wanted, leader), now_ms)| {
+        .prop_map(|(nodes, (first, second), learners, (wanted, leader, regions), now_ms)| {
             let nodes: Vec<VoterNode> = nodes
                 .into_iter()
                 .zip(1_u64..)
-                .map(|(node, id)| VoterNode { id: NodeId(id), name: format!("n{id}"), ..node })
+                .map(|(node, id)| VoterNode {
+                    id: NodeId(id),
+                    name: format!("n{id}"),
+                    region_state: state_of(&regions, &node.region),
+                    ..node
+                })
                 .collect();
             let ids = |set: BTreeSet<u64>| set.into_iter().map(NodeId).collect::<BTreeSet<_>>();
             let configs: Vec<BTreeSet<NodeId>> =
@@ -125,7 +160,7 @@ proptest! {
                 // Who gets a vote is there, has the log, and may have one.
                 for new in voters.difference(&before) {
                     let node = world.input.nodes.iter().find(|node| node.id == *new).unwrap();
-                    prop_assert!(world.lives(*new) && !node.draining && !node.leaving);
+                    prop_assert!(world.lives(*new) && !emptied(node) && !node.leaving);
                 }
                 // Nobody loses its vote without a fault of its own, unless there are too many.
                 let many = before.len() > voters.len();
@@ -135,9 +170,11 @@ proptest! {
                         let dead = node.dead_since_ms;
                         node.leaving
                             || node.barred.is_some()
+                            || node.region_state == RegionState::Drained
                             || dead.is_some_and(|since| world.now_ms - since >= GRACE_MS)
                     });
-                    prop_assert!(fault || many, "{} loses its vote: {}", old, step);
+                    let goes_back = matches!(step.reason, VoterReason::Returning { .. });
+                    prop_assert!(fault || many || goes_back, "{} loses its vote: {}", old, step);
                 }
             }
             world.carry_out(&step.command);
@@ -158,7 +195,7 @@ proptest! {
         }
         let wanted = odd_size(world.input.policy.wanted);
         let spares = world.input.nodes.iter().filter(|node| {
-            world.lives(node.id) && !node.draining && !node.leaving && !voters.contains(&node.id)
+            world.lives(node.id) && !emptied(node) && !node.leaving && !voters.contains(&node.id)
         });
         let spares = spares.count();
         let gone = voters.iter().filter(|id| {
@@ -173,6 +210,52 @@ proptest! {
         prop_assert!(voters.len() <= wanted.max(1), "{} voters", voters.len());
         let grows = if voters.len().is_multiple_of(2) { 1 } else { 2 };
         prop_assert!(voters.len() + grows > wanted || spares < grows, "{} spare", spares);
+    }
+
+    /// Votes leave a drained region as far as others can have them, and no further.
+    #[test]
+    fn a_drained_region_keeps_no_vote_that_another_could_have(mut world in any_world()) {
+        settle(&mut world);
+        if world.living(world.voters()) <= world.voters().len() / 2 {
+            return Ok(());
+        }
+        let fit = world.input.nodes.iter().filter(|node| {
+            world.lives(node.id) && !emptied(node) && !node.leaving
+                && !world.voters().contains(&node.id)
+        });
+        let fit = fit.count();
+        let left = world.input.nodes.iter().filter(|node| {
+            node.region_state == RegionState::Drained && world.voters().contains(&node.id)
+        });
+        prop_assert!(fit == 0 || left.count() == 0, "{} could vote", fit);
+    }
+
+    /// While all live, a region that takes work again is not two votes poorer than another.
+    #[test]
+    fn votes_come_back_to_a_region_that_takes_work_again(mut world in any_world()) {
+        for node in &mut world.input.nodes {
+            (node.dead_since_ms, node.barred) = (None, None);
+        }
+        settle(&mut world);
+        let member = |id: &NodeId| world.input.nodes.iter().any(|node| node.id == *id);
+        if !world.voters().iter().all(member) {
+            return Ok(());
+        }
+        let leads = world.input.membership.leader;
+        let back = world.input.nodes.iter().filter(|node| {
+            node.region_state == RegionState::Resumed && !emptied(node) && !node.leaving
+                && !world.voters().contains(&node.id)
+        });
+        for node in back {
+            for other in world.input.nodes.iter().filter(|n| world.voters().contains(&n.id)) {
+                let own = usize::from(other.id == leads);
+                prop_assert!(
+                    votes(&world, &node.region) + 2 + own > votes(&world, &other.region),
+                    "{} has {}, {} has {}", node.region, votes(&world, &node.region),
+                    other.region, votes(&world, &other.region)
+                );
+            }
+        }
     }
 
     /// One that dies and comes back, again and again, within the grace time moves nothing.

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use swarmer_model::{NodeId, Revision};
 use swarmer_scheduler::{
-    CandidateNode, FunctionKey, FunctionNeed, NodeFacts, Record, candidate_misfit, candidates,
+    CandidateNode, FunctionKey, FunctionNeed, NodeFacts, Reason, Record, candidate_misfit,
+    candidates,
 };
 
 /// Who starts a function where it runs nowhere, of all functions.
@@ -60,12 +61,19 @@ impl Candidates {
             return known.candidates.clone();
         }
         let Record { desired, observed, now_ms, .. } = record;
-        let fits = |node: &&NodeFacts| {
-            candidate_misfit(desired, observed, *now_ms, (need, *node), before).is_none()
+        let misfit =
+            |node: &NodeFacts| candidate_misfit(desired, observed, *now_ms, (need, node), before);
+        let among = |fits: &dyn Fn(&&NodeFacts) -> bool| -> Vec<CandidateNode<'_>> {
+            let eligible = observed.nodes.iter().filter(fits);
+            eligible.map(|node| CandidateNode { id: node.id, region: &node.region }).collect()
         };
-        let eligible = observed.nodes.iter().filter(fits);
-        let eligible: Vec<CandidateNode<'_>> =
-            eligible.map(|node| CandidateNode { id: node.id, region: &node.region }).collect();
+        let mut eligible = among(&|node| misfit(node).is_none());
+        if eligible.is_empty() {
+            // One that is being emptied is better than an error.
+            eligible = among(&|node| {
+                matches!(misfit(node), Some(Reason::Draining | Reason::RegionDrained { .. }))
+            });
+        }
         let candidates = candidates(&need.key, &need.regions, &eligible);
         let (revision, before) = (need.revision, before.to_vec());
         let known = Known { revision, before, candidates: candidates.clone() };
@@ -95,6 +103,25 @@ mod tests {
         let desired = Desired { functions: vec![need], policy: Policy { dead_grace_ms: 100 } };
         let nodes = vec![node(1, "eu"), node(2, "us")];
         Record::new(desired, Observed { nodes, ..Observed::default() }, now_ms)
+    }
+
+    #[test]
+    fn they_are_outside_of_a_drained_region_as_long_as_any_is() {
+        let mut book = Candidates::default();
+        let mut of = |drained: &[&str]| {
+            let mut record = record(0, None, &[], 1);
+            for node in &mut record.observed.nodes {
+                if drained.contains(&&*node.region) {
+                    node.region_state = swarmer_model::RegionState::Drained;
+                }
+            }
+            book.look(&record);
+            let now = book.of(&record, &record.desired.functions[0], &[]);
+            now.into_iter().map(|node| node.0).collect::<Vec<u64>>()
+        };
+        assert_eq!(of(&[]), [1, 2]);
+        assert_eq!(of(&["eu"]), [2]);
+        assert_eq!(of(&["eu", "us"]), [1, 2], "a function that runs nowhere is no error");
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl Looker {
         for entry in seen.desired.functions.values() {
             let coming = entry.coming();
             for version in entry.weights.iter().map(|(version, _)| *version).chain(coming) {
-                let ready = seen.index.ready(&entry.id, version);
+                let ready = seen.index.answering(&entry.id, version);
                 let missing = entry.placement.nodes.iter().copied();
                 unready.extend(missing.filter(|node| ready.iter().all(|at| at.node != *node)));
             }
@@ -109,7 +109,7 @@ impl Looker {
         let capacities = &self.capacities;
         let capacity = |node: NodeId| capacities.get(&node).copied().unwrap_or(untold);
         let mut observed = observed(desired, dead, capacity, |function, version, node| {
-            index.ready(function, version).iter().any(|endpoint| endpoint.node == node)
+            index.answering(function, version).iter().any(|endpoint| endpoint.node == node)
         });
         self.troubles.tell(&mut observed, *now_ms);
         (wishes(desired), observed)
@@ -179,6 +179,7 @@ fn observed(
         zone: node.spec.zone.clone(),
         labels: node.spec.labels.clone(),
         draining: node.spec.draining,
+        region_state: desired.region_state(&node.spec.region),
         dead_since_ms: dead.get(id).copied(),
         trouble: None,
         capacity: capacity(*id),

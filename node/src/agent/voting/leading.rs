@@ -232,7 +232,7 @@ impl Leader<'_> {
         let voters = self.raft.members().committed_voters;
         let desired = self.context.desired.current();
         // One that is emptied would only hand it on.
-        let stays = |node: &NodeId| desired.nodes.get(node).is_some_and(|n| !n.spec.draining);
+        let stays = |node: &NodeId| desired.nodes.get(node).is_some_and(|n| !desired.is_emptied(n));
         let others: Vec<NodeId> = voters
             .into_iter()
             .filter(|node| *node != self.context.node && !noticed.dead.contains_key(node))

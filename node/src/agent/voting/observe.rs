@@ -65,6 +65,7 @@ pub(super) fn nodes(
         region: node.spec.region.clone(),
         zone: node.spec.zone.clone(),
         draining: node.spec.draining,
+        region_state: desired.region_state(&node.spec.region),
         leaving: leaving.contains(id),
         dead_since_ms: dead.get(id).copied(),
         barred: barred(*id),

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::{Value, json};
 use swarmer_model::{Function, NodeId, Placement, TrafficTarget};
+use swarmer_scheduler::unknown_regions;
 
 use crate::{
     agent::{Context, FunctionReport},
@@ -35,11 +36,15 @@ pub(super) async fn live(
     let index = context.catalog.current();
     let ready = |version: u32| {
         let nodes: BTreeSet<NodeId> =
-            index.ready(&id, version).into_iter().map(|endpoint| endpoint.node).collect();
+            index.answering(&id, version).into_iter().map(|endpoint| endpoint.node).collect();
         let nodes = nodes.into_iter().filter(|node| placement.nodes.contains(node));
         nodes.count()
     };
     let mut live = shape(function, placement, ready, |node| context.node_name(node));
+    let desired = context.desired.current();
+    let known = desired.nodes.values().map(|node| node.spec.region.as_str());
+    // No faults: things that may well be meant so, and most often are slips.
+    live["hints"] = json!(unknown_regions(&function.spec.placement.regions, known));
     let unready = live["upToDate"] == false || (live["ready"] == 0 && live["switchedOff"] == false);
     if ask == Ask::Always || (ask == Ask::IfNotReady && unready) {
         let patience = if ask == Ask::Always { DESCRIBE_DEADLINE } else { REPORT_DEADLINE };
