@@ -278,17 +278,17 @@ mod tests {
         let members = vec![member(1, &["default/f"]), member(2, &["default/f"])];
         let mut desired = placed(&Desired::default(), &[1, 2], &[], now);
         for (id, region) in [(1, "eu"), (2, "us")] {
-            let spec = swarmer_model::NodeSpec {
+            let spec = NodeSpec {
                 id: NodeId(id),
                 public_key: "00".into(),
                 address: ([127, 0, 0, 1], 7400).into(),
                 region: region.into(),
                 zone: String::new(),
-                labels: swarmer_model::Labels::new(),
+                labels: Labels::new(),
                 draining: false,
                 token: None,
             };
-            let node = serde_json::to_vec(&swarmer_model::Node::new("n", spec)).unwrap();
+            let node = serde_json::to_vec(&Node::new("n", spec)).unwrap();
             let key = swarmer_model::Key::node(NodeId(id));
             desired = desired.apply(9, [(key.as_str(), 9, Some(&node[..]))]);
         }
