@@ -417,14 +417,15 @@ async fn one_name_from_two_nodes_at_once_is_ordered_or_refused_never_lost() {
     let deploy = |greeting| ["deploy", &hello, "--name", "c", "--env", greeting];
     let outputs = both(&deploy("GREETING=1"), &deploy("GREETING=2"));
     let url = |i: usize| cluster.nodes[i].api_url("/v1/namespaces/default/functions/c");
-    let function = get(&cluster.http, &url(0)).await.unwrap().json();
+    let newest = format!("{}?consistency=linearizable", url(0));
+    let function = get(&cluster.http, &newest).await.unwrap().json();
     let versions = function["status"]["versions"].as_array().unwrap();
     let mut greetings: Vec<&str> =
         versions.iter().map(|version| version["env"]["GREETING"].as_str().unwrap()).collect();
     let last = function["spec"]["env"]["GREETING"].as_str().unwrap();
     assert_eq!(greetings.last(), Some(&last), "{function}");
     greetings.sort_unstable();
-    assert_eq!(greetings, ["1", "2"], "both were acknowledged: {function}");
+    assert_eq!(greetings, ["1", "2"], "both were acknowledged: {function}, {outputs:?}");
     let last = if last == "1" { 0 } else { 1 };
     assert!(outputs[last].status.success(), "{outputs:?}");
     // The other one came to serve before it was overtaken, or is told that it was.
