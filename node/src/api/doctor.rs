@@ -1,13 +1,16 @@
 //! `/v1/doctor`: what is wrong with the cluster, and what to do about each thing.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod regions;
+
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use axum::extract::State;
 use serde::Serialize;
 use serde_json::json;
 use swarmer_gossip::Member;
-use swarmer_model::{Code, NodeId};
+use swarmer_model::{Code, NodeId, RegionState};
 
+use self::regions::{Region, check_regions};
 use crate::{
     agent::{Context, HealthReport, Unasked},
     api::{
@@ -113,7 +116,16 @@ pub(super) async fn doctor(State(api): State<Arc<Api>>) -> Answer {
         quorum: status.quorum_ok,
         lag: status.lag,
     };
-    let checks = diagnose(&control, &patients);
+    let desired = context.desired.current();
+    let mut places: BTreeMap<String, Region> = BTreeMap::new();
+    for (node, _) in &committed {
+        let name = &node.spec.region;
+        let place = places.entry(name.clone()).or_default();
+        place.nodes += 1;
+        place.voters += usize::from(status.voters.contains(&node.spec.id));
+        place.drained = desired.region_state(name) == RegionState::Drained;
+    }
+    let checks = diagnose(&control, &patients, &places);
     let healthy = checks.iter().all(|check| check.state != Verdict::Fail);
     Ok(reply::read(seen, &json!({ "healthy": healthy, "items": checks })))
 }
@@ -137,7 +149,11 @@ async fn ask(context: &Context, members: &[Member], node: NodeId) -> Word {
 }
 
 /// Looks at everything; the worst first.
-fn diagnose(control: &Control, patients: &[Patient]) -> Vec<Check> {
+fn diagnose(
+    control: &Control,
+    patients: &[Patient],
+    regions: &BTreeMap<String, Region>,
+) -> Vec<Check> {
     let mut checks = vec![check_control(control, patients)];
     for patient in patients {
         let Some(told) = check_reached(patient, &mut checks) else { continue };
@@ -200,7 +216,8 @@ fn diagnose(control: &Control, patients: &[Patient]) -> Vec<Check> {
         );
     }
     checks.push(check_versions(patients));
-    checks.sort_by_key(|check| std::cmp::Reverse(check.state));
+    checks.extend(check_regions(regions));
+    checks.sort_by_key(|check| Reverse(check.state));
     checks
 }
 
@@ -345,7 +362,7 @@ mod tests {
 
     /// What is not well, as `check node state`.
     fn ill(control: &Control, patients: &[Patient]) -> Vec<String> {
-        let checks = diagnose(control, patients);
+        let checks = diagnose(control, patients, &BTreeMap::new());
         let ill = checks.into_iter().filter(|check| check.state != Verdict::Ok);
         ill.map(|check| {
             assert!(!check.remedy.is_empty(), "{check:?} says nothing to do");
@@ -374,7 +391,7 @@ mod tests {
     #[test]
     fn a_healthy_cluster_has_nothing_to_do() {
         assert_eq!(ill_with(|_| ()), Vec::<String>::new());
-        let checks = diagnose(&control(), &[patient("a")]);
+        let checks = diagnose(&control(), &[patient("a")], &BTreeMap::new());
         assert!(checks.iter().all(|check| check.remedy.is_empty()));
         assert_eq!(checks.len(), 8, "{checks:?}");
     }
@@ -408,7 +425,7 @@ mod tests {
             let mut patients = [patient("a"), patient("b")];
             let refused = Unasked { code, why: "for a reason".to_owned() };
             patients[1].word = Word::Unasked(refused);
-            let checks = diagnose(&control(), &patients);
+            let checks = diagnose(&control(), &patients, &BTreeMap::new());
             let check = checks.iter().find(|check| check.check == "reachable").unwrap();
             assert!(check.remedy.contains(word), "{check:?}");
             assert!(check.detail.contains("for a reason"), "{check:?}");

@@ -76,6 +76,17 @@ async fn a_region_is_drained_and_takes_work_again_without_a_failed_request() {
     assert_eq!((&told["changed"], &told["copies"]), (&true.into(), &0.into()), "{told}");
     assert_eq!((&told["state"], &told["reason"]), (&"drained".into(), &"power work".into()));
     region(&cluster, "eu", "both copies in eu", |item| item["copies"] == 2).await;
+    let url = node.api_url("/v1/doctor");
+    let items = get(&cluster.http, &url).await.unwrap().json()["items"].take();
+    let warns = |check: &str, words: &str| {
+        items.as_array().unwrap().iter().any(|item| {
+            item["check"] == check
+                && item["state"] == "warn"
+                && item["detail"].as_str().unwrap().contains(words)
+        })
+    };
+    assert!(warns("drained", "\"us\""), "{items}");
+    assert!(warns("regions", "without it there is no quorum"), "of two one is vital: {items}");
     // Also what enters in us is answered in eu.
     for i in ALL {
         answered_in(&cluster, i, true).await;
