@@ -108,6 +108,9 @@ enum Command {
         /// How often a region is cut off from the others besides; each in turn
         #[arg(long, default_value_t = 6)]
         cuts: usize,
+        /// In so many trials the whole way back is watched, a minute each; all if it is not given
+        #[arg(long)]
+        backs: Option<usize>,
         /// The seed of their order and of the wires; a new one if it is not given
         #[arg(long)]
         seed: Option<u64>,
@@ -182,9 +185,10 @@ fn start(options: &Options) -> Result<Ending> {
             let lasts = Duration::from_secs(minutes.saturating_mul(60));
             Series::soak(&options.out, *seed, *duration).run(Until::Elapsed(lasts))
         }
-        Command::Failover { trials, cuts, seed, clusters } => {
+        Command::Failover { trials, cuts, backs, seed, clusters } => {
             let seed = seed.unwrap_or_else(series::new_seed);
-            let plan = Failover { kills: *trials, cuts: *cuts, seed, lanes: *clusters };
+            let backs = backs.unwrap_or(usize::MAX);
+            let plan = Failover { kills: *trials, cuts: *cuts, backs, seed, lanes: *clusters };
             measure(&plan, &options.out)
         }
         Command::Cluster { regions } => stay(*regions),

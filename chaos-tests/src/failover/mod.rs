@@ -52,6 +52,8 @@ pub struct Trial {
     pub region: usize,
     /// By what.
     pub strike: Strike,
+    /// Whether the whole way back is watched, which takes a minute.
+    pub back: bool,
 }
 
 /// What is measured.
@@ -61,6 +63,8 @@ pub struct Plan {
     pub kills: usize,
     /// So often one is cut off, each in turn.
     pub cuts: usize,
+    /// In so many trials, the first ones, the whole way back is watched.
+    pub backs: usize,
     /// The seed of the order and of what the wires do.
     pub seed: u64,
     /// So many clusters at the same time share the trials.
@@ -76,7 +80,13 @@ impl Plan {
         let mut all: Vec<_> = kills.chain(cuts).collect();
         Seeded::new(self.seed, "failover").shuffle(&mut all);
         let numbered = all.into_iter().enumerate();
-        numbered.map(|(number, (region, strike))| Trial { number, region, strike }).collect()
+        let trial = |(number, (region, strike))| Trial {
+            number,
+            region,
+            strike,
+            back: number < self.backs,
+        };
+        numbered.map(trial).collect()
     }
 }
 
@@ -148,10 +158,11 @@ mod tests {
 
     #[test]
     fn every_region_has_its_turn_and_a_seed_gives_one_order() {
-        let plan = Plan { kills: 30, cuts: 6, seed: 4, lanes: 1 };
+        let plan = Plan { kills: 30, cuts: 6, backs: 7, seed: 4, lanes: 1 };
         let trials = plan.trials();
         assert_eq!(trials.len(), 36);
         assert_eq!(trials, plan.trials());
+        assert_eq!(trials.iter().filter(|trial| trial.back).count(), 7);
         assert_ne!(trials, Plan { seed: 5, ..plan }.trials());
         for region in 0..3 {
             let of =

@@ -30,7 +30,9 @@ struct Sums {
     trials: usize,
     /// Sorted. Those that never came are infinite.
     first_ms: Vec<f64>,
+    /// Of the trials in which the whole way back was watched; likewise.
     home_ms: Vec<f64>,
+    backs: usize,
     down_failed: u64,
     inside_failed: u64,
     back: u64,
@@ -43,12 +45,15 @@ impl Sums {
         let mut sums = Self::default();
         for outcome in outcomes {
             sums.trials += 1;
+            sums.backs += usize::from(outcome.trial.back);
             for seen in &outcome.clients {
                 if seen.inside {
                     sums.inside_failed += seen.failed_down;
                 } else {
                     sums.first_ms.push(seen.first_ms.unwrap_or(f64::INFINITY));
-                    sums.home_ms.push(seen.home_ms.unwrap_or(f64::INFINITY));
+                    if outcome.trial.back {
+                        sums.home_ms.push(seen.home_ms.unwrap_or(f64::INFINITY));
+                    }
                     sums.down_failed += seen.failed_down;
                 }
                 sums.back += seen.back;
@@ -108,7 +113,7 @@ impl Report {
         text.push_str(
             "| region | struck by | trials | first answers | p50 ms | p99 ms | max ms | failed until \
              it was back | failed inside | requests since it was back | of these failed | flaps | \
-             home again, max s |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+             ways home | the longest, s |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
         );
         let mut groups: BTreeMap<(Strike, &str), Vec<&Outcome>> = BTreeMap::new();
         for outcome in &self.outcomes {
@@ -145,18 +150,19 @@ fn named(strike: Strike) -> &'static str {
 fn row(text: &mut String, region: &str, strike: &str, sums: &Sums) {
     let ms =
         |value: f64| if value.is_finite() { format!("{value:.0}") } else { "never".to_owned() };
-    let last = |sorted: &[f64]| sorted.last().copied().unwrap_or(f64::NAN);
     let Sums { trials, first_ms, home_ms, down_failed, inside_failed, back, .. } = sums;
     let (p50, p99) = (ms(percentile(first_ms, 50)), ms(percentile(first_ms, 99)));
-    let (max, home) = (ms(last(first_ms)), ms(last(home_ms) / 1_000.0));
+    let max = first_ms.last().map_or_else(|| "-".to_owned(), |last| ms(*last));
+    let home = home_ms.last().map_or_else(|| "-".to_owned(), |last| ms(last / 1_000.0));
     // Writing to a string does not fail.
     let _ = writeln!(
         text,
         "| {region} | {strike} | {trials} | {} | {p50} | {p99} | {max} | {down_failed} | \
-         {inside_failed} | {back} | {} | {} | {home} |",
+         {inside_failed} | {back} | {} | {} | {} | {home} |",
         first_ms.len(),
         sums.back_failed,
         sums.flaps,
+        sums.backs,
     );
 }
 
@@ -181,7 +187,7 @@ mod tests {
     }
 
     fn report(clients: Vec<Seen>) -> Report {
-        let trial = Trial { number: 0, region: 1, strike: Strike::Cut };
+        let trial = Trial { number: 0, region: 1, strike: Strike::Cut, back: true };
         let (region, home) = ("us".to_owned(), "n3".to_owned());
         let outcomes = vec![Outcome { trial, region, home, away_ms: 1, clients }];
         Report { seed: 1, lanes: 1, outcomes, not_made: Vec::new() }

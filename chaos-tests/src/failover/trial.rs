@@ -132,7 +132,11 @@ pub(super) async fn carry_out(
         }
     }
     // The same.
-    let _ = within(BACK, "the copy does not take all requests", at_home).await;
+    if trial.back {
+        let _ = within(BACK, "the copy does not take all requests", at_home).await;
+    } else {
+        within(SETUP, "not all nodes are ready again", || cluster.all_ready()).await?;
+    }
     tokio::time::sleep(AFTER).await;
     callers.iter().for_each(Caller::stop);
     while calling.join_next().await.is_some() {}
