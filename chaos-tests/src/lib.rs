@@ -10,6 +10,7 @@
 //! | `workload` | the clients |
 //! | `run` | scenarios, one run from start to verdict, coverage |
 //! | `report` | the page about a run |
+//! | `failover` | a region is lost, and how long its functions are: measured |
 //! | `planted` | known bugs, and the scenarios that must find them |
 //!
 //! `SEMANTICS.md`, beside this crate's manifest, says what counts as ok, failed and unknown.
@@ -19,6 +20,7 @@
 
 pub mod check;
 pub mod cluster;
+pub mod failover;
 pub mod history;
 pub mod nemesis;
 pub mod planted;

@@ -1,21 +1,27 @@
-//! Chaos tests of the `swarmer` binary: `chaos-tests list | run | replay | planted | report | power | soak`.
+//! Chaos tests of the `swarmer` binary: `chaos-tests list | run | replay | planted | report | power | soak | failover
+//! | cluster`.
 
 mod keep;
+mod measure;
 mod plant;
 mod series;
+mod stay;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use chaos_tests::{
+    failover::{MAX_LANES, Plan as Failover},
     planted::MAX_SEEDS,
     run::{Ending, Plan, SCENARIOS},
 };
 use clap::{Parser, Subcommand};
 
 use keep::{carry_out, judge, kept};
+use measure::measure;
 use plant::plant;
 use series::{Series, Until};
+use stay::stay;
 
 #[derive(Parser)]
 #[command(about = "Real processes, real faults, checked histories")]
@@ -94,6 +100,35 @@ enum Command {
         #[arg(long, default_value = "30s", value_parser = duration)]
         duration: Duration,
     },
+    /// Kill regions, and measure how long their functions are not answered from elsewhere
+    Failover {
+        /// How often a region is killed; each in turn
+        #[arg(long, default_value_t = 30)]
+        trials: usize,
+        /// How often a region is cut off from the others besides; each in turn
+        #[arg(long, default_value_t = 6)]
+        cuts: usize,
+        /// In so many trials the whole way back is watched, a minute each; all if it is not given
+        #[arg(long)]
+        backs: Option<usize>,
+        /// The seed of their order and of the wires; a new one if it is not given
+        #[arg(long)]
+        seed: Option<u64>,
+        /// So many clusters of five nodes at the same time share the trials
+        #[arg(long, default_value_t = 1, value_parser = lanes)]
+        clusters: usize,
+    },
+    /// Start a cluster, say how to reach it, and obey what is said on standard input until Ctrl-C
+    Cluster {
+        /// Five nodes in three regions with 80 to 250 ms between them, not three nodes in one place
+        #[arg(long)]
+        regions: bool,
+    },
+}
+
+fn lanes(text: &str) -> Result<usize, String> {
+    let number: usize = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    if (1..=MAX_LANES).contains(&number) { Ok(number) } else { Err(format!("1 to {MAX_LANES}")) }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -150,5 +185,12 @@ fn start(options: &Options) -> Result<Ending> {
             let lasts = Duration::from_secs(minutes.saturating_mul(60));
             Series::soak(&options.out, *seed, *duration).run(Until::Elapsed(lasts))
         }
+        Command::Failover { trials, cuts, backs, seed, clusters } => {
+            let seed = seed.unwrap_or_else(series::new_seed);
+            let backs = backs.unwrap_or(usize::MAX);
+            let plan = Failover { kills: *trials, cuts: *cuts, backs, seed, lanes: *clusters };
+            measure(&plan, &options.out)
+        }
+        Command::Cluster { regions } => stay(*regions),
     }
 }

@@ -54,9 +54,7 @@ impl Series {
         seed: Option<u64>,
         lasts: Duration,
     ) -> Self {
-        let seed = seed.unwrap_or_else(|| {
-            SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_secs())
-        });
+        let seed = seed.unwrap_or_else(new_seed);
         Self { name, scenarios, seed, lasts, folder: out.join(format!("{name}-{seed}")) }
     }
 
@@ -115,6 +113,11 @@ impl Series {
         std::fs::write(self.folder.join("index.html"), report::table(&title, rows))?;
         Ok(text)
     }
+}
+
+/// One that was not used before: the seconds since 1970.
+pub(crate) fn new_seed() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_secs())
 }
 
 fn enough(until: Until, began: Instant, rows: &[Row]) -> bool {

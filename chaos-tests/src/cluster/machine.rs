@@ -317,7 +317,8 @@ impl Cluster {
         reply.is_ok_and(|reply| reply.status == 200)
     }
 
-    async fn all_ready(&self) -> bool {
+    /// Whether every node says so.
+    pub async fn all_ready(&self) -> bool {
         for node in 0..self.count() {
             if !self.is_ready(node).await {
                 return false;

@@ -112,6 +112,13 @@ impl Network {
     }
 }
 
+impl super::Cluster {
+    /// The process that holds a node's network namespace: who enters it is on that node's machine.
+    pub fn holder(&self, node: usize) -> u32 {
+        self.network.inside(node).pid()
+    }
+}
+
 /// The device of a node gets its address.
 fn up(node: &Namespace, number: usize) -> Result<()> {
     let address = format!("{}/24", Network::address(number));

@@ -18,7 +18,7 @@ const OCEAN_LOSS: u8 = 5;
 const OCEAN_KBIT: u32 = 10_000;
 
 /// No region has a majority of the five, and any two have one.
-const THREE: Regions = regions(&[
+pub const THREE: Regions = regions(&[
     (0, 1, Quality { delay_ms: EU_US_MS, ..Quality::PERFECT }),
     (1, 2, Quality { delay_ms: US_AP_MS, ..Quality::PERFECT }),
     (0, 2, Quality { delay_ms: EU_AP_MS, ..Quality::PERFECT }),

@@ -63,7 +63,7 @@ pub async fn run(context: Context, number: usize) {
 }
 
 /// The same component with other bytes: a custom section (WebAssembly core, 5.5.3) more.
-fn distinct(component: &[u8], name: &str) -> Vec<u8> {
+pub fn distinct(component: &[u8], name: &str) -> Vec<u8> {
     const LONGEST: usize = 100;
     let name = &name.as_bytes()[..name.len().min(LONGEST)];
     let length = u8::try_from(name.len()).unwrap_or(0);

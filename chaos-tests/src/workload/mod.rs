@@ -28,7 +28,7 @@ use crate::{
 };
 
 pub use admission::{admit, replay, trespass};
-pub use artifacts::run as artifact_client;
+pub use artifacts::{distinct, run as artifact_client};
 pub use classify::{call, change, list};
 pub use documents::{Documents, LISTS, REGISTERS, SET, key_of};
 pub use follower::{Followers, follow};

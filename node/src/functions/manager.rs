@@ -31,6 +31,9 @@ use crate::{
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// How long calls of a version that is taken away may take to end.
 const UNLOAD_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a withdrawn version of a candidate takes calls still: gossip over an ocean that loses
+/// packets, several times over.
+const LINGER: Duration = Duration::from_secs(2);
 /// Calls that wait for each slot; as the runtime has it.
 const QUEUE_PER_SLOT: u32 = swarmer_runtime::QUEUE_PER_SLOT;
 
@@ -93,6 +96,8 @@ struct Failed {
 pub(super) struct Loaded {
     pub(super) function: Function,
     pub(super) since: Instant,
+    /// It is withdrawn, and takes calls only of those who have not heard that yet.
+    pub(super) leaving: bool,
 }
 
 impl FunctionManager {
@@ -159,13 +164,14 @@ impl FunctionManager {
     async fn loaded(&self, slot: &Slot, outcome: &Outcome<Function>) {
         match outcome {
             Ok(function) => {
-                let loaded = Loaded { function: function.clone(), since: Instant::now() };
+                let (function, since) = (function.clone(), Instant::now());
+                let loaded = Loaded { function: function.clone(), since, leaving: false };
                 {
                     let mut ready = self.inner.ready.write();
                     ready.entry(Arc::clone(&slot.0)).or_default().insert(slot.1, loaded);
                 }
                 self.inner.failed.lock().remove(slot);
-                self.publish(slot, EndpointState::Ready, function).await;
+                self.publish(slot, EndpointState::Ready, &function).await;
             }
             Err(problem) => {
                 tracing::warn!(target: "swarmer::functions", function = %slot.0, version = slot.1,
@@ -311,14 +317,26 @@ impl FunctionManager {
     }
 
     /// Takes a version away: told to the others first, then nothing new is taken, then what runs
-    /// is finished.
-    pub(super) async fn unload(&self, slot: &Slot) {
+    /// is finished. One that leaves already leaves once.
+    ///
+    /// A candidate that `lingers` takes calls until all others have heard of it: the first of those
+    /// on their way would start it anew, and it would stay for as long again.
+    pub(super) async fn unload(&self, slot: &Slot, lingers: bool) {
+        {
+            let mut ready = self.inner.ready.write();
+            let loaded = ready.get_mut(&slot.0).and_then(|versions| versions.get_mut(&slot.1));
+            let Some(loaded) = loaded.filter(|loaded| !loaded.leaving) else { return };
+            loaded.leaving = true;
+        }
         let update = RecordUpdate::RemoveEndpoint { function: slot.0.to_string(), version: slot.1 };
         if let Err(error) = self.inner.deps.gossip.publish(update).await {
             tracing::warn!(target: "swarmer::functions", function = %slot.0, %error,
                 "an endpoint cannot be withdrawn");
         }
         self.inner.unannounced.lock().remove(slot);
+        if lingers {
+            tokio::time::sleep(LINGER).await;
+        }
         let loaded = {
             let mut ready = self.inner.ready.write();
             let versions = ready.get_mut(&slot.0);
@@ -335,7 +353,7 @@ impl FunctionManager {
 
     /// Tells the others how busy each function is.
     pub(super) async fn publish_load(&self) {
-        for (slot, loaded) in self.all_ready() {
+        for (slot, loaded) in self.all_ready().into_iter().filter(|(_, loaded)| !loaded.leaving) {
             self.publish(&slot, EndpointState::Ready, &loaded.function).await;
         }
     }

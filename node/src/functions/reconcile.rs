@@ -100,14 +100,16 @@ impl FunctionManager {
                 .get(&slot.0)
                 .is_some_and(|entry| entry.weights.iter().any(|(version, _)| *version == slot.1));
             let guest = weighted && loaded.since.elapsed() < GUEST_STAY;
-            if wanted.get(&slot) != Some(&Need::Loaded) && !guest {
-                self.unload_soon(slot);
+            let need = wanted.get(&slot);
+            if need != Some(&Need::Loaded) && !guest && !loaded.leaving {
+                let lingers = need == Some(&Need::Prepared);
+                self.unload_soon(slot, lingers);
             }
         }
     }
 
-    fn unload_soon(&self, slot: Slot) {
+    fn unload_soon(&self, slot: Slot, lingers: bool) {
         let this = self.clone();
-        tokio::spawn(async move { this.unload(&slot).await });
+        tokio::spawn(async move { this.unload(&slot, lingers).await });
     }
 }
