@@ -66,7 +66,8 @@ impl fmt::Display for Outcome {
             let first = if seen.inside { "inside".to_owned() } else { first };
             let failed = (seen.failed_down, seen.back_failed);
             write!(f, " {} {first} (failed {}+{}", seen.ingress, failed.0, failed.1)?;
-            let home = seen.home_ms.map_or("never".to_owned(), |ms| format!("{ms:.0} ms"));
+            let never = if trial.back { "never" } else { "not awaited" };
+            let home = seen.home_ms.map_or(never.to_owned(), |ms| format!("{ms:.0} ms"));
             write!(f, ", changes {}, home {home})", seen.back_changes)?;
             if !seen.why.is_empty() {
                 write!(f, " {:?}", seen.why)?;
