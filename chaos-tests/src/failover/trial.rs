@@ -220,6 +220,16 @@ impl Function<'_> {
             let what = format!("{} does not hold the artifact", self.cluster.name(node));
             within(SETUP, &what, held).await?;
         }
+        // A call that comes to a node before it has heard of the copy starts another one nearby.
+        let path = Documents::path(NAMESPACE, self.name);
+        for node in 0..self.cluster.count() {
+            let known = || async {
+                let told = self.api(node, Method::GET, &path, "").await;
+                told.is_ok_and(|(_, told)| told["live"]["ready"].as_u64() >= Some(1))
+            };
+            let what = format!("{} does not know of the copy", self.cluster.name(node));
+            within(SETUP, &what, known).await?;
+        }
         Ok(home)
     }
 
