@@ -51,6 +51,8 @@ pub struct Seen {
     pub back_failed: u64,
     /// How often the node that serves changed meanwhile, in the order in which requests were sent.
     pub back_changes: u64,
+    /// The nodes that served meanwhile, one after another, by index; at most the first 8.
+    pub back_path: Vec<usize>,
     /// From the moment the region came back to the first 200 by its copy, in milliseconds.
     pub home_ms: Option<f64>,
     /// Why requests failed, each reason once, at most 8.
@@ -59,6 +61,8 @@ pub struct Seen {
 
 /// The most reasons that are kept of one client.
 const MAX_WHY: usize = 8;
+/// The most nodes that are kept of what served one client.
+const MAX_PATH: usize = 8;
 
 impl Seen {
     /// Judges the samples of one client, in any order. `home` is the node that has the copy, `struck`
@@ -79,6 +83,7 @@ impl Seen {
             back: 0,
             back_failed: 0,
             back_changes: 0,
+            back_path: Vec::new(),
             home_ms: None,
             why: Vec::new(),
         };
@@ -97,6 +102,10 @@ impl Seen {
                         back_home = Some(back_home.map_or(done_us, |b: u64| b.min(done_us)));
                     }
                     seen.back_changes += u64::from(back && last.is_some_and(|last| last != by));
+                    if back && seen.back_path.last() != Some(&by) && seen.back_path.len() < MAX_PATH
+                    {
+                        seen.back_path.push(by);
+                    }
                     last = Some(by);
                 }
                 Answer::Failed(why) => {
@@ -167,6 +176,7 @@ mod tests {
         let once = [before(), vec![served(9_100, 9_200, 2), served(9_300, 9_400, 0)]].concat();
         let seen = judged(once);
         assert_eq!((seen.back_changes, seen.home_ms), (1, Some(400.0)));
+        assert_eq!(seen.back_path, [2, 0]);
         // In the order of sending, not of the answers.
         let flaps = [(9_100, 9_900, 0), (9_200, 9_300, 2), (9_400, 9_500, 0)]
             .map(|(s, d, n)| served(s, d, n));

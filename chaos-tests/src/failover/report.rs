@@ -181,6 +181,7 @@ mod tests {
             back: 10,
             back_failed: 0,
             back_changes: 1,
+            back_path: vec![2, 0],
             home_ms: Some(1.0),
             why: Vec::new(),
         }

@@ -66,7 +66,8 @@ impl fmt::Display for Outcome {
             let first = if seen.inside { "inside".to_owned() } else { first };
             let failed = (seen.failed_down, seen.back_failed);
             write!(f, " {} {first} (failed {}+{}", seen.ingress, failed.0, failed.1)?;
-            let home = seen.home_ms.map_or("never".to_owned(), |ms| format!("{ms:.0} ms"));
+            let never = if trial.back { "never" } else { "not awaited" };
+            let home = seen.home_ms.map_or(never.to_owned(), |ms| format!("{ms:.0} ms"));
             write!(f, ", changes {}, home {home})", seen.back_changes)?;
             if !seen.why.is_empty() {
                 write!(f, " {:?}", seen.why)?;
@@ -218,6 +219,16 @@ impl Function<'_> {
             };
             let what = format!("{} does not hold the artifact", self.cluster.name(node));
             within(SETUP, &what, held).await?;
+        }
+        // A call that comes to a node before it has heard of the copy starts another one nearby.
+        let path = Documents::path(NAMESPACE, self.name);
+        for node in 0..self.cluster.count() {
+            let known = || async {
+                let told = self.api(node, Method::GET, &path, "").await;
+                told.is_ok_and(|(_, told)| told["live"]["ready"].as_u64() >= Some(1))
+            };
+            let what = format!("{} does not know of the copy", self.cluster.name(node));
+            within(SETUP, &what, known).await?;
         }
         Ok(home)
     }
