@@ -10,7 +10,7 @@ use std::{
 
 use swarmer_model::{Labels, NodeId, RegionState};
 
-use super::refusal::Refusal;
+use super::{company::Ties, refusal::Refusal};
 use crate::{
     candidates::Liking,
     eligibility::{self, enough_sound, misfit, trouble_of},
@@ -123,7 +123,9 @@ pub(crate) struct State<'a> {
     classes: Vec<Class<'a>>,
     by_priority: Vec<NeedAt>,
     least_priority: Option<i32>,
-    zones: usize,
+    /// The region of each zone, by its number.
+    regions: Vec<usize>,
+    ties: Ties,
     /// Whether there is a node in a region that was drained and takes work again.
     resumed: bool,
     grace_ms: u64,
@@ -136,12 +138,16 @@ pub(crate) struct State<'a> {
 impl<'a> State<'a> {
     pub(crate) fn new(desired: &'a Desired, observed: &'a Observed, now_ms: u64) -> Self {
         let places = places(observed);
-        let zones = places.iter().map(|place| place.zone + 1).max().unwrap_or_default();
+        let regions = regions(&places);
         let resumed = |place: &Place<'_>| place.node.region_state == RegionState::Resumed;
         let resumed = places.iter().any(resumed);
         let (wishes, classes) = wishes(desired, observed);
         let mut by_priority: Vec<NeedAt> = (0..wishes.len()).map(NeedAt).collect();
-        by_priority.sort_by_key(|at| std::cmp::Reverse(wishes[at.0].need.priority));
+        let priority = |at: NeedAt| wishes[at.0].need.priority;
+        by_priority.sort_by_key(|at| std::cmp::Reverse(priority(*at)));
+        let needs = wishes.iter().enumerate().map(|(at, wish)| (NeedAt(at), wish.need));
+        let ties = Ties::of(needs, |name| named(&wishes, name));
+        let by_priority = ties.ordered(by_priority, |a, b| priority(a) == priority(b));
         let least_priority = wishes.iter().map(|wish| wish.need.priority).min();
         let holdings = places.iter().map(|_| Holding::default()).collect();
         let mut state = Self {
@@ -151,7 +157,8 @@ impl<'a> State<'a> {
             classes,
             by_priority,
             least_priority,
-            zones,
+            regions,
+            ties,
             resumed,
             grace_ms: desired.policy.dead_grace_ms,
             now_ms,
@@ -188,7 +195,7 @@ impl<'a> State<'a> {
 
     /// The function of this name.
     pub(crate) fn named(&self, function: &str) -> Option<NeedAt> {
-        self.wishes.binary_search_by(|wish| wish.need.key.as_str().cmp(function)).ok().map(NeedAt)
+        named(&self.wishes, function)
     }
 
     fn find_node(&self, id: NodeId) -> Option<NodeAt> {
@@ -279,7 +286,16 @@ impl<'a> State<'a> {
 
     /// How many zones there are.
     pub(super) fn zones(&self) -> usize {
-        self.zones
+        self.regions.len()
+    }
+
+    /// The region of a zone.
+    pub(super) fn region_of(&self, zone: usize) -> usize {
+        self.regions[zone]
+    }
+
+    pub(super) fn ties(&self) -> &Ties {
+        &self.ties
     }
 
     /// Whether any region was drained and takes work again.
@@ -479,6 +495,25 @@ fn places(observed: &Observed) -> Vec<Place<'_>> {
             }
         })
         .collect()
+}
+
+/// The region of each zone, both by their numbers.
+fn regions(places: &[Place<'_>]) -> Vec<usize> {
+    let mut names: BTreeMap<&str, usize> = BTreeMap::new();
+    // Zones are numbered in the order of the places.
+    let mut regions = Vec::new();
+    for place in places.iter() {
+        let next = names.len();
+        let region = *names.entry(&place.node.region).or_insert(next);
+        if place.zone == regions.len() {
+            regions.push(region);
+        }
+    }
+    regions
+}
+
+fn named(wishes: &[Wish<'_>], function: &str) -> Option<NeedAt> {
+    wishes.binary_search_by(|wish| wish.need.key.as_str().cmp(function)).ok().map(NeedAt)
 }
 
 fn wishes<'a>(desired: &'a Desired, observed: &'a Observed) -> (Vec<Wish<'a>>, Vec<Class<'a>>) {
