@@ -147,7 +147,7 @@ impl Zones {
 
 /// How well the node suits by affinity; without one all suit alike.
 fn closeness(state: &State<'_>, company: Option<&Company>, node: NodeAt) -> Closeness {
-    company.map_or_else(Closeness::default, |company| company.closeness(state.zone(node), node))
+    company.map(|company| company.closeness(state.zone(node), node)).unwrap_or_default()
 }
 
 fn drop_surplus(state: &mut State<'_>, at: NeedAt) -> bool {
@@ -245,25 +245,45 @@ struct Best {
 
 impl Best {
     fn of(state: &State<'_>, at: NeedAt, zones: &Zones) -> Option<Self> {
+        // Without affinity nothing is compared for it.
+        match Company::of(state, at) {
+            None => Self::among(state, at, zones, |_| ()),
+            Some(company) => {
+                let close = |node| company.closeness(state.zone(node), node);
+                Self::among(state, at, zones, close)
+            }
+        }
+    }
+
+    /// `close` says how well a node suits by affinity: less is better.
+    fn among<C: Ord + Copy>(
+        state: &State<'_>,
+        at: NeedAt,
+        zones: &Zones,
+        close: impl Fn(NodeAt) -> C,
+    ) -> Option<Self> {
         let need = state.need(at);
         let liking = Liking::of(&need.key);
         let last = |node: NodeAt| (Reverse(liking.score(state.node(node).id)), node);
-        let company = Company::of(state, at);
         let mut of = 0;
-        let mut best: Option<((bool, u32, Closeness, u32), NodeAt)> = None;
+        let mut best: Option<((u64, C, u32), NodeAt)> = None;
         for node in state.lawful(at) {
             if state.no_room(at, *node).is_some() {
                 continue;
             }
             of += 1;
-            let (troubled, zone_copies) =
-                (state.known_trouble(at, *node).is_some(), zones.copies(state.zone(*node)));
-            let close = closeness(state, company.as_ref(), *node);
-            // The load takes longest to work out.
-            if best.is_some_and(|((a, b, c, _), _)| (troubled, zone_copies, close) > (a, b, c)) {
+            // One number, as it is compared most often: known trouble, then the zone's copies.
+            let troubled = u64::from(state.known_trouble(at, *node).is_some());
+            let crowd = troubled << 32 | u64::from(zones.copies(state.zone(*node)));
+            if best.is_some_and(|((least, ..), _)| crowd > least) {
                 continue;
             }
-            let rank = (troubled, zone_copies, close, state.load_permille(*node, Some(need)));
+            let close = close(*node);
+            // The load takes longest to work out.
+            if best.is_some_and(|((least, closest, _), _)| (crowd, close) > (least, closest)) {
+                continue;
+            }
+            let rank = (crowd, close, state.load_permille(*node, Some(need)));
             let better = best.is_none_or(|(least, other)| {
                 rank < least || (rank == least && last(*node) < last(other))
             });
@@ -271,7 +291,8 @@ impl Best {
                 best = Some((rank, *node));
             }
         }
-        let ((_, zone_copies, _, load_permille), node) = best?;
+        let ((.., load_permille), node) = best?;
+        let zone_copies = zones.copies(state.zone(node));
         Some(Self { node, zone_copies, load_permille, of })
     }
 }

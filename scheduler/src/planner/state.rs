@@ -1,7 +1,9 @@
 //! The copy of the placements that a plan is worked out on.
 //!
 //! Functions and nodes are numbered, by key and by id: what a plan looks at again and again lies
-//! in vectors, and one for a thousand nodes and fifty thousand functions takes no second.
+//! in vectors, and one for a thousand nodes and fifty thousand functions takes no second. What is
+//! asked of every node for every addition is marked to be inlined: with a loop for functions that
+//! have affinity and one for those that have none, the compiler does it in neither by itself.
 
 use std::{
     cell::OnceCell,
@@ -264,6 +266,7 @@ impl<'a> State<'a> {
     }
 
     /// Why the function is kept away from the node; `None`: it is not.
+    #[inline]
     pub(super) fn avoided(&self, at: NeedAt, node: NodeAt) -> Option<&'a str> {
         let why = self.known_trouble(at, node)?;
         let wish = &self.wishes[at.0];
@@ -275,11 +278,13 @@ impl<'a> State<'a> {
     }
 
     /// What is known to be wrong with the node, for this function or all.
+    #[inline]
     pub(super) fn known_trouble(&self, at: NeedAt, node: NodeAt) -> Option<&'a str> {
         let (failing, place) = (self.wishes[at.0].failing, &self.places[node.0]);
         if failing.is_none() && !place.troubled { None } else { trouble_of(failing, place.node) }
     }
 
+    #[inline]
     pub(super) fn zone(&self, node: NodeAt) -> usize {
         self.places[node.0].zone
     }
@@ -303,6 +308,7 @@ impl<'a> State<'a> {
         self.resumed
     }
 
+    #[inline]
     pub(crate) fn holds(&self, at: NeedAt, node: NodeAt) -> bool {
         self.wishes[at.0].copies.binary_search_by_key(&node, |copy| copy.node).is_ok()
     }
@@ -349,6 +355,7 @@ impl<'a> State<'a> {
 
     /// The node's load in thousandths, with one more function on top if one is given: the fuller
     /// of its two capacities.
+    #[inline]
     pub(super) fn load_permille(&self, node: NodeAt, more: Option<&FunctionNeed>) -> u32 {
         let Place { used, capacity, .. } = &self.places[node.0];
         let functions = u128::from(used.functions) + u128::from(more.is_some());
@@ -429,6 +436,7 @@ impl<'a> State<'a> {
     }
 
     /// The same of a node that breaks no constraint.
+    #[inline]
     pub(super) fn no_room(&self, at: NeedAt, node: NodeAt) -> Option<Refusal<'a>> {
         let Place { used, capacity, dead, draining, .. } = self.places[node.0];
         if self.holds(at, node) {
@@ -544,6 +552,7 @@ fn wishes<'a>(desired: &'a Desired, observed: &'a Observed) -> (Vec<Wish<'a>>, V
 }
 
 /// Why one more copy of the function does not fit.
+#[inline]
 fn full(need: &FunctionNeed, used: Used, capacity: Capacity) -> Option<Refusal<'static>> {
     if used.functions >= capacity.functions {
         return Some(Refusal::FunctionsFull);
@@ -553,6 +562,7 @@ fn full(need: &FunctionNeed, used: Used, capacity: Capacity) -> Option<Refusal<'
 }
 
 /// In thousandths; full where there is nothing to fill.
+#[inline]
 fn permille(part: u128, whole: u128) -> u32 {
     if whole == 0 {
         return 1000;
