@@ -47,13 +47,22 @@ impl Planner {
         println!("### Planner: {} nodes, {} copies\n", self.nodes, self.copies);
         println!("| room | plan | ms | additions | removals | additions/s | functions short |");
         println!("|---|---|---:|---:|---:|---:|---:|");
-        self.table("half as much again", |each| each + each / 2 + 1, 1);
-        self.table("one function more on each node, four priorities", |each| each + 1, 4);
+        self.table("half as much again", |each| each + each / 2 + 1, 1, None);
+        self.table("one function more on each node, four priorities", |each| each + 1, 4, None);
+        let what = "half as much again, every second near the one before and apart from the next";
+        self.table(what, |each| each + each / 2 + 1, 1, Some(2));
         println!();
     }
 
-    fn table(&self, what: &str, room: impl Fn(usize) -> usize, priorities: usize) {
-        let (desired, mut observed) = self.world(room, priorities);
+    /// `tied`: each of so many functions has affinity.
+    fn table(
+        &self,
+        what: &str,
+        room: impl Fn(usize) -> usize,
+        priorities: usize,
+        tied: Option<usize>,
+    ) {
+        let (desired, mut observed) = self.world(room, priorities, tied);
         let mut rows = Vec::new();
         let first = self.row("from nothing", &desired, &observed, 0);
         first.plan.apply(&mut observed);
@@ -99,7 +108,17 @@ impl Planner {
     }
 
     /// Nodes with so much room for what each would hold if all held as many.
-    fn world(&self, room: impl Fn(usize) -> usize, priorities: usize) -> (Desired, Observed) {
+    fn world(
+        &self,
+        room: impl Fn(usize) -> usize,
+        priorities: usize,
+        tied: Option<usize>,
+    ) -> (Desired, Observed) {
+        let key = |i: usize| format!("default/function-{i}");
+        let ties = |i: usize, other: usize| {
+            let tied = tied.is_some_and(|each| i % each == 1);
+            tied.then(|| key(other)).into_iter().collect()
+        };
         let functions = (self.copies / 2).max(1);
         let each = self.copies.div_ceil(self.nodes.max(1)).max(1);
         let room = room(each);
@@ -120,7 +139,9 @@ impl Planner {
             ..NodeFacts::default()
         });
         let needs = (0..functions).map(|i| FunctionNeed {
-            key: format!("default/function-{i}"),
+            key: key(i),
+            near: ties(i, i.saturating_sub(1)),
+            apart: ties(i, i + 1),
             revision: 1,
             replicas: 2,
             priority: i32::try_from(i % priorities).unwrap_or_default(),

@@ -228,7 +228,7 @@ impl Resource for Function {
         self.metadata.check(&mut violations);
         self.spec.template.check(&mut violations);
         route::check(&self.spec.routes, &mut violations);
-        self.spec.placement.check(&mut violations);
+        self.spec.placement.check(&self.metadata.name, &mut violations);
         if self.spec.traffic.len() > MAX_VERSIONS {
             let rule = format!("at most {MAX_VERSIONS} entries");
             violations.add("spec.traffic", self.spec.traffic.len(), rule);

@@ -94,6 +94,9 @@ codes! {
     ROUTE_TAKEN = "SW-API-ROUTE-TAKEN", 409,
         "Another function has this route.",
         "Choose another path or host, or delete the function that holds the route.";
+    NEAR_CIRCLE = "SW-API-NEAR-CIRCLE", 422,
+        "Functions are to be placed near each other in a circle.",
+        "Leave `near` out of one of those that the message names; the others go where it stands.";
     LEASE_HELD = "SW-LEASE-HELD", 409,
         "Somebody holds the lease.",
         "Wait until it is released or not renewed in time, and try again; `swarmer lease list` shows who holds it.";

@@ -82,6 +82,11 @@ pub(crate) struct FunctionEntry {
     pub(crate) priority: Option<i32>,
     #[serde(default, rename = "min-available")]
     pub(crate) min_available: Option<u32>,
+    /// Functions that it is placed near to, and those that it is placed apart from.
+    #[serde(default)]
+    pub(crate) near: Vec<String>,
+    #[serde(default)]
+    pub(crate) apart: Vec<String>,
 }
 
 impl Manifest {
@@ -133,6 +138,23 @@ impl Manifest {
         self.functions.iter().map(Spanned::get_ref)
     }
 
+    /// The same in the order in which they are deployed, one after the other: those first that others
+    /// are to be near to, as nothing moves for what comes later. What is in a circle, which the
+    /// cluster refuses, keeps its place.
+    pub(crate) fn in_order(&self) -> Vec<&FunctionEntry> {
+        let mut left: Vec<&FunctionEntry> = self.functions().collect();
+        let mut ordered = Vec::with_capacity(left.len());
+        while !left.is_empty() {
+            let waits = |entry: &FunctionEntry| {
+                left.iter()
+                    .any(|other| other.name != entry.name && entry.near.contains(&other.name))
+            };
+            let next = left.iter().position(|entry| !waits(entry)).unwrap_or(0);
+            ordered.push(left.remove(next));
+        }
+        ordered
+    }
+
     /// The resource of one entry, once its component's digest is known.
     pub(crate) fn function(
         &self,
@@ -167,6 +189,8 @@ impl Manifest {
             memory: entry.placement_memory.unwrap_or(default.memory),
             priority: entry.priority.unwrap_or(default.priority),
             min_available: entry.min_available.unwrap_or(default.min_available),
+            near: entry.near.clone(),
+            apart: entry.apart.clone(),
         };
         function
     }
@@ -245,6 +269,33 @@ mod tests {
         assert_eq!(function.spec.template.limits.timeout, Millis::secs(5));
         assert_eq!(function.spec.template.env["GREETING"], "hi");
         assert_eq!(function.metadata.labels["app"], "hello");
+    }
+
+    #[test]
+    fn those_that_others_are_near_to_are_deployed_first() {
+        let order = |near: &[(&str, &str)]| {
+            let mut text = "name = \"x\"\n".to_owned();
+            for (name, near) in near {
+                text += &format!(
+                    "[[function]]\nname = \"{name}\"\ncomponent = \"x\"\nnear = [{near}]\n"
+                );
+            }
+            let manifest = parse(&text).unwrap();
+            let order = manifest.in_order().into_iter().map(|entry| entry.name.clone());
+            order.collect::<Vec<String>>().join(" ")
+        };
+        assert_eq!(
+            order(&[("web", "\"api\""), ("api", "\"db\", \"other\""), ("db", "")]),
+            "db api web"
+        );
+        assert_eq!(order(&[("b", ""), ("a", "")]), "b a", "else that of the file");
+        assert_eq!(order(&[("a", "\"b\""), ("b", "\"a\""), ("c", "")]), "c a b");
+        let manifest =
+            parse("name = \"x\"\n[[function]]\nname = \"a\"\ncomponent = \"x\"\napart = [\"b\"]\n");
+        let manifest = manifest.unwrap();
+        let entry = manifest.functions().next().unwrap();
+        let function = manifest.function(entry, Digest::of(b""), None);
+        assert_eq!(function.spec.placement.apart, ["b"]);
     }
 
     #[test]

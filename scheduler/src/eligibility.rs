@@ -7,7 +7,7 @@ use swarmer_model::{NodeId, RegionState, nearest};
 use crate::{
     input::{Desired, FunctionNeed, NodeFacts, Observed},
     output::{Decision, Verdict},
-    planner::State,
+    planner::{State, affinities},
     reason::Reason,
     record::Record,
 };
@@ -165,10 +165,11 @@ pub(crate) fn explain(record: &Record, function: &str) -> Vec<Decision> {
             continue;
         }
         let (verdict, reason) = if state.holds(at, node) {
-            (Verdict::Kept, Reason::Fits)
+            (Verdict::Kept, Reason::Fits { affinity: affinities(&state, at, node) })
         } else {
             let refused = state.refuse(at, node).map(|refusal| refusal.reason(&state, at, node));
-            (Verdict::Refused, refused.unwrap_or(Reason::NotNeeded))
+            let not_needed = || Reason::NotNeeded { affinity: affinities(&state, at, node) };
+            (Verdict::Refused, refused.unwrap_or_else(not_needed))
         };
         decisions.push(Decision {
             function: function.to_owned(),

@@ -68,6 +68,18 @@ pub struct FunctionNeed {
     /// Over what its copies are spread. There is never more than one copy on a node.
     #[serde(default)]
     pub spread: Spread,
+    /// Functions that it goes near to, among nodes that are equally good but for their load.
+    #[serde(default)]
+    pub near: Vec<FunctionKey>,
+    /// Functions that it keeps away from, and they from it, likewise.
+    #[serde(default)]
+    pub apart: Vec<FunctionKey>,
+}
+
+impl FunctionNeed {
+    pub(crate) fn has_affinity(&self) -> bool {
+        !self.near.is_empty() || !self.apart.is_empty()
+    }
 }
 
 /// Over what the copies of a function are spread.

@@ -37,7 +37,7 @@ pub use input::{
 pub use lease::{Expired, LEASE_LOOK_MS, LeaseClock, MAX_LEASE_STEP_MS};
 pub use output::{Command, Decision, Plan, Verdict};
 pub use planner::plan;
-pub use reason::{Reason, Trouble};
+pub use reason::{Affinity, Nearest, Pull, Reason, Trouble};
 pub use record::{Record, ReplayError};
 pub use rotation::{
     KeyRotation, KeyWord, ROTATION_LOST_MS, ROTATION_PATIENCE_MS, ROTATION_SETTLE_MS, RingCommand,

@@ -10,6 +10,7 @@
 //! within one plan, so that what may not be taken in one round may not be in the next.
 //! [`MAX_ROUNDS`] guards this argument.
 
+mod company;
 mod home;
 mod preempt;
 mod refusal;
@@ -18,8 +19,9 @@ mod trouble;
 
 use std::{cmp::Reverse, collections::BTreeSet};
 
-pub(crate) use self::state::State;
+pub(crate) use self::{company::affinities, state::State};
 use self::{
+    company::{Closeness, Company},
     preempt::Preemption,
     state::{Change, NeedAt, NodeAt},
     trouble::{Standee, Standing},
@@ -53,8 +55,10 @@ const MAX_ROUNDS: u32 = 64;
 ///    nowhere else, which takes no more than leaves
 ///    [`min_available`](crate::FunctionNeed::min_available) serving.
 /// 3. Replacement first: a copy that serves goes when the one in its place is ready.
-/// 4. Copies of a function are spread over zones, then go to the least loaded node; ties are
-///    broken by [`score`](crate::score), so that functions alike do not gather on one node.
+/// 4. Copies of a function are spread over zones, then keep [apart](crate::FunctionNeed::apart) from
+///    those of others and [near](crate::FunctionNeed::near) to them, then go to the least loaded
+///    node; ties are broken by [`score`](crate::score), so that functions alike do not gather on one
+///    node. Of equally important functions those are placed first that others are to be near to.
 pub fn plan(desired: &Desired, observed: &Observed, now_ms: u64) -> Plan {
     let mut state = State::new(desired, observed, now_ms);
     let mut settled = false;
@@ -141,6 +145,11 @@ impl Zones {
     }
 }
 
+/// How well the node suits by affinity; without one all suit alike.
+fn closeness(state: &State<'_>, company: Option<&Company>, node: NodeAt) -> Closeness {
+    company.map(|company| company.closeness(state.zone(node), node)).unwrap_or_default()
+}
+
 fn drop_surplus(state: &mut State<'_>, at: NeedAt) -> bool {
     let wanted = state.need(at).replicas;
     let liking = Liking::of(&state.need(at).key);
@@ -151,12 +160,15 @@ fn drop_surplus(state: &mut State<'_>, at: NeedAt) -> bool {
             return changed;
         }
         let zones = Zones::of(state, at, &standing.good);
-        // Those that do not serve go first, then those that are crowded together.
+        let company = Company::of(state, at);
+        // Those that do not serve go first, then those that are crowded together, or far from those
+        // that they are to be near to.
         let worst = standing.good.iter().max_by_key(|copy| {
             (
                 copy.dead,
                 !copy.ready,
                 zones.copies(state.zone(copy.node)),
+                closeness(state, company.as_ref(), copy.node),
                 state.load_permille(copy.node, None),
                 Reverse(liking.score(state.node(copy.node).id)),
                 copy.node,
@@ -206,6 +218,7 @@ fn add_missing(state: &mut State<'_>, at: NeedAt, preempting: bool) -> bool {
             replaces,
             zone_copies: best.zone_copies,
             load_permille: best.load_permille,
+            affinity: affinities(state, at, best.node),
             of: best.of,
         };
         // Nothing changes for the function's other copies by it: it stands on another node.
@@ -232,23 +245,45 @@ struct Best {
 
 impl Best {
     fn of(state: &State<'_>, at: NeedAt, zones: &Zones) -> Option<Self> {
+        // Without affinity nothing is compared for it.
+        match Company::of(state, at) {
+            None => Self::among(state, at, zones, |_| ()),
+            Some(company) => {
+                let close = |node| company.closeness(state.zone(node), node);
+                Self::among(state, at, zones, close)
+            }
+        }
+    }
+
+    /// `close` says how well a node suits by affinity: less is better.
+    fn among<C: Ord + Copy>(
+        state: &State<'_>,
+        at: NeedAt,
+        zones: &Zones,
+        close: impl Fn(NodeAt) -> C,
+    ) -> Option<Self> {
         let need = state.need(at);
         let liking = Liking::of(&need.key);
         let last = |node: NodeAt| (Reverse(liking.score(state.node(node).id)), node);
         let mut of = 0;
-        let mut best: Option<((bool, u32, u32), NodeAt)> = None;
+        let mut best: Option<((u64, C, u32), NodeAt)> = None;
         for node in state.lawful(at) {
             if state.no_room(at, *node).is_some() {
                 continue;
             }
             of += 1;
-            let (troubled, zone_copies) =
-                (state.known_trouble(at, *node).is_some(), zones.copies(state.zone(*node)));
-            // The load takes longest to work out.
-            if best.is_some_and(|((a, b, _), _)| (troubled, zone_copies) > (a, b)) {
+            // One number, as it is compared most often: known trouble, then the zone's copies.
+            let troubled = u64::from(state.known_trouble(at, *node).is_some());
+            let crowd = troubled << 32 | u64::from(zones.copies(state.zone(*node)));
+            if best.is_some_and(|((least, ..), _)| crowd > least) {
                 continue;
             }
-            let rank = (troubled, zone_copies, state.load_permille(*node, Some(need)));
+            let close = close(*node);
+            // The load takes longest to work out.
+            if best.is_some_and(|((least, closest, _), _)| (crowd, close) > (least, closest)) {
+                continue;
+            }
+            let rank = (crowd, close, state.load_permille(*node, Some(need)));
             let better = best.is_none_or(|(least, other)| {
                 rank < least || (rank == least && last(*node) < last(other))
             });
@@ -256,7 +291,8 @@ impl Best {
                 best = Some((rank, *node));
             }
         }
-        let ((_, zone_copies, load_permille), node) = best?;
+        let ((.., load_permille), node) = best?;
+        let zone_copies = zones.copies(state.zone(node));
         Some(Self { node, zone_copies, load_permille, of })
     }
 }

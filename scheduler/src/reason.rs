@@ -58,6 +58,67 @@ impl fmt::Display for Trouble {
     }
 }
 
+/// How a function is drawn to another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pull {
+    /// It is to be near to it.
+    Near,
+    /// The two are to be apart.
+    Apart,
+}
+
+/// Where the nearest copy of another function stands, as seen from a node; the nearest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Nearest {
+    /// On the node.
+    Node,
+    /// On another node of its zone.
+    Zone,
+    /// In another zone of its region.
+    Region,
+    /// In another region.
+    Elsewhere,
+    /// It has no copy that is there to stay.
+    Nowhere,
+    /// There is no such function.
+    Unknown,
+}
+
+/// How a node stands to another function that the one in question is to be near to, or apart from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Affinity {
+    /// Near or apart.
+    pub pull: Pull,
+    /// The other function.
+    pub to: FunctionKey,
+    /// Where its nearest copy stands.
+    pub nearest: Nearest,
+}
+
+impl fmt::Display for Affinity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pull = match self.pull {
+            Pull::Near => "near",
+            Pull::Apart => "apart from",
+        };
+        let nearest = match self.nearest {
+            Nearest::Node => "on this node",
+            Nearest::Zone => "in this zone",
+            Nearest::Region => "in this region",
+            Nearest::Elsewhere => "in another region",
+            Nearest::Nowhere => "no copy to stay",
+            Nearest::Unknown => "no such function",
+        };
+        write!(f, "{pull} {} ({nearest})", self.to)
+    }
+}
+
+fn told(f: &mut fmt::Formatter<'_>, affinity: &[Affinity]) -> fmt::Result {
+    affinity.iter().try_for_each(|each| write!(f, ", {each}"))
+}
+
 /// Why a copy was placed, removed or kept, or a node refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -74,6 +135,9 @@ pub enum Reason {
         zone_copies: u32,
         /// The node's load with this copy, in thousandths of its capacity.
         load_permille: u32,
+        /// How the node stands to those that the function is to be near to, or apart from.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        affinity: Vec<Affinity>,
         /// How many nodes fitted.
         of: u32,
     },
@@ -105,7 +169,11 @@ pub enum Reason {
     /// Removed: what was wrong with it is mended elsewhere, or cannot be borne.
     Relieved(Trouble),
     /// Kept: good where it is.
-    Fits,
+    Fits {
+        /// How the node stands to those that the function is to be near to, or apart from.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        affinity: Vec<Affinity>,
+    },
     /// Kept: its node is dead, and may come back until then.
     Grace {
         /// When the grace time ends, on the clock of `now`, in milliseconds.
@@ -167,23 +235,29 @@ pub enum Reason {
         needs_bytes: u64,
     },
     /// Refused: it would fit, and others fit better or enough copies stand.
-    NotNeeded,
+    NotNeeded {
+        /// How the node stands to those that the function is to be near to, or apart from.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        affinity: Vec<Affinity>,
+    },
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Chosen { copy, wanted, replaces, zone_copies, load_permille, of } => {
+            Self::Chosen { copy, wanted, replaces, zone_copies, load_permille, affinity, of } => {
                 write!(f, "copy {copy} of {wanted}")?;
                 if let Some((node, trouble)) = replaces {
                     write!(f, " in place of {node} ({trouble})")?;
                 }
                 write!(
                     f,
-                    ": zone holds {zone_copies}, load {}.{} %, best of {of}",
+                    ": zone holds {zone_copies}, load {}.{} %",
                     load_permille / 10,
                     load_permille % 10
-                )
+                )?;
+                told(f, affinity)?;
+                write!(f, ", best of {of}")
             }
             Self::Preempting { copy, wanted, evicted } => {
                 write!(f, "copy {copy} of {wanted}, room made by {}", evicted.join(", "))
@@ -195,7 +269,10 @@ impl fmt::Display for Reason {
             Self::Surplus { wanted } => write!(f, "more copies than the {wanted} wanted"),
             Self::NotMember => f.write_str("the node is no member"),
             Self::Relieved(trouble) => write!(f, "{trouble}"),
-            Self::Fits => f.write_str("fits"),
+            Self::Fits { affinity } => {
+                f.write_str("fits")?;
+                told(f, affinity)
+            }
             // Without the time, which is on a clock that nobody else has.
             Self::Grace { .. } => f.write_str("the node is dead, and has time to come back"),
             Self::UntilReplaced(trouble) => write!(f, "{trouble}; until its replacement is ready"),
@@ -220,7 +297,10 @@ impl fmt::Display for Reason {
                 ByteSize(*free_bytes),
                 ByteSize(*needs_bytes)
             ),
-            Self::NotNeeded => f.write_str("fits, not needed"),
+            Self::NotNeeded { affinity } => {
+                f.write_str("fits, not needed")?;
+                told(f, affinity)
+            }
         }
     }
 }

@@ -82,6 +82,12 @@ pub(crate) struct Deploy {
     /// [default: 1]
     #[arg(long)]
     min_available: Option<u32>,
+    /// Function that it is placed near to, as far as all else allows; may be given several times
+    #[arg(long)]
+    near: Vec<String>,
+    /// Function that it is placed apart from, as far as all else allows; may be given several times
+    #[arg(long)]
+    apart: Vec<String>,
     /// Deploy again with the defaults for all that no flag says, not with what was said before
     #[arg(long)]
     reset: bool,
@@ -129,6 +135,8 @@ impl Deploy {
             placement_memory: None,
             priority: None,
             min_available: None,
+            near: Vec::new(),
+            apart: Vec::new(),
             reset: false,
             no_wait: false,
         }
@@ -201,6 +209,15 @@ impl Deploy {
         placement.memory = self.placement_memory.unwrap_or(placement.memory);
         placement.priority = self.priority.unwrap_or(placement.priority);
         placement.min_available = self.min_available.unwrap_or(placement.min_available);
+        for (names, flags) in
+            [(&mut placement.near, &self.near), (&mut placement.apart, &self.apart)]
+        {
+            for name in flags {
+                if !names.contains(name) {
+                    names.push(name.clone());
+                }
+            }
+        }
         let mut violations = Violations::default();
         let labels: Labels = parse_labels("label", &self.labels, &mut violations);
         violations.finish()?;
@@ -217,7 +234,7 @@ impl Deploy {
         let manifest = Manifest::read(path)?;
         let base = path.parent().unwrap_or(Path::new("."));
         let mut functions = Vec::new();
-        for entry in manifest.functions() {
+        for entry in manifest.in_order() {
             if self.name.as_ref().is_some_and(|name| *name != entry.name) {
                 continue;
             }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a harness that cannot go on must stop the test")]
 
+mod affinity;
 mod audit;
 mod authority;
 mod backup;

@@ -3,7 +3,8 @@
 use std::cmp::Reverse;
 
 use super::{
-    Zones,
+    Zones, closeness,
+    company::Company,
     refusal::Refusal,
     state::{NeedAt, NodeAt, Placed, State},
 };
@@ -19,7 +20,8 @@ pub(super) struct Preemption {
 
 impl Preemption {
     /// The node without known trouble where the least important copies have to leave; of such nodes
-    /// the one whose zone has the fewest copies, and where the fewest leave. Only copies of lower
+    /// the one whose zone has the fewest copies, where the fewest leave, and that suits best by
+    /// affinity. Only copies of lower
     /// priority leave, and of no function so many that fewer serve than it says
     /// ([`crate::FunctionNeed::min_available`]).
     pub(super) fn of(state: &State<'_>, at: NeedAt, zones: &Zones) -> Option<Self> {
@@ -27,6 +29,7 @@ impl Preemption {
             return None;
         }
         let liking = Liking::of(&state.need(at).key);
+        let company = Company::of(state, at);
         let full = |node: &&NodeAt| {
             let refusal = state.no_room(at, **node);
             matches!(refusal, Some(Refusal::FunctionsFull | Refusal::MemoryFull))
@@ -43,6 +46,7 @@ impl Preemption {
                     victims.iter().map(|victim| state.need(*victim).priority).max(),
                     zones.copies(state.zone(*node)),
                     victims.len(),
+                    closeness(state, company.as_ref(), *node),
                     Reverse(liking.score(state.node(*node).id)),
                     *node,
                 )

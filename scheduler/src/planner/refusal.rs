@@ -23,7 +23,9 @@ impl Refusal<'_> {
     pub(crate) fn reason(self, state: &State<'_>, at: NeedAt, node: NodeAt) -> Reason {
         let (need, facts) = (state.need(at), state.node(node));
         match self {
-            Self::Misfit => misfit(need, facts).unwrap_or(Reason::NotNeeded),
+            Self::Misfit => {
+                misfit(need, facts).unwrap_or(Reason::NotNeeded { affinity: Vec::new() })
+            }
             Self::AlreadyHere => Reason::AlreadyHere,
             Self::Dead => Reason::Dead,
             Self::Draining => emptied(facts).unwrap_or(Reason::Draining),

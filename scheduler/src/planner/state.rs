@@ -1,7 +1,9 @@
 //! The copy of the placements that a plan is worked out on.
 //!
 //! Functions and nodes are numbered, by key and by id: what a plan looks at again and again lies
-//! in vectors, and one for a thousand nodes and fifty thousand functions takes no second.
+//! in vectors, and one for a thousand nodes and fifty thousand functions takes no second. What is
+//! asked of every node for every addition is marked to be inlined: with a loop for functions that
+//! have affinity and one for those that have none, the compiler does it in neither by itself.
 
 use std::{
     cell::OnceCell,
@@ -10,7 +12,7 @@ use std::{
 
 use swarmer_model::{Labels, NodeId, RegionState};
 
-use super::refusal::Refusal;
+use super::{company::Ties, refusal::Refusal};
 use crate::{
     candidates::Liking,
     eligibility::{self, enough_sound, misfit, trouble_of},
@@ -123,7 +125,9 @@ pub(crate) struct State<'a> {
     classes: Vec<Class<'a>>,
     by_priority: Vec<NeedAt>,
     least_priority: Option<i32>,
-    zones: usize,
+    /// The region of each zone, by its number.
+    regions: Vec<usize>,
+    ties: Ties,
     /// Whether there is a node in a region that was drained and takes work again.
     resumed: bool,
     grace_ms: u64,
@@ -136,12 +140,16 @@ pub(crate) struct State<'a> {
 impl<'a> State<'a> {
     pub(crate) fn new(desired: &'a Desired, observed: &'a Observed, now_ms: u64) -> Self {
         let places = places(observed);
-        let zones = places.iter().map(|place| place.zone + 1).max().unwrap_or_default();
+        let regions = regions(&places);
         let resumed = |place: &Place<'_>| place.node.region_state == RegionState::Resumed;
         let resumed = places.iter().any(resumed);
         let (wishes, classes) = wishes(desired, observed);
         let mut by_priority: Vec<NeedAt> = (0..wishes.len()).map(NeedAt).collect();
-        by_priority.sort_by_key(|at| std::cmp::Reverse(wishes[at.0].need.priority));
+        let priority = |at: NeedAt| wishes[at.0].need.priority;
+        by_priority.sort_by_key(|at| std::cmp::Reverse(priority(*at)));
+        let needs = wishes.iter().enumerate().map(|(at, wish)| (NeedAt(at), wish.need));
+        let ties = Ties::of(needs, |name| named(&wishes, name));
+        let by_priority = ties.ordered(by_priority, |a, b| priority(a) == priority(b));
         let least_priority = wishes.iter().map(|wish| wish.need.priority).min();
         let holdings = places.iter().map(|_| Holding::default()).collect();
         let mut state = Self {
@@ -151,7 +159,8 @@ impl<'a> State<'a> {
             classes,
             by_priority,
             least_priority,
-            zones,
+            regions,
+            ties,
             resumed,
             grace_ms: desired.policy.dead_grace_ms,
             now_ms,
@@ -188,7 +197,7 @@ impl<'a> State<'a> {
 
     /// The function of this name.
     pub(crate) fn named(&self, function: &str) -> Option<NeedAt> {
-        self.wishes.binary_search_by(|wish| wish.need.key.as_str().cmp(function)).ok().map(NeedAt)
+        named(&self.wishes, function)
     }
 
     fn find_node(&self, id: NodeId) -> Option<NodeAt> {
@@ -257,6 +266,7 @@ impl<'a> State<'a> {
     }
 
     /// Why the function is kept away from the node; `None`: it is not.
+    #[inline]
     pub(super) fn avoided(&self, at: NeedAt, node: NodeAt) -> Option<&'a str> {
         let why = self.known_trouble(at, node)?;
         let wish = &self.wishes[at.0];
@@ -268,18 +278,29 @@ impl<'a> State<'a> {
     }
 
     /// What is known to be wrong with the node, for this function or all.
+    #[inline]
     pub(super) fn known_trouble(&self, at: NeedAt, node: NodeAt) -> Option<&'a str> {
         let (failing, place) = (self.wishes[at.0].failing, &self.places[node.0]);
         if failing.is_none() && !place.troubled { None } else { trouble_of(failing, place.node) }
     }
 
+    #[inline]
     pub(super) fn zone(&self, node: NodeAt) -> usize {
         self.places[node.0].zone
     }
 
     /// How many zones there are.
     pub(super) fn zones(&self) -> usize {
-        self.zones
+        self.regions.len()
+    }
+
+    /// The region of a zone.
+    pub(super) fn region_of(&self, zone: usize) -> usize {
+        self.regions[zone]
+    }
+
+    pub(super) fn ties(&self) -> &Ties {
+        &self.ties
     }
 
     /// Whether any region was drained and takes work again.
@@ -287,6 +308,7 @@ impl<'a> State<'a> {
         self.resumed
     }
 
+    #[inline]
     pub(crate) fn holds(&self, at: NeedAt, node: NodeAt) -> bool {
         self.wishes[at.0].copies.binary_search_by_key(&node, |copy| copy.node).is_ok()
     }
@@ -333,6 +355,7 @@ impl<'a> State<'a> {
 
     /// The node's load in thousandths, with one more function on top if one is given: the fuller
     /// of its two capacities.
+    #[inline]
     pub(super) fn load_permille(&self, node: NodeAt, more: Option<&FunctionNeed>) -> u32 {
         let Place { used, capacity, .. } = &self.places[node.0];
         let functions = u128::from(used.functions) + u128::from(more.is_some());
@@ -413,6 +436,7 @@ impl<'a> State<'a> {
     }
 
     /// The same of a node that breaks no constraint.
+    #[inline]
     pub(super) fn no_room(&self, at: NeedAt, node: NodeAt) -> Option<Refusal<'a>> {
         let Place { used, capacity, dead, draining, .. } = self.places[node.0];
         if self.holds(at, node) {
@@ -481,6 +505,25 @@ fn places(observed: &Observed) -> Vec<Place<'_>> {
         .collect()
 }
 
+/// The region of each zone, both by their numbers.
+fn regions(places: &[Place<'_>]) -> Vec<usize> {
+    let mut names: BTreeMap<&str, usize> = BTreeMap::new();
+    // Zones are numbered in the order of the places.
+    let mut regions = Vec::new();
+    for place in places.iter() {
+        let next = names.len();
+        let region = *names.entry(&place.node.region).or_insert(next);
+        if place.zone == regions.len() {
+            regions.push(region);
+        }
+    }
+    regions
+}
+
+fn named(wishes: &[Wish<'_>], function: &str) -> Option<NeedAt> {
+    wishes.binary_search_by(|wish| wish.need.key.as_str().cmp(function)).ok().map(NeedAt)
+}
+
 fn wishes<'a>(desired: &'a Desired, observed: &'a Observed) -> (Vec<Wish<'a>>, Vec<Class<'a>>) {
     let needs: BTreeMap<&str, &FunctionNeed> =
         desired.functions.iter().map(|need| (need.key.as_str(), need)).collect();
@@ -509,6 +552,7 @@ fn wishes<'a>(desired: &'a Desired, observed: &'a Observed) -> (Vec<Wish<'a>>, V
 }
 
 /// Why one more copy of the function does not fit.
+#[inline]
 fn full(need: &FunctionNeed, used: Used, capacity: Capacity) -> Option<Refusal<'static>> {
     if used.functions >= capacity.functions {
         return Some(Refusal::FunctionsFull);
@@ -518,6 +562,7 @@ fn full(need: &FunctionNeed, used: Used, capacity: Capacity) -> Option<Refusal<'
 }
 
 /// In thousandths; full where there is nothing to fill.
+#[inline]
 fn permille(part: u128, whole: u128) -> u32 {
     if whole == 0 {
         return 1000;

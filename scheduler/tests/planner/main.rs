@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod affinity;
 mod candidates;
 mod golden;
 mod properties;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use swarmer_model::{NodeId, RegionState};
 use swarmer_scheduler::{
-    Capacity, Command, Conflict, CopyState, Desired, FunctionNeed, NodeFacts, Observed, Plan,
-    Policy, Reason, Spread,
+    Capacity, Command, Conflict, CopyState, Decision, Desired, FunctionNeed, NodeFacts, Observed,
+    Plan, Policy, Reason, Spread, Verdict,
 };
 
 use crate::world::{World, config};
@@ -15,14 +15,21 @@ fn label() -> impl Strategy<Value = BTreeMap<String, String>> {
     prop::collection::btree_map("[ab]", "[xy]", 0..2)
 }
 
+/// Functions that another one is to be near to, or apart from: itself, ones that do not exist and
+/// circles among them.
+fn some_keys() -> impl Strategy<Value = Vec<String>> {
+    prop::collection::vec("t/f[0-7]", 0..3)
+}
+
 fn any_need() -> impl Strategy<Value = FunctionNeed> {
     (
         (0_u32..5, 0_u64..6, -1_i32..2, any::<bool>(), 0_u32..3),
         prop::collection::vec("r[0-2]", 0..3),
         prop::collection::vec("z[0-2]", 0..2),
         label(),
+        (some_keys(), some_keys()),
     )
-        .prop_map(|(numbers, regions, zones, labels)| {
+        .prop_map(|(numbers, regions, zones, labels, (near, apart))| {
             let (replicas, memory_bytes, priority, zone, min_available) = numbers;
             FunctionNeed {
                 replicas,
@@ -33,6 +40,8 @@ fn any_need() -> impl Strategy<Value = FunctionNeed> {
                 zones,
                 labels,
                 spread: if zone { Spread::Zone } else { Spread::Node },
+                near,
+                apart,
                 ..FunctionNeed::default()
             }
         })
@@ -260,7 +269,7 @@ proptest! {
             }
         }
         world.settle();
-        let conflicts = world.plan().conflicts;
+        let Plan { conflicts, decisions, .. } = world.plan();
         for (key, copies) in &world.observed.placements {
             let need = wish(&world, key).unwrap();
             let bound = |copy: &&CopyState| lawful(need, fact(&world, copy.node).unwrap());
@@ -268,10 +277,17 @@ proptest! {
             let living = |copy: &&CopyState| {
                 fact(&world, copy.node).unwrap().dead_since_ms.is_none()
             };
-            // A copy that breaks one is the last that lives, and is told.
+            // A copy that breaks one is the last that lives, and is told; as a conflict only once
+            // the node of no good one may come back in its grace time.
             if kept.len() < copies.len() {
+                let in_grace = kept.iter().any(|copy| {
+                    let since = fact(&world, copy.node).unwrap().dead_since_ms;
+                    since.is_some_and(|since| world.now_ms.saturating_sub(since) < 100)
+                });
                 prop_assert!(!kept.into_iter().any(|copy| living(&copy)));
-                prop_assert!(conflicts.iter().any(|conflict| conflict.is_about(key)));
+                prop_assert!(in_grace || conflicts.iter().any(|conflict| conflict.is_about(key)));
+                let stays = |made: &Decision| made.function == *key && made.verdict == Verdict::Kept;
+                prop_assert!(decisions.iter().any(stays));
             }
         }
     }
@@ -442,6 +458,57 @@ proptest! {
             }) {
                 prop_assert!(in_zone(node) + 2 > most.unwrap_or(0), "{}: {:?}", need.key, copies);
             }
+        }
+    }
+
+    #[test]
+    fn affinity_costs_no_copy_and_no_spread(world in roomy_world()) {
+        let from_nothing = |mut world: World| {
+            world.observed.placements.clear();
+            world.settle();
+            world
+        };
+        let mut without = world.clone();
+        for need in &mut without.desired.functions {
+            need.near.clear();
+            need.apart.clear();
+        }
+        let (world, without) = (from_nothing(world), from_nothing(without));
+        for need in world.desired.functions.iter().filter(|need| need.spread == Spread::Zone) {
+            // How many copies each zone has, whichever it is.
+            let crowds = |world: &World| {
+                let mut zones: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+                for copy in world.observed.placements.get(&need.key).into_iter().flatten() {
+                    let node = fact(world, copy.node).unwrap();
+                    *zones.entry((&node.region, &node.zone)).or_default() += 1;
+                }
+                let mut crowds: Vec<u32> = zones.into_values().collect();
+                crowds.sort_unstable();
+                crowds
+            };
+            prop_assert_eq!(crowds(&world), crowds(&without), "{}", need.key);
+        }
+    }
+
+    #[test]
+    fn what_comes_later_stands_with_those_that_it_is_near_to(
+        world in roomy_world(), of in 0_usize..7,
+    ) {
+        let mut world = world;
+        let key = format!("t/f{of}");
+        let there: Vec<NodeId> = world.observed.placements.get(&key).into_iter().flatten()
+            .map(|copy| copy.node).collect();
+        // None of the others keeps it away.
+        world.desired.functions.iter_mut().for_each(|need| need.apart.clear());
+        let near = vec![key];
+        let late = FunctionNeed { key: "t/late".into(), replicas: 1, near, ..Default::default() };
+        world.desired.functions.push(late);
+        let before = world.observed.placements.clone();
+        world.settle();
+        let late = world.observed.placements.remove("t/late").unwrap_or_default();
+        prop_assert_eq!(&world.observed.placements, &before, "nothing moves for it");
+        if !there.is_empty() {
+            prop_assert!(there.contains(&late[0].node), "{:?} not on one of {:?}", late, there);
         }
     }
 

@@ -150,6 +150,9 @@ fn differs(now: &Placement, next: &Placement) -> bool {
 fn wishes(desired: &Desired) -> Wishes {
     let functions = desired.functions.values().map(|entry| {
         let spec = &entry.function.spec;
+        let keys = |names: &[String]| -> Vec<String> {
+            names.iter().map(|name| format!("{}/{name}", entry.namespace)).collect()
+        };
         FunctionNeed {
             key: entry.id.to_string(),
             revision: entry.revision,
@@ -161,6 +164,8 @@ fn wishes(desired: &Desired) -> Wishes {
             zones: spec.placement.zones.clone(),
             labels: spec.placement.labels.clone(),
             spread: Spread::Zone,
+            near: keys(&spec.placement.near),
+            apart: keys(&spec.placement.apart),
         }
     });
     Wishes { functions: functions.collect(), policy: Policy::default() }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use swarmer_model::{Function, NodeId, Placement, TrafficTarget};
 use swarmer_scheduler::unknown_regions;
 
+use super::near;
 use crate::{
     agent::{Context, FunctionReport},
     desired::serving,
@@ -44,7 +45,9 @@ pub(super) async fn live(
     let desired = context.desired.current();
     let known = desired.nodes.values().map(|node| node.spec.region.as_str());
     // No faults: things that may well be meant so, and most often are slips.
-    live["hints"] = json!(unknown_regions(&function.spec.placement.regions, known));
+    let mut hints = unknown_regions(&function.spec.placement.regions, known);
+    hints.extend(near::unknown(function, &desired));
+    live["hints"] = json!(hints);
     let unready = live["upToDate"] == false || (live["ready"] == 0 && live["switchedOff"] == false);
     if ask == Ask::Always || (ask == Ask::IfNotReady && unready) {
         let patience = if ask == Ask::Always { DESCRIBE_DEADLINE } else { REPORT_DEADLINE };

@@ -6,6 +6,7 @@ mod explained;
 mod invoke;
 mod live;
 mod logs;
+mod near;
 mod resource;
 mod transaction;
 

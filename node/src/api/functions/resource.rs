@@ -1,6 +1,6 @@
 //! Functions in the control state: read, changed by one transaction, deleted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use swarmer_model::{Function, Key, Placement, Revision};
@@ -9,7 +9,7 @@ use swarmer_raft::{Entry, Expect, Outcome as TxnOutcome, Txn, View};
 use crate::{
     agent::Context,
     api::{
-        functions::claims,
+        functions::{claims, near},
         request::{MAX_ATTEMPTS, WriteHeaders},
         router::BARRIER,
     },
@@ -167,6 +167,7 @@ fn judge(view: &View, writes: &[Write<'_>]) -> Outcome<(Revision, Judged)> {
     let (seen, entries) = view.get_many(&keys.iter().map(Key::as_str).collect::<Vec<_>>());
     let mut judged = Judged { becomes: Vec::new(), txn: Txn::new() };
     let mut moves = Vec::new();
+    let mut near: BTreeMap<&str, Vec<near::Move>> = BTreeMap::new();
     for (write, (keys, entries)) in writes.iter().zip(keys.chunks(2).zip(entries.chunks(2))) {
         let before = stored(&keys[0], entries[0].as_ref(), entries[1].as_ref())?;
         let found = before.as_ref().map(|before| before.revision);
@@ -180,6 +181,13 @@ fn judge(view: &View, writes: &[Write<'_>]) -> Outcome<(Revision, Judged)> {
             let Stored { function, revision, placement } = before;
             Becomes { function, placement, revision: Some(revision) }
         };
+        let then = match &next {
+            Next::Put(next) => Some(&**next),
+            Next::Delete => None,
+            Next::Keep => before.as_ref().map(|before| &before.function),
+        };
+        let now = before.as_ref().map(|before| &before.function);
+        near.entry(write.namespace).or_default().push(near::Move::of(write.name, now, then));
         let (wanted, becomes) = match next {
             Next::Put(mut next) => {
                 next.metadata.revision = None;
@@ -210,12 +218,18 @@ fn judge(view: &View, writes: &[Write<'_>]) -> Outcome<(Revision, Judged)> {
     }
     let plan = claims::plan(&moves, |key| claims::look(view, key))?;
     judged.txn = plan.add_to(judged.txn);
+    for (namespace, moves) in near {
+        let expected = near::plan(&moves, |name| near::look(view, namespace, name))?;
+        judged.txn = near::add_to(judged.txn, namespace, expected);
+    }
     Ok((seen, judged))
 }
 
 /// Whether a newer state may judge otherwise.
 fn depends_on_state(problem: &Problem) -> bool {
-    [codes::CONFLICT, codes::EXISTS, codes::NOT_FOUND, codes::ROUTE_TAKEN].contains(&problem.code)
+    let those =
+        [codes::CONFLICT, codes::EXISTS, codes::NOT_FOUND, codes::ROUTE_TAKEN, codes::NEAR_CIRCLE];
+    those.contains(&problem.code)
 }
 
 /// What one function would become, without doing it.
@@ -255,7 +269,8 @@ impl Written {
     }
 }
 
-/// Changes functions by one transaction, together with the claims of their routes. A race that is
+/// Changes functions by one transaction, together with the claims of their routes and
+/// what else must stay as it was seen. A race that is
 /// lost is run again, unless the client said what it had seen.
 ///
 /// What this node knows may be old: it never refuses by it, nor says that nothing has to be done.
