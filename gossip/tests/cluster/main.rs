@@ -6,6 +6,7 @@ mod distance;
 mod plain;
 mod sim;
 mod starved;
+mod summary;
 
 use std::time::Duration;
 
