@@ -10,6 +10,7 @@ mod component;
 mod connection;
 mod control;
 mod deploy;
+mod gossip;
 mod histogram;
 mod isolation;
 mod load;
@@ -61,7 +62,9 @@ enum Command {
     Control(control::Control),
     /// Placing functions on many nodes, and again after a zone is lost; runs no node
     Planner(planner::Planner),
-    /// All of them but `control` and `planner`, with their defaults
+    /// Membership of many nodes in several regions, simulated; runs no node
+    Gossip(gossip::Gossip),
+    /// All of them but `control`, `planner` and `gossip`, with their defaults
     All,
     /// The ceiling, in a process of its own
     #[command(name = "__hello", hide = true)]
@@ -103,6 +106,9 @@ async fn measure(cli: &Cli) -> Result<()> {
         planner.run();
         return Ok(());
     }
+    if let Command::Gossip(gossip) = &cli.command {
+        return gossip.run();
+    }
     let swarmer = swarmer(cli.swarmer.as_deref())?;
     match &cli.command {
         Command::Serve(serve) => {
@@ -139,13 +145,14 @@ async fn measure(cli: &Cli) -> Result<()> {
                     Command::Isolation(isolation) => isolation.run(&swarmer).await?,
                     Command::Control(_)
                     | Command::Planner(_)
+                    | Command::Gossip(_)
                     | Command::All
                     | Command::Hello { .. } => {}
                 }
             }
             Ok(())
         }
-        Command::Planner(_) | Command::Hello { .. } => Ok(()),
+        Command::Planner(_) | Command::Gossip(_) | Command::Hello { .. } => Ok(()),
     }
 }
 
@@ -170,7 +177,7 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-        for part in ["serve", "rest", "deploy", "isolation", "control", "all"] {
+        for part in ["serve", "rest", "deploy", "isolation", "control", "gossip", "all"] {
             Cli::try_parse_from(["swarmer-bench", part]).unwrap();
         }
     }

@@ -30,6 +30,15 @@ pub struct Merge {
 struct Entry {
     record: Arc<Record>,
     signed: Arc<SignedRecord>,
+    /// Of node and stamp, for fingerprints.
+    mark: u64,
+}
+
+/// A number of these three, the same on every build.
+pub(crate) fn mark(of: [u64; 3]) -> u64 {
+    let bytes = of.map(u64::to_le_bytes).concat();
+    let [a, b, c, d, e, f, g, h, ..] = swarmer_model::Digest::of(&bytes).0;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// The newest good record of each node. Merging is idempotent, commutative and associative:
@@ -37,12 +46,14 @@ struct Entry {
 pub struct Catalog {
     cluster: ClusterId,
     entries: BTreeMap<NodeId, Entry>,
+    /// The sum of all marks.
+    fingerprint: u64,
 }
 
 impl Catalog {
     /// An empty catalog of this cluster.
     pub fn new(cluster: ClusterId) -> Self {
-        Self { cluster, entries: BTreeMap::new() }
+        Self { cluster, entries: BTreeMap::new(), fingerprint: 0 }
     }
 
     /// Merges a record of another node. `Ok(None)` is the very record that is held already.
@@ -79,14 +90,19 @@ impl Catalog {
     /// Takes a record of this node itself.
     pub(crate) fn put(&mut self, record: Record, signed: SignedRecord) -> Merge {
         let record = Arc::new(record);
-        let entry = Entry { record: record.clone(), signed: Arc::new(signed) };
-        let before = self.entries.insert(record.node, entry).map(|old| old.record);
-        Merge { record, before }
+        let mark = mark([record.node.0, record.boot, record.version]);
+        let entry = Entry { record: record.clone(), signed: Arc::new(signed), mark };
+        let before = self.entries.insert(record.node, entry);
+        let old = before.as_ref().map_or(0, |old| old.mark);
+        self.fingerprint = self.fingerprint.wrapping_add(mark).wrapping_sub(old);
+        Merge { record, before: before.map(|old| old.record) }
     }
 
     /// Drops the record of a node that is no longer admitted.
     pub(crate) fn remove(&mut self, node: NodeId) -> bool {
-        self.entries.remove(&node).is_some()
+        let Some(old) = self.entries.remove(&node) else { return false };
+        self.fingerprint = self.fingerprint.wrapping_sub(old.mark);
+        true
     }
 
     /// The record of a node.
@@ -107,6 +123,17 @@ impl Catalog {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// A number that two catalogs have in common if they hold the same records.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// The same of the records of the nodes `from..=to`, which must not be turned round.
+    pub(crate) fn fingerprint_of(&self, from: NodeId, to: NodeId) -> u64 {
+        let marks = self.entries.range(from..=to).map(|(_, entry)| entry.mark);
+        marks.fold(0, u64::wrapping_add)
     }
 
     /// Whose records are held.

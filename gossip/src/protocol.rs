@@ -10,6 +10,7 @@ mod peer;
 mod receive;
 mod seeds;
 mod spread;
+mod summary;
 mod suspicion;
 mod swim;
 mod view;
@@ -37,6 +38,7 @@ use self::{
     peer::Peer,
     seeds::Seeds,
     spread::Rumours,
+    summary::Agreement,
     suspicion::Suspicion,
     view::View,
     wire::Message,
@@ -158,6 +160,7 @@ pub struct Core {
     rumours: Rumours,
     seeds: Seeds,
     exchanges: Exchanges,
+    agreement: Agreement,
     echoes: Echoes,
     outputs: VecDeque<Output>,
     stats: Stats,
@@ -230,6 +233,7 @@ impl Core {
             rumours: Rumours::default(),
             seeds: Seeds::new(&config.timing, config.seeds, known),
             exchanges: Exchanges::default(),
+            agreement: Agreement::default(),
             echoes: Echoes::default(),
             outputs: VecDeque::new(),
             stats: Stats::default(),
@@ -301,7 +305,9 @@ impl Core {
                 self.agenda.add(next, Task::Digest);
             }
             Task::PushPull => {
-                if let Some(peer) = self.random_peers(1).first().copied() {
+                if !self.agreement.take()
+                    && let Some(peer) = self.random_peers(1).first().copied()
+                {
                     self.start_exchange(time, peer);
                 }
                 let next = time + self.jittered(self.timing.push_pull_interval);

@@ -54,19 +54,6 @@ impl Core {
         cached.get_or_insert_with(|| Arc::new(locator.distances(*measured_at))).clone()
     }
 
-    /// Whether this node takes part, by the version of the wire that it was told to speak.
-    fn measures(&self) -> bool {
-        self.local.facts().wire_max >= u16::from(wire::DISTANCES)
-    }
-
-    /// Whether just this start of the member understands the question: an older one would take it
-    /// for garbage.
-    fn understands_echo(&self, peer: &Peer) -> bool {
-        self.catalog.get(peer.node).is_some_and(|record| {
-            record.boot == peer.boot && record.facts.wire_max >= u16::from(wire::DISTANCES)
-        })
-    }
-
     pub(super) fn ask_echo(&mut self, time: Duration) {
         let settled = self.echoes.locator.updates() >= QUICK;
         let interval = match settled {
@@ -76,13 +63,14 @@ impl Core {
         let next = time + self.jittered(interval);
         self.agenda.add(next, Task::Echo);
         self.echoes.expire(time);
-        if !self.measures() {
+        if !self.speaks(wire::DISTANCES) {
             return;
         }
         let able: Vec<Peer> = self
             .view
             .active_peers()
-            .filter(|peer| self.admission.admitted(peer.node) && self.understands_echo(peer))
+            .filter(|peer| self.admission.admitted(peer.node))
+            .filter(|peer| self.understands(peer, wire::DISTANCES))
             .filter(|peer| self.echoes.waiting.iter().all(|asked| asked.peer.node != peer.node))
             .collect();
         let candidates = able.into_iter().sample(&mut self.rng, CANDIDATES);
@@ -98,7 +86,7 @@ impl Core {
     }
 
     pub(super) fn answer_echo(&mut self, from: NodeId, number: u64) -> Result<(), Refusal> {
-        if !self.measures() {
+        if !self.speaks(wire::DISTANCES) {
             return Err(Refusal::Malformed);
         }
         // To where the member is known to be, wherever the datagram says that it is from.

@@ -6,6 +6,8 @@ use foca::Identity;
 use serde::{Deserialize, Serialize};
 use swarmer_model::NodeId;
 
+use crate::catalog::mark;
+
 /// One start of a node, or one return of it after it was wrongly declared down. The node is what
 /// stays; the greater (boot, renewal) is the newer one, and no clock is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +22,11 @@ impl Peer {
     /// Which of a node's identities this is.
     pub(crate) fn stamp(&self) -> (u64, u32) {
         (self.boot, self.renewal)
+    }
+
+    /// A number of node and identity, for fingerprints of many.
+    pub(crate) fn mark(&self) -> u64 {
+        mark([self.node.0, self.boot, u64::from(self.renewal)])
     }
 }
 

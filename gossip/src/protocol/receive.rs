@@ -102,6 +102,10 @@ impl Core {
             Message::Echoed { number, coordinate } => {
                 self.take_echo(time, (sender, opened.boot), number, &coordinate)?;
             }
+            Message::Summary { members, records } => {
+                self.take_summary(sender, members, records)?;
+            }
+            Message::Stretches(stretches) => self.take_stretches(sender, &stretches)?,
             // Only ever sent to an address.
             Message::Join(_) => return Err(Refusal::Malformed),
         }
@@ -121,12 +125,13 @@ impl Core {
         if !self.may_speak_of(&src) {
             return Err(Refusal::TooManySenders);
         }
-        for row in &inspected.rows {
-            if row.state != RowState::Alive {
-                self.heard_from.insert(row.peer.node, src.node);
-            }
+        // Most of what is passed on is known by then, and to look at every member for it would be
+        // most of what a node does in a large cluster.
+        let news = inspected.rows.iter().any(|row| !self.view.shows(row))
+            || !self.view.has_alive(&src, inspected.incarnation);
+        for row in inspected.rows.iter().filter(|row| news && row.state != RowState::Alive) {
+            self.heard_from.insert(row.peer.node, src.node);
         }
-        let news = !inspected.rows.is_empty() || !self.view.has_alive(&src, inspected.incarnation);
         self.swim_data(time, inspected.rewritten.as_deref().unwrap_or(data));
         if news {
             self.sync(time);

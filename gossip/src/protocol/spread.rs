@@ -37,10 +37,11 @@ impl Core {
 
     /// A record is news: pass it on for a few rounds.
     pub(super) fn add_rumour(&mut self, time: Duration, node: NodeId) {
-        // Those that the origin reached at once repair its losses within two rounds; in a larger
-        // cluster the news has to double its way to the rest.
-        let rest = self.view.active() / (DIRECT_FANOUT + 1);
-        let rounds = 2 + rest.checked_ilog2().map_or(0, |log| log + 1);
+        // Those that the origin reached at once repair its losses within two rounds. In a larger
+        // cluster the news has to multiply on its way to the rest: each passes it on from when it
+        // hears of it, and with nine copies by each one of 8,000 hears of it only by a summary
+        // (e^-9), however many they are.
+        let rounds = if self.view.active() > DIRECT_FANOUT + 1 { 3 } else { 2 };
         let items = &mut self.rumours.items;
         if let Some(rumour) = items.iter_mut().find(|rumour| rumour.node == node) {
             rumour.rounds = rounds;
@@ -111,25 +112,23 @@ impl Core {
         messages
     }
 
-    /// Tells one random member what we hold, or a random stretch of it if that is too much.
-    pub(super) fn send_digest(&mut self) {
-        let Some(peer) = self.random_peers(1).first().copied() else { return };
+    /// All that we hold, or a random stretch of it if that is too much for a datagram.
+    pub(super) fn some_digests(&mut self) -> Message {
         let all = self.catalog.len();
-        let message = if all <= DIGESTS_PER_DATAGRAM {
+        if all <= DIGESTS_PER_DATAGRAM {
             let held = self.catalog.digests(NodeId(0)).collect();
-            Message::Digests { from: NodeId(0), to: NodeId(u64::MAX), held }
-        } else {
-            let skip = self.rng.random_range(0..all);
-            let stretch: Vec<Digest> =
-                self.catalog.digests(NodeId(0)).skip(skip).take(DIGESTS_PER_DATAGRAM).collect();
-            let (Some(first), Some(last)) = (stretch.first(), stretch.last()) else { return };
-            // The ends belong to the first and the last stretch.
-            let from = if skip == 0 { NodeId(0) } else { first.node };
-            let to =
-                if stretch.len() < DIGESTS_PER_DATAGRAM { NodeId(u64::MAX) } else { last.node };
-            Message::Digests { from, to, held: stretch }
-        };
-        self.send(&peer, &message);
+            return Message::Digests { from: NodeId(0), to: NodeId(u64::MAX), held };
+        }
+        // As often before the first as behind the last: or the first would hardly ever be in it.
+        let before = DIGESTS_PER_DATAGRAM - 1;
+        let skip = self.rng.random_range(0..all + before).saturating_sub(before);
+        let held: Vec<Digest> =
+            self.catalog.digests(NodeId(0)).skip(skip).take(DIGESTS_PER_DATAGRAM).collect();
+        let of = |digest: Option<&Digest>| digest.map(|digest| digest.node);
+        // The ends belong to the first and the last stretch.
+        let from = of(held.first()).filter(|_| skip > 0).unwrap_or(NodeId(0));
+        let to = of(held.last()).filter(|_| held.len() == DIGESTS_PER_DATAGRAM);
+        Message::Digests { from, to: to.unwrap_or(NodeId(u64::MAX)), held }
     }
 
     /// Answers a request for records, a few datagrams at most.

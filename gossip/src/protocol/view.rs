@@ -17,6 +17,8 @@ struct Entry {
     state: MemberState,
     reason: Arc<str>,
     since: Duration,
+    /// Of node and identity, for [`View::fingerprint`].
+    mark: u64,
 }
 
 pub(super) struct View {
@@ -24,6 +26,8 @@ pub(super) struct View {
     others: BTreeMap<NodeId, Entry>,
     /// Others that are alive or suspect.
     active: usize,
+    /// The sum of their marks.
+    fingerprint: u64,
     /// `active` when foca's configuration was made for it.
     sized_for: usize,
     cached: Option<Arc<Members>>,
@@ -37,8 +41,9 @@ impl View {
             state: MemberState::Alive,
             reason: "this node".into(),
             since: Duration::ZERO,
+            mark: 0,
         };
-        Self { own, others: BTreeMap::new(), active: 0, sized_for: 0, cached: None }
+        Self { own, others: BTreeMap::new(), active: 0, fingerprint: 0, sized_for: 0, cached: None }
     }
 
     pub(super) fn set_identity(&mut self, identity: Peer) {
@@ -91,6 +96,24 @@ impl View {
         })
     }
 
+    /// Whether the view says all that the row does; of this node itself it says nothing.
+    pub(super) fn shows(&self, row: &Row) -> bool {
+        self.others.get(&row.peer.node).is_some_and(|entry| {
+            let state = match row.state {
+                RowState::Alive => entry.state == MemberState::Alive,
+                RowState::Suspect => entry.state == MemberState::Suspect,
+                RowState::Down => !entry.state.is_active(),
+            };
+            state && entry.peer == row.peer && entry.incarnation == row.incarnation
+        })
+    }
+
+    /// The same number on all nodes for which the same members live, under the same identities;
+    /// `own` is this node's.
+    pub(super) fn fingerprint(&self, own: &Peer) -> u64 {
+        self.fingerprint.wrapping_add(own.mark())
+    }
+
     /// The incarnation under which just this peer is suspect, if it is.
     pub(super) fn doubts(&self, peer: &Peer) -> Option<u16> {
         let entry = self.others.get(&peer.node)?;
@@ -128,7 +151,9 @@ impl View {
     }
 
     fn recount(&mut self) {
-        self.active = self.others.values().filter(|e| e.state.is_active()).count();
+        let active = self.others.values().filter(|e| e.state.is_active());
+        (self.active, self.fingerprint) = active
+            .fold((0, 0), |(count, sum): (usize, u64), e| (count + 1, sum.wrapping_add(e.mark)));
     }
 
     pub(super) fn count(&self, stats: &mut Stats) {
@@ -219,6 +244,7 @@ impl Core {
                 state,
                 reason: reason.clone(),
                 since,
+                mark: row.peer.mark(),
             };
             self.view.others.insert(node, entry);
             self.view.touch();

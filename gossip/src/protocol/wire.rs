@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use swarmer_model::NodeId;
 
-use super::{codec::Row, peer::Peer};
+use super::{codec::Row, peer::Peer, summary::Stretch};
 use crate::{Coordinate, Digest, SignedRecord, envelope::MAX_PAYLOAD};
 
 /// What a datagram carries.
@@ -30,6 +30,11 @@ pub(crate) enum Message {
     Echo(u64),
     /// The answer, and where the sender stands.
     Echoed { number: u64, coordinate: Coordinate },
+    /// Fingerprints of the members that the sender takes for alive and of the records that it holds.
+    /// Since [`swarmer_model::wire::SUMMARIES`].
+    Summary { members: u64, records: u64 },
+    /// What the sender holds, stretch by stretch, where a fingerprint differed.
+    Stretches(Vec<Stretch>),
 }
 
 /// Bytes of a payload that records may fill: variant, flag and count go off.

@@ -63,7 +63,8 @@ fn members_know_how_far_the_others_are() {
             // A node that has not asked it knows it too, by what both tell.
             let (from, to) = (sim.told(of, by).unwrap(), sim.told(by, of).unwrap());
             let estimated = from.distance(&to);
-            let off = real / 3 + ms(12);
+            // Each of both tells anew only what moved by more than a tenth of the usual way.
+            let off = real / 3 + ms(24);
             assert!(estimated.abs_diff(real) <= off, "{by} to {of}: {estimated:?} of {real:?}");
         }
     }

@@ -3,7 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a failed step of a test is a failed test")]
 
 mod distance;
+mod plain;
 mod sim;
+mod starved;
+mod summary;
 
 use std::time::Duration;
 

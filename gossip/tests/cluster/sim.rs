@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
     sync::Arc,
@@ -83,7 +83,7 @@ pub(crate) struct Node {
     pub(crate) alive: bool,
     /// Stands still: nothing is handed to it, nothing is lost.
     pub(crate) paused: bool,
-    waiting: Vec<(SocketAddr, Bytes)>,
+    waiting: VecDeque<Event>,
     started: Duration,
     pub(crate) connections: Arc<Connections>,
     /// Every change of a member that this node saw since its start.
@@ -233,7 +233,7 @@ impl Sim {
             core,
             alive: true,
             paused: false,
-            waiting: Vec::new(),
+            waiting: VecDeque::new(),
             started: self.now,
             connections,
             changes: Vec::new(),
@@ -264,11 +264,36 @@ impl Sim {
 
     pub(crate) fn resume(&mut self, index: usize) {
         self.nodes[index].paused = false;
-        let waiting = std::mem::take(&mut self.nodes[index].waiting);
-        for (from, bytes) in waiting {
-            self.with(index, |core, now| core.datagram(now, from, &bytes));
+        for event in std::mem::take(&mut self.nodes[index].waiting) {
+            self.happen(event);
         }
         self.schedule(self.now, Event::Wake(index));
+    }
+
+    /// The same for a process that takes what waits and what is due by chance, as a loop that waits
+    /// for both does: harder than what the core asks for.
+    pub(crate) fn resume_anyhow(&mut self, index: usize, order: &mut StdRng) {
+        self.nodes[index].paused = false;
+        let mut waiting = std::mem::take(&mut self.nodes[index].waiting);
+        loop {
+            let due = self.due(index).is_some_and(|due| due <= self.now);
+            let first = match (waiting.is_empty(), due) {
+                (true, false) => break,
+                (false, true) => order.random_bool(0.5),
+                (empty, _) => !empty,
+            };
+            if first && let Some(event) = waiting.pop_front() {
+                self.happen(event);
+            } else {
+                self.with(index, |core, now| core.tick(now));
+            }
+        }
+        self.schedule(self.now, Event::Wake(index));
+    }
+
+    fn due(&self, index: usize) -> Option<Duration> {
+        let node = &self.nodes[index];
+        node.core.next_deadline().map(|at| at + node.started)
     }
 
     /// Calls into a core and carries out what it says.
@@ -379,30 +404,39 @@ impl Sim {
         }
         self.events.pop();
         self.now = at;
-        match self.what.remove(&number).unwrap() {
+        let event = self.what.remove(&number).unwrap();
+        // What is for a node that stands still waits for it.
+        let to = match &event {
+            Event::Wake(_) => None,
+            Event::Datagram { to, .. } | Event::Request { addr: to, .. } => self.at_address(*to),
+            Event::Answer { to, .. } | Event::Confirmed { to, .. } | Event::Resolved { to, .. } => {
+                Some(*to)
+            }
+        };
+        match to.filter(|to| self.nodes[*to].paused) {
+            Some(to) => self.nodes[to].waiting.push_back(event),
+            None => self.happen(event),
+        }
+        true
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
             Event::Wake(index) => {
-                let node = &self.nodes[index];
-                let due = node.core.next_deadline().map(|at| at + node.started);
-                if node.alive && !node.paused && due.is_some_and(|due| due <= at) {
+                let due = self.due(index).is_some_and(|due| due <= self.now);
+                if due && self.nodes[index].alive && !self.nodes[index].paused {
                     self.with(index, |core, now| core.tick(now));
                 }
             }
             Event::Datagram { to, from, bytes } => {
                 if let Some(index) = self.at_address(to) {
-                    if self.nodes[index].paused {
-                        self.nodes[index].waiting.push((from, bytes));
-                    } else {
-                        self.with(index, |core, now| core.datagram(now, from, &bytes));
-                    }
+                    self.with(index, |core, now| core.datagram(now, from, &bytes));
                 }
             }
             Event::Request { from, to, addr, bytes } => {
                 let there = self.at_address(addr).filter(|there| {
                     let node = &self.nodes[*there];
-                    self.streams
-                        && node.id == to
-                        && !node.paused
-                        && self.reach(self.nodes[from].addr, addr)
+                    self.streams && node.id == to && self.reach(self.nodes[from].addr, addr)
                 });
                 let sender = self.nodes[from].id;
                 let answer = there.and_then(|there| {
@@ -422,7 +456,6 @@ impl Sim {
             }
             _ => {}
         }
-        true
     }
 
     pub(crate) fn run(&mut self, time: Duration) {

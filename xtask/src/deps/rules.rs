@@ -133,9 +133,12 @@ impl Rules {
                     "simulator",
                     &["swarmer-model", "swarmer-gossip", "swarmer-raft", "swarmer-scheduler"],
                 ),
-                // It runs the binary, and starts functions and plans in process to see what that
-                // takes.
-                ("swarmer-bench", &["swarmer-model", "swarmer-runtime", "swarmer-scheduler"]),
+                // It runs the binary, and starts functions, plans and members in process to see
+                // what that takes.
+                (
+                    "swarmer-bench",
+                    &["swarmer-model", "swarmer-gossip", "swarmer-runtime", "swarmer-scheduler"],
+                ),
                 ("swarmer-testkit", &[]),
                 ("xtask", &["swarmer-testkit"]),
             ],
