@@ -24,9 +24,10 @@ impl Peer {
         (self.boot, self.renewal)
     }
 
-    /// A number of node and identity, for fingerprints of many.
-    pub(crate) fn mark(&self) -> u64 {
-        mark([self.node.0, self.boot, u64::from(self.renewal)])
+    /// A number of identity and incarnation, for fingerprints of many.
+    pub(crate) fn mark(&self, incarnation: u16) -> u64 {
+        let renewal = u64::from(self.renewal) << 16 | u64::from(incarnation);
+        mark([self.node.0, self.boot, renewal])
     }
 }
 

@@ -62,7 +62,7 @@ impl Core {
     pub(super) fn send_digest(&mut self) {
         let Some(peer) = self.random_peers(1).first().copied() else { return };
         let message = if self.speaks(wire::SUMMARIES) && self.understands(&peer, wire::SUMMARIES) {
-            let members = self.view.fingerprint(&self.identity());
+            let members = self.view.fingerprint_without(peer.node);
             Message::Summary { members, records: self.catalog.fingerprint() }
         } else {
             self.some_digests()
@@ -80,7 +80,7 @@ impl Core {
             return Err(Refusal::Malformed);
         }
         let Some(peer) = self.view.peer(from) else { return Ok(()) };
-        match members == self.view.fingerprint(&self.identity()) {
+        match members == self.view.fingerprint_without(from) {
             true => self.agreement.same += 1,
             false => self.agreement.different += 1,
         }

@@ -17,7 +17,7 @@ struct Entry {
     state: MemberState,
     reason: Arc<str>,
     since: Duration,
-    /// Of node and identity, for [`View::fingerprint`].
+    /// Of identity and incarnation, for [`View::fingerprint_without`].
     mark: u64,
 }
 
@@ -108,10 +108,11 @@ impl View {
         })
     }
 
-    /// The same number on all nodes for which the same members live, under the same identities;
-    /// `own` is this node's.
-    pub(super) fn fingerprint(&self, own: &Peer) -> u64 {
-        self.fingerprint.wrapping_add(own.mark())
+    /// What two members have in common for whom the same others live, under the same identities and
+    /// incarnations: of themselves, and of this other one, neither says anything.
+    pub(super) fn fingerprint_without(&self, node: NodeId) -> u64 {
+        let entry = self.others.get(&node).filter(|entry| entry.state.is_active());
+        self.fingerprint.wrapping_sub(entry.map_or(0, |entry| entry.mark))
     }
 
     /// The incarnation under which just this peer is suspect, if it is.
@@ -230,6 +231,7 @@ impl Core {
         if same_state {
             if let Some(entry) = self.view.others.get_mut(&node) {
                 entry.incarnation = row.incarnation;
+                entry.mark = row.peer.mark(row.incarnation);
             }
         } else {
             let reason = self.reason(time, row, state, vetoed);
@@ -244,7 +246,7 @@ impl Core {
                 state,
                 reason: reason.clone(),
                 since,
-                mark: row.peer.mark(),
+                mark: row.peer.mark(row.incarnation),
             };
             self.view.others.insert(node, entry);
             self.view.touch();

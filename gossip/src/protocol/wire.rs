@@ -30,7 +30,8 @@ pub(crate) enum Message {
     Echo(u64),
     /// The answer, and where the sender stands.
     Echoed { number: u64, coordinate: Coordinate },
-    /// Fingerprints of the members that the sender takes for alive and of the records that it holds.
+    /// Fingerprints of the members that the sender takes for alive, besides itself and the receiver,
+    /// and of the records that it holds.
     /// Since [`swarmer_model::wire::SUMMARIES`].
     Summary { members: u64, records: u64 },
     /// What the sender holds, stretch by stretch, where a fingerprint differed.
