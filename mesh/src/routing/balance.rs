@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(drawn(&all), [2], "a way that is known before one that is not");
         assert_eq!(drawn(&all[1..]), [6]);
         // In the own region no way is looked at.
-        let near = [endpoint(7, "r", "y", 0), far(8, "r", 1), far(9, "west", 0)];
+        let near = [endpoint(7, "r", "z", 0), far(8, "r", 1), far(9, "west", 0)];
         assert_eq!(drawn(&near), [7, 8]);
     }
 
