@@ -41,15 +41,16 @@ const MAX_ROUNDS: u32 = 64;
 /// Plans: what to change so that `observed` becomes what `desired` says, as far as it can be had.
 ///
 /// `now_ms` is on the clock of [`NodeFacts::dead_since_ms`](crate::NodeFacts::dead_since_ms). Same
-/// input, same plan, on every machine. Applied ([`Plan::apply`]) and planned again, it has no commands until a copy becomes
-/// ready, a node changes, a wish changes or [`Plan::replan_at_ms`] comes.
+/// input, same plan, on every machine. Applied ([`Plan::apply`]) and planned again, it has no
+/// commands until a copy becomes ready, a node changes, a wish changes or [`Plan::replan_at_ms`]
+/// comes.
 ///
 /// The rules, strongest first:
 /// 1. No addition breaks a constraint or overfills a node. A copy that breaks a constraint stays
 ///    only while its replacement starts, or where no other copy of the function lives: it then
 ///    goes on with what was served before, and the conflict says why.
-/// 2. Nothing moves without need. Need is: a constraint broken, a node drained alone or with its region, dead for longer
-///    than the grace time, no member, fuller than its capacity, or one where the function does not
+/// 2. Nothing moves without need. Need is: a constraint broken, a node drained alone or with its
+///    region, dead for longer than the grace time, no member, fuller than its capacity, or one where the function does not
 ///    come up while enough others have no trouble; a region that was drained and takes work again,
 ///    for copies that are crowded into one zone elsewhere; or a function of higher priority that fits
 ///    nowhere else, which takes no more than leaves

@@ -24,9 +24,9 @@ use swarmer_runtime::CallContext;
 
 use crate::{
     codes,
-    desired::{DesiredStore, FunctionEntry},
+    desired::{Desired, DesiredStore, FunctionEntry},
     dispatch::{
-        Catalog, Refusals, Source,
+        Catalog, Index, Refusals, Source,
         body::to_runtime,
         rule::{self, Failed},
     },
@@ -327,27 +327,11 @@ impl Dispatcher {
         }
         let desired = deps.desired.current();
         let own = desired.nodes.get(&deps.node).map(|node| &node.spec);
-        let nearest_first = |nodes: &[NodeId]| {
-            let mut nodes = nodes.to_vec();
-            nodes.sort_by_key(|node| {
-                let there = desired.nodes.get(node).map(|node| node.spec.region.as_str());
-                index.way_between(own.map(|spec| spec.region.as_str()), there)
-            });
-            nodes
+        // Who could start it matters only where nobody has it.
+        let candidates = match ready.iter().all(|endpoint| tried.contains(&endpoint.node)) {
+            true => self.starters(entry, &index, &desired),
+            false => Vec::new(),
         };
-        // The nodes that it is placed on first: they load it this moment; then the candidates, in
-        // their order within each region.
-        let placement = &entry.placement;
-        let (placed, others) =
-            (nearest_first(&placement.nodes), nearest_first(&placement.candidates));
-        let mut candidates: Vec<NodeId> = Vec::new();
-        for node in placed.iter().chain(&others) {
-            let here = *node == deps.node && deps.functions.accepts_work();
-            if (here || (*node != deps.node && index.is_alive(*node))) && !candidates.contains(node)
-            {
-                candidates.push(*node);
-            }
-        }
         let choice = Choice {
             own: deps.node,
             region: own.map_or("", |spec| &spec.region),
@@ -364,6 +348,29 @@ impl Dispatcher {
                 Err(Problem::new(codes::NO_UPSTREAM, detail).retry_after(1))
             }
         }
+    }
+
+    /// The nodes that start the function, those that live: those that it is placed on first, as they
+    /// load it this moment, then the candidates; both by the way to their regions.
+    fn starters(&self, entry: &FunctionEntry, index: &Index, desired: &Desired) -> Vec<NodeId> {
+        let deps = &self.inner.deps;
+        let region = |node: NodeId| desired.nodes.get(&node).map(|node| node.spec.region.as_str());
+        let own = region(deps.node);
+        let mut starters: Vec<NodeId> = Vec::new();
+        for nodes in [&entry.placement.nodes, &entry.placement.candidates] {
+            let mut nodes = nodes.clone();
+            nodes.sort_by_key(|node| index.way_between(own, region(*node)));
+            for node in nodes {
+                let starts = match node == deps.node {
+                    true => deps.functions.accepts_work(),
+                    false => index.is_alive(node),
+                };
+                if starts && !starters.contains(&node) {
+                    starters.push(node);
+                }
+            }
+        }
+        starters
     }
 
     /// Runs it here, loading it first if need be.

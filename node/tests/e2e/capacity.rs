@@ -1,11 +1,11 @@
 //! What nodes can hold, and who gets it when there is not enough.
 
-use serde_json::Value;
 use swarmer_runtime::fixtures;
 
 use crate::{
     bad_input::refused,
-    common::{Cluster, Node, get, until},
+    common::{Cluster, get, until},
+    explained::explained,
 };
 
 /// The nodes that a function stands on, in the order of their names.
@@ -73,9 +73,4 @@ async fn no_node_is_given_more_than_it_holds_and_the_important_comes_first() {
     refused(&cluster.nodes[0].cli(&bad), 2, "SW-MODEL-INVALID", &["minAvailable", "replicas"]);
     let bad = ["deploy", &hello, "--name", "bad", "--priority", "-1001"];
     refused(&cluster.nodes[0].cli(&bad), 2, "SW-MODEL-INVALID", &["priority", "-1000 to 1000"]);
-}
-
-fn explained(node: &Node, name: &str) -> Value {
-    let told = node.cli_ok(&["-o", "json", "explain", "placement", name]);
-    serde_json::from_str(&told).unwrap()
 }

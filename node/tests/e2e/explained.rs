@@ -8,7 +8,8 @@ use crate::{
     common::{Cluster, Node, binary, get, until},
 };
 
-fn explained(node: &Node, name: &str) -> Value {
+/// The explanation of a function's placement, as JSON.
+pub(crate) fn explained(node: &Node, name: &str) -> Value {
     let told = node.cli_ok(&["-o", "json", "explain", "placement", name]);
     serde_json::from_str(&told).unwrap()
 }

@@ -137,8 +137,8 @@ pub(super) fn choose(input: &VoterInput, voters: &BTreeSet<NodeId>, now_ms: u64)
 }
 
 /// A voter of a crowded region, and who could have its vote in a region that was drained and takes
-/// work again, with that region's name. Only while all voters live: a vote that moves for the sake of the spread
-/// can wait. Each leaves its region with at least as many votes as the other one has then, so that
+/// work again, with that region's name. Only while all voters live: a vote that moves for the sake
+/// of the spread can wait. Each leaves its region with at least as many votes as the other one has then, so that
 /// none goes back.
 fn homecoming(input: &VoterInput, goal: &BTreeSet<NodeId>) -> Option<(NodeId, NodeId, String)> {
     if !goal.iter().all(|id| input.lives(*id)) {
