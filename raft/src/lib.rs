@@ -29,6 +29,7 @@ mod recover;
 mod rounds;
 mod snapshot;
 mod status;
+mod succession;
 mod transport;
 mod txn;
 mod view;

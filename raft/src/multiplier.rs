@@ -1,12 +1,14 @@
 //! How much slower than on a quiet LAN the engine has to take everything.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, MissedTickBehavior};
+use swarmer_model::NodeId;
+use tokio::time::Instant;
 
 use crate::{
-    adapter::{self, Engine},
+    adapter::{self, Engine, Wish},
     raft::Timing,
+    succession::Succession,
     transport::Transport,
 };
 
@@ -89,25 +91,39 @@ impl Multiplier {
     }
 }
 
-/// Keeps the engine's clock as slow as it has to be, until the engine stops.
+/// Keeps the engine's clock as slow as it has to be, and has this node stand for election where it
+/// is the first in line, until the engine stops.
 pub(crate) async fn follow(engine: Arc<Engine>, transport: Arc<dyn Transport>, timing: Timing) {
     let mut core = Multiplier::new(timing, Instant::now());
-    let mut ticks = tokio::time::interval(LOOK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let wish = Wish::new();
+    let mut succession = Succession::new(timing);
+    let mut next_look = LOOK;
     while !engine.has_stopped() {
-        ticks.tick().await;
+        tokio::time::sleep(next_look).await;
         let leadership = engine.leadership();
         let others = leadership.voters.iter().filter(|voter| **voter != leadership.node);
-        let seen = Seen {
-            farthest: others.filter_map(|voter| transport.round_trip(*voter)).max(),
-            silence: engine.take_silence(),
-            leads: leadership.leader == Some(leadership.node),
-        };
-        let (before, after) = (adapter::multiplier(), core.look(Instant::now(), seen));
+        let ways = others.filter_map(|voter| Some((*voter, transport.round_trip(*voter)?)));
+        let ways: BTreeMap<NodeId, Duration> = ways.collect();
+        let farthest = ways.values().max().copied();
+        let leads = leadership.leader == Some(leadership.node);
+        let seen = Seen { farthest, silence: engine.take_silence(), leads };
+        let (now, before) = (Instant::now(), adapter::multiplier());
+        wish.set(core.look(now, seen));
+        let after = adapter::multiplier();
         if before != after {
-            adapter::set_multiplier(after);
             tracing::info!(target: "swarmer::raft", before, after, farthest = ?seen.farthest,
                 silence = ?seen.silence, "heartbeats and elections take another multiple of the time");
+        }
+        next_look = LOOK;
+        let votes = leadership.voters.contains(&leadership.node);
+        if let Some(heard) = engine.heard().filter(|_| votes && !leads)
+            && let Some(wait) = succession.wait(now, after, leadership.node, heard, &ways)
+        {
+            if wait.is_zero() {
+                engine.stand().await;
+            } else {
+                next_look = LOOK.min(wait);
+            }
         }
     }
 }

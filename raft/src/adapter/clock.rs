@@ -12,11 +12,15 @@
 use std::{
     future::Future,
     ops::{Add, AddAssign, Sub, SubAssign},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
 use openraft::{AsyncRuntime, OptionalSend, TokioRuntime};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::time;
 
 static RATE: RwLock<Rate> = RwLock::new(Rate { multiplier: 1, since: None });
@@ -47,12 +51,44 @@ impl Rate {
     }
 }
 
-/// From now on the engine's clock goes so many times slower than the real one. It never jumps.
-pub(crate) fn set_multiplier(multiplier: u32) {
+/// What each engine of this process asks for.
+static WISHES: Mutex<Vec<Arc<AtomicU32>>> = Mutex::new(Vec::new());
+
+/// How many times slower than the real one an engine needs the clock to go, until it is dropped.
+/// Of several engines in one process the one that needs the slowest decides.
+#[derive(Debug)]
+pub(crate) struct Wish(Arc<AtomicU32>);
+
+impl Wish {
+    pub(crate) fn new() -> Self {
+        let wish = Arc::new(AtomicU32::new(1));
+        WISHES.lock().push(wish.clone());
+        Self(wish)
+    }
+
+    pub(crate) fn set(&self, multiplier: u32) {
+        self.0.store(multiplier, Ordering::Relaxed);
+        follow_wishes(&WISHES.lock());
+    }
+}
+
+impl Drop for Wish {
+    fn drop(&mut self) {
+        let mut wishes = WISHES.lock();
+        wishes.retain(|wish| !Arc::ptr_eq(wish, &self.0));
+        follow_wishes(&wishes);
+    }
+}
+
+/// From now on the clock is as slow as it is wished. It never jumps.
+fn follow_wishes(wishes: &[Arc<AtomicU32>]) {
+    let multiplier = wishes.iter().map(|wish| wish.load(Ordering::Relaxed)).max().unwrap_or(1);
     let mut rate = RATE.write();
-    let real = time::Instant::now();
-    let shown = rate.shown(real);
-    *rate = Rate { multiplier: multiplier.max(1), since: Some((real, shown)) };
+    if rate.multiplier != multiplier {
+        let real = time::Instant::now();
+        let shown = rate.shown(real);
+        *rate = Rate { multiplier, since: Some((real, shown)) };
+    }
 }
 
 /// How many times slower than the real one the engine's clock goes.
@@ -196,5 +232,19 @@ mod tests {
         }
         let plain = Rate { multiplier: 1, since: None };
         assert_eq!((plain.shown(at(7)), plain.real(at(7))), (at(7), at(7)));
+    }
+
+    #[test]
+    fn the_slowest_that_any_engine_needs_decides() {
+        let (near, far) = (Wish::new(), Wish::new());
+        assert_eq!(multiplier(), 1);
+        far.set(8);
+        near.set(1);
+        assert_eq!(multiplier(), 8);
+        near.set(3);
+        drop(far);
+        assert_eq!(multiplier(), 3);
+        drop(near);
+        assert_eq!(multiplier(), 1);
     }
 }

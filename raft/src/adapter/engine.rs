@@ -295,6 +295,18 @@ impl Engine {
         real(self.quorum_age)
     }
 
+    /// The leader that this node heard last, and when.
+    pub(crate) fn heard(&self) -> Option<(NodeId, Instant)> {
+        self.heard.lock().last()
+    }
+
+    /// Asks the others whether they would elect this node, and stands for election if a majority
+    /// would. Nothing happens while they, or it, trust a leader.
+    pub(crate) async fn stand(&self) {
+        // It fails only where the engine stopped, which whoever runs it is told.
+        let _ = self.core.trigger().elect(true).await;
+    }
+
     /// The longest silence since the last look: of the leader, or, on it, of its quorum.
     pub(crate) fn take_silence(&self) -> Duration {
         let longest = self.heard.lock().take_longest();

@@ -28,6 +28,11 @@ impl Heard {
         self.last.map(|(_, at)| at.elapsed())
     }
 
+    /// The leader that was heard last, and when.
+    pub(crate) fn last(&self) -> Option<(NodeId, Instant)> {
+        self.last
+    }
+
     /// The longest wait between two messages of one leader since this was asked last.
     pub(crate) fn take_longest(&mut self) -> Duration {
         std::mem::take(&mut self.longest)

@@ -17,7 +17,7 @@ mod suite;
 mod types;
 mod wire;
 
-pub(crate) use clock::{multiplier, set_multiplier};
+pub(crate) use clock::{Wish, multiplier};
 pub(crate) use engine::Engine;
 pub(crate) use recover::recover;
 pub(crate) use wire::{
