@@ -17,7 +17,8 @@ pub struct Timing {
     pub probe_timeout: Duration,
     /// How many others are asked.
     pub indirect_probes: usize,
-    /// Suspicion lasts at least this many periods times max(1, log10 of the members).
+    /// Suspicion lasts at least this many periods times max(1, log10 of the members), and a few round
+    /// trips.
     pub suspicion_min_periods: u32,
     /// Without confirmation by others, suspicion lasts this many times the minimum.
     pub suspicion_max_factor: u32,

@@ -140,6 +140,8 @@ pub struct Core {
     timing: Timing,
     /// So many times longer than on a LAN it is.
     pace: u32,
+    /// The round trip to all but the farthest twentieth of the members; zero while none is known.
+    farthest: Duration,
     admission: Arc<dyn Admission>,
     signer: Arc<dyn Signer>,
     verifier: Arc<dyn Verifier>,
@@ -243,6 +245,7 @@ impl Core {
             lan: config.timing.clone(),
             timing: config.timing,
             pace: 1,
+            farthest: Duration::ZERO,
             rng,
         };
         core.make_record(false)?;

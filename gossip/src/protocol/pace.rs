@@ -31,13 +31,13 @@ impl Core {
         // One member of many that is far off makes not all of them wait: an answer that comes until
         // the next probe still counts.
         let farthest = ways.get((ways.len() * 19 / 20).min(ways.len().saturating_sub(1)));
-        let factor = farthest.map_or(1, |way| factor(*way, &self.lan));
+        self.farthest = farthest.copied().unwrap_or_default();
+        let factor = factor(self.farthest, &self.lan);
         if factor == self.pace {
             return;
         }
         self.pace = factor;
         let period = self.lan.probe_period * factor;
-        // Suspicion lasts a number of them.
         self.timing.probe_period = period;
         tracing::info!(target: "swarmer::gossip", farthest = ?farthest, ?period,
             "probes keep to the ways between the members");

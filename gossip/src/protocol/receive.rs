@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use swarmer_model::NodeId;
+use swarmer_model::{NodeId, wire};
 
 use super::{
     Core, Output, Twin,
@@ -97,6 +97,14 @@ impl Core {
             }
             Message::Suspicion { peer, incarnation } => {
                 self.accused(time, sender, peer, incarnation);
+            }
+            Message::Accused { by, peer, incarnation } => {
+                if !self.speaks(wire::SUMMARIES) {
+                    return Err(Refusal::Malformed);
+                }
+                if self.is_admitted(by) && self.view.knows(by) {
+                    self.accused(time, by, peer, incarnation);
+                }
             }
             Message::Echo(number) => self.answer_echo(sender, number)?,
             Message::Echoed { number, coordinate } => {

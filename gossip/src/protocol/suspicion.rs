@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use foca::{Incarnation, Timer};
-use swarmer_model::NodeId;
+use swarmer_model::{NodeId, wire};
 
 use super::{
     Core, Output,
@@ -16,6 +16,8 @@ use super::{
     wire::Message,
 };
 
+/// Round trips in which the suspect hears of it, and its answer comes back by way of others.
+const WAYS: u32 = 3;
 /// Accusers remembered for one suspicion; far fewer decide.
 const MAX_ACCUSERS: usize = 16;
 
@@ -72,10 +74,12 @@ impl Core {
     /// How long suspicion lasts with this many independent accusers besides us.
     fn suspicion_time(&self, time: Duration, accusers: usize) -> Duration {
         let members = self.view.active().max(1) as f64;
-        let min = self.timing.probe_period
+        // What it waits for is the suspect's word, which is passed on at the pace of a LAN and is on
+        // its way a few times; it does not wait for probes, which take longer the farther members are.
+        let min = self.lan.probe_period.mul_f64(members.log10().max(1.0))
             * self.timing.suspicion_min_periods
-            * if time < self.slow_until { 2 } else { 1 };
-        let min = min.mul_f64(members.log10().max(1.0));
+            + self.farthest * WAYS;
+        let min = min * if time < self.slow_until { 2 } else { 1 };
         // Only members besides the suspect and us can confirm.
         let wanted = self.timing.suspicion_confirmations.min(self.view.active().saturating_sub(2));
         if wanted == 0 {
@@ -139,13 +143,32 @@ impl Core {
         if refuted {
             return;
         }
+        let wanted = self.timing.suspicion_confirmations;
         let suspicion = self.suspicion_of(time, peer, incarnation);
-        if suspicion.accusers.len() < MAX_ACCUSERS {
-            suspicion.accusers.insert(by);
-        }
+        let accusers = suspicion.accusers.len();
+        let news = accusers < MAX_ACCUSERS && suspicion.accusers.insert(by);
         self.heard_from.insert(peer.node, by);
         self.swim_rows(time, &[row], true);
+        // One that was refuted, or led to a death, is gone by now: passed on it would go round for ever.
+        let stands = |held: &Suspicion| held.accusers.contains(&by);
+        if news && accusers <= wanted && self.suspicions.get(&peer.node).is_some_and(stands) {
+            self.pass_accusation_on(by, peer, incarnation);
+        }
         self.schedule_suspicion(peer.node);
+    }
+
+    /// Who accuses reaches all that way, each of whom passes it on once, and of one suspicion no more
+    /// accusers than count: among hundreds of members two whose probes fail seldom told each other.
+    fn pass_accusation_on(&mut self, by: NodeId, peer: Peer, incarnation: Incarnation) {
+        if !self.speaks(wire::SUMMARIES) {
+            return;
+        }
+        for other in self.random_peers(crate::DIRECT_FANOUT) {
+            let concerned = other.node == by || other.node == peer.node;
+            if !concerned && self.understands(&other, wire::SUMMARIES) {
+                self.send(&other, &Message::Accused { by, peer, incarnation });
+            }
+        }
     }
 
     /// The suspicion of this incarnation; an older one of the same node is dropped.

@@ -36,6 +36,9 @@ pub(crate) enum Message {
     Summary { members: u64, records: u64 },
     /// What the sender holds, stretch by stretch, where a fingerprint differed.
     Stretches(Vec<Stretch>),
+    /// The sender heard that a probe of this peer by another member failed. Since
+    /// [`swarmer_model::wire::SUMMARIES`].
+    Accused { by: NodeId, peer: Peer, incarnation: u16 },
 }
 
 /// Bytes of a payload that records may fill: variant, flag and count go off.
