@@ -52,6 +52,9 @@ codes! {
     CLAIM = "SW-NODE-CLAIM", 403,
         "The node claims a region, zone or label that its token does not admit.",
         "Start it without the claim, or make a token for it: `swarmer token create --region R --zone Z --label k=v`.";
+    ADVERTISE = "SW-NODE-ADVERTISE", 503,
+        "The node cannot be reached where it says that it is.",
+        "Give --advertise with the address at which the others reach it, and let UDP pass to that port.";
     NAME_TAKEN = "SW-NODE-NAME-TAKEN", 409,
         "Another member has this name.",
         "Give another --name, or remove the old member with `swarmer delete node NAME`.";

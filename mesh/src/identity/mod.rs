@@ -46,22 +46,18 @@ pub struct Identity {
     pub key: NodeKey,
     /// Its place in a cluster, once it has one.
     pub membership: Option<Membership>,
-    /// Whether `swarmer-found/1` is served: by founders, and by members for those that come late or
-    /// with a token that is of no use here, who are told so.
+    /// Whether `swarmer-found/1` is served: by founders and joiners, and by members for those that
+    /// come late or with a token that is of no use here, who are told so.
     pub serve_found: bool,
     /// Whether `swarmer-join/1` is served. Needs a membership.
     pub serve_join: bool,
 }
 
 impl Identity {
-    /// A node that is not in a cluster yet and founds one: only `swarmer-found/1` is served.
-    pub fn founding(node: NodeId, key: NodeKey) -> Self {
+    /// A node that is in no cluster yet. Only `swarmer-found/1` is served: by it founders meet, and a
+    /// cluster looks whether a node that wants to join is where it says.
+    pub fn outside(node: NodeId, key: NodeKey) -> Self {
         Self { node, key, membership: None, serve_found: true, serve_join: false }
-    }
-
-    /// A node that is not in a cluster yet and serves nothing: it joins.
-    pub fn joining(node: NodeId, key: NodeKey) -> Self {
-        Self { node, key, membership: None, serve_found: false, serve_join: false }
     }
 
     /// A member: everything is served.

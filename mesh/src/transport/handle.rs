@@ -315,6 +315,19 @@ impl Handle {
         stranger::dial_found(&self.shared, address, deadline).await
     }
 
+    /// The key (DER, SubjectPublicKeyInfo) of the node at an address, in a cluster or not, proven by
+    /// TLS on `swarmer-found/1`. Who asks says what a failure means: none is reported.
+    ///
+    /// # Errors
+    /// Among others: nobody answers there before the deadline.
+    pub async fn key_at(
+        &self,
+        address: SocketAddr,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, DialError> {
+        stranger::key_at(&self.shared, address, deadline).await
+    }
+
     /// Whether a connection with the peer stands, in either direction: then something was
     /// received from it within about `keep_alive + idle_timeout` of the configuration. `false`
     /// says little: nobody may have had a reason to dial.

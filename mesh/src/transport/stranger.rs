@@ -191,21 +191,38 @@ pub(crate) async fn dial_join(
     report(shared, "join", result.unwrap_or(Err(DialError::Deadline { address })))
 }
 
+/// A connection with whoever is at an address, and its key.
+async fn connect_found(
+    shared: &Shared,
+    address: SocketAddr,
+) -> Result<(Connection, Vec<u8>), DialError> {
+    let tls = found_client(&shared.current().identity.key)
+        .map_err(|error| DialError::Identity { reason: error.to_string() })?;
+    let connection = connect(shared, tls, address).await?;
+    let chain = chain(&connection);
+    let spki = chain.first().ok_or(Refusal::NoCertificate).and_then(founder);
+    let spki = spki.map_err(|refusal| refuse(&connection, address, &refusal))?;
+    Ok((connection, spki))
+}
+
+pub(crate) async fn key_at(
+    shared: &Shared,
+    address: SocketAddr,
+    deadline: Instant,
+) -> Result<Vec<u8>, DialError> {
+    let attempt = timeout_at(deadline, connect_found(shared, address));
+    let (connection, spki) = attempt.await.unwrap_or(Err(DialError::Deadline { address }))?;
+    connection.close(CloseCode::DONE.var(), b"");
+    Ok(spki)
+}
+
 pub(crate) async fn dial_found(
     shared: &Shared,
     address: SocketAddr,
     deadline: Instant,
 ) -> Result<FoundStream, DialError> {
     let attempt = async {
-        let tls = found_client(&shared.current().identity.key)
-            .map_err(|error| DialError::Identity { reason: error.to_string() })?;
-        let connection = connect(shared, tls, address).await?;
-        let chain = chain(&connection);
-        let spki = chain
-            .first()
-            .ok_or(Refusal::NoCertificate)
-            .and_then(founder)
-            .map_err(|refusal| refuse(&connection, address, &refusal))?;
+        let (connection, spki) = connect_found(shared, address).await?;
         let (send, recv) = connection.open_bi().await.map_err(|error| lost(address, &error))?;
         Ok(FoundStream { send, recv, exporter: exporter(&connection), spki, remote: address })
     };

@@ -22,7 +22,7 @@ async fn a_joiner_finds_the_pinned_cluster_and_no_other() {
     let (ours, other) = (authority(1, &clock), authority(2, &clock));
     let node = member(&ours, 1, &clock);
     let joiner =
-        start_with(Identity::joining(NodeId(9), NodeKey::generate().unwrap()), &clock, |_| {});
+        start_with(Identity::outside(NodeId(9), NodeKey::generate().unwrap()), &clock, |_| {});
     let mut stream = joiner.handle.dial_join(node.addr, ours.fingerprint(), soon()).await.unwrap();
     assert_eq!((stream.node, stream.cluster), (NodeId(1), ClusterId(1)));
     assert_eq!(stream.bundle, ours.bundle());
@@ -50,7 +50,7 @@ async fn founders_share_an_exporter_and_a_member_still_answers_them() {
     let clock = clock();
     let founder = |id| {
         let key = NodeKey::generate().unwrap();
-        start_with(Identity::founding(NodeId(id), key), &clock, |_| {})
+        start_with(Identity::outside(NodeId(id), key), &clock, |_| {})
     };
     let (a, b) = (founder(1), founder(2));
     let mut stream = a.handle.dial_found(b.addr, soon()).await.unwrap();

@@ -245,7 +245,7 @@ async fn a_port_in_use_is_named() {
         addresses: book,
         clock: clock(),
     };
-    let identity = Identity::joining(NodeId(1), NodeKey::generate().unwrap());
+    let identity = Identity::outside(NodeId(1), NodeKey::generate().unwrap());
     let error = swarmer_mesh::transport::Transport::build(config, identity, dependencies)
         .map(drop)
         .unwrap_err();

@@ -41,6 +41,8 @@ const ATTEMPT_DEADLINE: Duration = Duration::from_secs(10);
 /// Pauses between rounds over all seeds.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How long a node that wants to join may take to answer where it says that it is.
+const LOOK_DEADLINE: Duration = Duration::from_secs(2);
 /// The longest name of a node that asks to join, in the log.
 const MAX_NAME_CHARS: usize = 63;
 /// How often a lost race for a token is tried again.
@@ -294,6 +296,21 @@ fn check_claim(claim: &Place, admitted: &Place, by: &str) -> Outcome<()> {
     Err(Problem::new(codes::CLAIM, why))
 }
 
+/// A node that the others do not reach is of no use to them, and would not hear of it by itself: its
+/// own dials work. Only whoever shows a good token has anybody dialled.
+async fn look_there(context: &Context, request: &JoinRequest) -> Outcome<()> {
+    let address = request.address;
+    let why = match context.transport.key_at(address, Instant::now() + LOOK_DEADLINE).await {
+        Ok(spki) if spki == request.spki => return Ok(()),
+        Ok(_) => format!("another node answers at {address}, which it advertises"),
+        Err(error) => {
+            let why = crate::problem::chain(&error);
+            format!("it advertises {address}, where this node does not reach it: {why}")
+        }
+    };
+    Err(Problem::new(codes::ADVERTISE, why).retry_after(1))
+}
+
 /// The voters of now, for a node to begin with: there is one at least, or it could begin nowhere.
 ///
 /// Read from the state itself, which has what was just committed; what is derived from it may not.
@@ -386,6 +403,7 @@ async fn try_admit(context: &Context, request: &JoinRequest) -> Outcome<Option<G
         },
     );
     node.validate()?;
+    look_there(context, request).await?;
     let name_key = Key::cluster(&format!("names/{}", request.name));
     if let Some(holder) = view.get(name_key.as_str()) {
         let holder = String::from_utf8_lossy(&holder.value).into_owned();

@@ -105,7 +105,7 @@ impl Agent {
                 book.set_first(&grant.peers, &grant.voters);
                 grant.identity(node, &key)?
             }
-            None => Identity::founding(node, key.clone()),
+            None => Identity::outside(node, key.clone()),
         };
         let mut transport_config = transport::Config::new(config.listen, io.handle().clone());
         transport_config.data = work.handle().clone();

@@ -144,3 +144,40 @@ async fn a_node_is_ready_once_another_member_answers_and_stays_so_without_a_quor
     let answer = get(&http, &url).await.unwrap();
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_not_where_it_says_is_told_so_and_joins_once_it_is() {
+    let cluster = Cluster::found(1).await;
+    let token = cluster.join_token(&[]);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut node = Node::new(elsewhere.path(), "n2");
+    // Held and never read: nobody answers there.
+    let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let wrong = nobody.local_addr().unwrap().to_string();
+    node.extra = vec!["--advertise".into(), wrong.clone()];
+    node.start(&cluster.seeds, Some(&token), 1);
+    let words = ["SW-NODE-ADVERTISE", wrong.as_str()];
+    until("both sides say where it was not reached", || async {
+        let (member, joiner) = (cluster.nodes[0].log_text(), node.log_text());
+        (told(&member, &words) && told(&joiner, &words)).then_some(())
+    })
+    .await;
+    let answer = get(&cluster.http, &node.api_url("/readyz")).await.unwrap();
+    assert!(answer.text().contains(&wrong), "{}", answer.text());
+    node.kill();
+
+    // Where another node is, it is not either.
+    let taken = cluster.seeds[0].clone();
+    node.extra = vec!["--advertise".into(), taken.clone()];
+    node.start(&cluster.seeds, Some(&token), 1);
+    until("the joiner is told that it is somebody else's", || async {
+        told(&node.log_text(), &["SW-NODE-ADVERTISE", "another node answers", &taken]).then_some(())
+    })
+    .await;
+    node.kill();
+
+    // The token is as good as before.
+    node.extra.clear();
+    node.start(&cluster.seeds, Some(&token), 1);
+    node.ready(&cluster.http).await;
+}

@@ -29,6 +29,7 @@ mod images;
 mod keys;
 mod kill;
 mod leases;
+mod links;
 mod regions;
 mod roles;
 mod rotation;

@@ -2,10 +2,7 @@
 
 use std::{os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
-use swarmer_mesh::{
-    founding::{Founder, FoundingToken, JoinToken},
-    identity::Identity,
-};
+use swarmer_mesh::founding::{Founder, FoundingToken, JoinToken};
 use swarmer_model::DEFAULT_REGION;
 use tokio::sync::mpsc;
 
@@ -64,8 +61,6 @@ impl Agent {
                 text.parse().map_err(|error: swarmer_mesh::founding::TokenError| {
                     Problem::new(codes::TOKEN, error.to_string())
                 })?;
-            let identity = Identity::joining(node, self.key.clone());
-            self.transport.set_identity(identity).map_err(|error| identity_problem(&error))?;
             let request = JoinRequest::new(&token, &self.key, node, &self.config, self.advertise);
             let grant =
                 join::join(&self.transport, &token, &request, &self.config.join, stage).await?;
