@@ -65,6 +65,12 @@ bugs! {
     RouteToRemovedVersion = "route-to-removed-version",
     /// A request that may not run twice is sent again.
     RetrySentPost = "retry-sent-post",
+    /// A node gets copies that it has no room for.
+    OverfillNode = "overfill-node",
+    /// A function goes to nodes that its rule does not allow.
+    ForgetConstraint = "forget-constraint",
+    /// A large plan gives room that another part of it has not taken yet.
+    PlaceOutOfTurn = "place-out-of-turn",
 }
 
 impl fmt::Display for Bug {

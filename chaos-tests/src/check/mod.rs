@@ -6,6 +6,7 @@ pub mod dedup;
 pub mod deploy;
 pub mod jobs;
 pub mod membership;
+pub mod placement;
 pub mod register;
 pub mod restart;
 #[cfg(test)]
@@ -107,7 +108,7 @@ pub fn harness_errors(history: &[Operation]) -> Vec<String> {
 
 /// Every checker for which the history has something to check.
 pub fn all(history: &[Operation]) -> Vec<Verdict> {
-    let checkers: [fn(&[Operation]) -> Verdict; 12] = [
+    let checkers: [fn(&[Operation]) -> Verdict; 14] = [
         register::check,
         set::check,
         watch::check,
@@ -119,6 +120,8 @@ pub fn all(history: &[Operation]) -> Vec<Verdict> {
         admission::check,
         stranger::check,
         membership::check,
+        placement::check,
+        placement::rest,
         restart::check,
     ];
     checkers.iter().map(|check| check(history)).filter(|verdict| verdict.checked > 0).collect()

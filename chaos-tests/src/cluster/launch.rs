@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     binary::Binary, fittings::Fittings, gateway::Port, network::Network, node::Start,
-    regions::Regions,
+    regions::Regions, site::Site,
 };
 
 /// What is the same for all nodes of a cluster.
@@ -22,6 +22,8 @@ pub(super) struct Launch {
     pub(super) expect: usize,
     /// Where the founders stand.
     pub(super) regions: Option<Regions>,
+    /// Where each founder stands and what it can hold, if that is said.
+    pub(super) sites: &'static [Site],
 }
 
 /// Where a node listens for the others.
@@ -51,6 +53,7 @@ impl Launch {
         if let Some(region) = self.regions.and_then(|regions| regions.name(node)) {
             command.args(["--region", region]);
         }
+        command.args(self.sites.get(node).map(Site::flags).unwrap_or_default());
         command.args(["--die-with", &std::process::id().to_string()]);
         command
     }

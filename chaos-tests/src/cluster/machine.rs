@@ -83,8 +83,8 @@ impl Cluster {
                 std::fs::write(&token, &founding)?;
             }
             let (binary, seeds) = (binary.clone(), seeds.clone());
-            let (expect, regions) = (count, gear.regions);
-            let launch = Launch { binary, token, seeds, expect, regions };
+            let (expect, regions, sites) = (count, gear.regions, gear.sites);
+            let launch = Launch { binary, token, seeds, expect, regions, sites };
             // The guest's disk and clock are those of the machine.
             let fitter = if i == count { &plain } else { &fitter };
             let fittings = fitter.fit(&folder.path().join(&name))?;

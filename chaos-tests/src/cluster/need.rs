@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs::File, path::Path};
 
-use super::{clock, regions::Regions};
+use super::{clock, regions::Regions, site::Site};
 
 /// Something that a fault needs and a machine may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +30,8 @@ pub struct Gear {
     pub stranger: bool,
     /// Where the nodes stand; none: all in one place, with nothing between them.
     pub regions: Option<Regions>,
+    /// Where each node stands and what it can hold; empty: nothing is said of it.
+    pub sites: &'static [Site],
 }
 
 impl Need {

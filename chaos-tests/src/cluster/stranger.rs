@@ -65,6 +65,7 @@ impl Foreign {
             seeds: seeds.to_vec(),
             expect: 1,
             regions: None,
+            sites: &[],
         };
         let alone = launch(&[]).of(place, NAME, &fittings);
         let among = launch(seeds).of(place, NAME, &fittings);

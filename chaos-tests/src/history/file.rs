@@ -147,6 +147,10 @@ fn fits(action: &Action, answer: &Answer) -> bool {
             | Action::Admit
             | Action::Intrude { .. }
             | Action::Settle
+            | Action::Capacity { .. }
+            | Action::Wish { .. }
+            | Action::Drain { .. }
+            | Action::Rest
             | Action::Strike { .. }
             | Action::Restart
             | Action::Retire { .. },
@@ -154,6 +158,7 @@ fn fits(action: &Action, answer: &Answer) -> bool {
         )
         | (Action::List, Answer::Elements { .. })
         | (Action::Watch { .. }, Answer::Events { .. })
+        | (Action::Trace { .. }, Answer::Commits { .. })
         | (Action::Replay { .. }, Answer::Refused { .. })
         | (Action::Strange { .. }, Answer::Heard { .. })
         | (Action::Members { .. }, Answer::Names { .. })

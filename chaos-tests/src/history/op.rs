@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::strange::Strange;
+use super::{
+    placed::{Commit, Rule},
+    strange::Strange,
+};
 
 /// What one client did, when, and what it was told. Times are nanoseconds of a monotonic clock that
 /// starts with the run.
@@ -124,6 +127,32 @@ pub enum Action {
     },
     /// Reads how far the node's state is.
     Look,
+    /// Says what the node can hold, in all of its lives.
+    Capacity {
+        /// How many functions.
+        functions: u32,
+        /// How much of their memory, in bytes.
+        memory: u64,
+    },
+    /// Asks for a function that is placed by this rule; by none: that it is deleted.
+    Wish {
+        /// `namespace/name`.
+        function: String,
+        /// The rule.
+        rule: Option<Rule>,
+    },
+    /// Asks that the node is emptied, or takes work again.
+    Drain {
+        /// Which of the two.
+        draining: bool,
+    },
+    /// One connection of a watch of all that placement looks at and says.
+    Trace {
+        /// Changes after this revision are wanted.
+        from: u64,
+    },
+    /// Waited, after all was healed and no client wished for anything more, until no placement changed.
+    Rest,
     /// Removes the node from the cluster. One operation, however often it had to be asked for.
     Expel,
     /// Lets the node in, as a new member with nothing on its disk, until it is ready.
@@ -253,6 +282,13 @@ pub enum Answer {
         /// The history no longer reached back to what was asked for.
         compacted: bool,
     },
+    /// What a watch of placements told, in its order.
+    Commits {
+        /// All of the connection.
+        commits: Vec<Commit>,
+        /// The history no longer reached back to what was asked for.
+        compacted: bool,
+    },
     /// A transaction with what its reads gave.
     Steps {
         /// In the order of the action.
@@ -329,7 +365,14 @@ impl Operation {
 
     /// Whether it is a note of what the harness did, and nothing that a client was told.
     pub fn is_note(&self) -> bool {
-        matches!(self.action, Action::Pause | Action::Strike { .. } | Action::Restart)
+        matches!(
+            self.action,
+            Action::Pause
+                | Action::Strike { .. }
+                | Action::Restart
+                | Action::Capacity { .. }
+                | Action::Rest
+        )
     }
 
     /// Whether it is of a stranger, or a look at what came of its packets: nothing that a client asked

@@ -35,6 +35,9 @@ pub const TRAPS: &[Trap] = &[
     trap(Bug::ServeRemovedNode, "admission", 12),
     trap(Bug::RouteToRemovedVersion, "calm", 20),
     trap(Bug::RetrySentPost, "jobs", 20),
+    trap(Bug::OverfillNode, "placement", 20),
+    trap(Bug::ForgetConstraint, "placement", 20),
+    trap(Bug::PlaceOutOfTurn, "placement", 20),
 ];
 
 impl Trap {

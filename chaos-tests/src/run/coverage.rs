@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use swarmer_model::wire;
 
 use crate::{
+    check::placement,
     history::{Action, Answer, Operation, Outcome, Step, Strange},
     nemesis::{Done, Mark},
 };
@@ -44,6 +45,12 @@ pub struct Coverage {
     /// Packets of a stranger, and how many of that kind were refused.
     #[serde(default)]
     pub strange: BTreeMap<Strange, (u64, u64)>,
+    /// Copies that were placed.
+    #[serde(default)]
+    pub placed: u64,
+    /// Plans of functions for which there was too little room.
+    #[serde(default)]
+    pub short: u64,
 }
 
 /// The least that a scenario demands, in every run of it.
@@ -68,6 +75,10 @@ pub struct Needs {
     /// Packets of a stranger, of each kind; and at least one of each was refused. Of another cluster's
     /// node, which says little, one.
     pub strange: u64,
+    /// Copies that were placed.
+    pub placed: u64,
+    /// Plans of functions for which there was too little room.
+    pub short: u64,
     /// Faults of any kind.
     pub faults: u64,
 }
@@ -84,6 +95,7 @@ impl Coverage {
             let times = if fault.kind.is_network() { 1 } else { fault.nodes.len() as u64 };
             *struck.entry(fault.kind).or_default() += times;
         }
+        let (placed, short) = placement::seen(history);
         Self {
             ok: count(|outcome| matches!(outcome, Outcome::Ok { .. })),
             failed: count(|outcome| matches!(outcome, Outcome::Failed { .. })),
@@ -96,6 +108,8 @@ impl Coverage {
             sent: BTreeMap::new(),
             mixed: 0,
             strange: strange(history),
+            placed,
+            short,
         }
     }
 
@@ -109,6 +123,8 @@ impl Coverage {
             ("reconnects", self.reconnects, needs.reconnects),
             ("snapshots", self.snapshots, needs.snapshots),
             ("looks at a mixed cluster", self.mixed, needs.mixed),
+            ("copies placed", self.placed, needs.placed),
+            ("plans without room", self.short, needs.short),
             ("faults", faults, needs.faults),
         ];
         // Since these, writes are sent in another way.
@@ -195,6 +211,9 @@ impl fmt::Display for Coverage {
             .try_for_each(|(mark, times)| write!(f, ", {times} {}", mark.counted()))?;
         for (what, (packets, refused)) in &self.strange {
             write!(f, "; {packets} {}, {refused} refusals", what.counted())?;
+        }
+        if self.placed > 0 {
+            write!(f, "; {} copies placed, {} plans without room", self.placed, self.short)?;
         }
         if self.mixed > 0 {
             write!(f, "; {} looks at a mixed cluster", self.mixed)?;

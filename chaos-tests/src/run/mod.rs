@@ -4,6 +4,7 @@ mod converge;
 mod coverage;
 mod observer;
 mod outcome;
+mod placement;
 mod regions;
 mod runner;
 mod scenario;

@@ -21,8 +21,8 @@ use crate::{
     history::{self, FORMAT, Header, Operation, Recorder},
     nemesis::{Field, Hands, Schedule},
     workload::{
-        Context, Documents, Followers, PATIENCE, Stranger, admit, artifact_client, census, follow,
-        list_client, replay, set_client, trespass,
+        Context, Documents, Followers, PATIENCE, Stranger, Traced, admit, artifact_client, census,
+        follow, list_client, replay, set_client, trespass,
     },
 };
 
@@ -100,7 +100,8 @@ pub async fn run(
     let told = |binary: Binary, (name, value): &(&str, &str)| binary.with(name, value);
     let binary = scenario.environment.iter().fold(binary.clone(), told);
     let Scenario { old, stranger, regions, .. } = *scenario;
-    let gear = Gear { needs: plan.needs(), seed: plan.seed, old, stranger, regions };
+    let sites = scenario.placements.map_or(&[][..], |placements| placements.sites);
+    let gear = Gear { needs: plan.needs(), seed: plan.seed, old, stranger, regions, sites };
     let cluster = Arc::new(Cluster::found(&binary, scenario.nodes, &gear).await?);
     let documents = upload(&cluster).await?;
     let recorder = Recorder::new(Instant::now());
@@ -132,6 +133,11 @@ pub async fn run(
     if let Some(jobs) = scenario.jobs {
         following.spawn(jobs.read(watching.clone()));
     }
+    let traced = Traced::default();
+    if let Some(placements) = scenario.placements {
+        placements.declare(&watching);
+        following.spawn(placements.trace(watching.clone(), traced.clone()));
+    }
     let mut working = start_clients(scenario, &clients);
     if let Some(stranger) = stranger {
         working.spawn(stranger.clone().run(clients.clone()));
@@ -150,6 +156,9 @@ pub async fn run(
     clients.stop();
     let converged = converge(&watching, &observer, &followers, healed).await;
     join(&mut working, "clients").await?;
+    if let Some(placements) = scenario.placements {
+        placements.rest(&watching, &traced).await;
+    }
     watching.stop();
     join(&mut following, "followers").await?;
     looking.abort_all();
@@ -207,6 +216,12 @@ fn start_clients(scenario: &Scenario, context: &Context) -> JoinSet<()> {
     if scenario.admission {
         working.spawn(replay(context.clone()));
         working.spawn(trespass(context.clone()));
+    }
+    if let Some(placements) = scenario.placements {
+        (0..placements.clients).for_each(|number| {
+            working.spawn(placements.run(context.clone(), number));
+        });
+        working.spawn(placements.drain(context.clone()));
     }
     if let Some(jobs) = scenario.jobs {
         for node in 0..scenario.nodes {

@@ -1,10 +1,10 @@
 //! The scenarios: which clients, which faults, and what a run must have gone through.
 
-use super::{coverage::Needs, regions};
+use super::{coverage::Needs, placement, regions};
 use crate::{
     cluster::Regions,
     nemesis::{CALM_MS, Kind, Mark},
-    workload::{Jobs, Registers, Traffic},
+    workload::{Jobs, Placements, Registers, Traffic},
 };
 
 /// One scenario.
@@ -36,6 +36,8 @@ pub struct Scenario {
     pub traffic: Option<Traffic>,
     /// Callers of a function that may not run twice for one request.
     pub jobs: Option<Jobs>,
+    /// Clients of functions that are placed by rules that change.
+    pub placements: Option<Placements>,
     /// How many clients of artifacts.
     pub artifacts: usize,
     /// Whether somebody sends datagrams again, and a node that was removed goes on.
@@ -111,6 +113,8 @@ pub(super) const NEEDS: Needs = Needs {
     sent: 0,
     mixed: 0,
     strange: 0,
+    placed: 0,
+    short: 0,
     faults: 2,
 };
 
@@ -128,6 +132,7 @@ pub(super) const BASE: Scenario = Scenario {
     lists: 0,
     traffic: None,
     jobs: None,
+    placements: None,
     artifacts: 0,
     admission: false,
     stranger: false,
@@ -450,6 +455,7 @@ pub const SCENARIOS: &[Scenario] = &[
         needs: Needs { ok: 200, txns: 20, struck: MEMBERSHIP, leaders: 1, ..NEEDS },
         ..BASE
     },
+    placement::PLACEMENT,
     regions::CALM,
     regions::KILL,
     regions::LOSS,
@@ -499,7 +505,10 @@ mod tests {
             assert!(!scenario.name.is_empty() && !scenario.about.is_empty());
             assert_eq!(SCENARIOS.iter().position(|s| s.name == scenario.name), Some(i));
             let idle = scenario.registers.is_none() && scenario.traffic.is_none();
-            let idle = idle && scenario.jobs.is_none() && scenario.artifacts == 0;
+            let idle = idle
+                && scenario.placements.is_none()
+                && scenario.jobs.is_none()
+                && scenario.artifacts == 0;
             assert!(!idle || scenario.set + scenario.lists > 0, "{}", scenario.name);
             assert!(scenario.needs.ok > 0, "{}", scenario.name);
         }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use swarmer_model::Digest;
 
+use crate::history::Rule;
+
 /// The namespace of the registers.
 pub const REGISTERS: &str = "registers";
 /// The namespace whose functions are the set.
@@ -12,6 +14,9 @@ pub const SET: &str = "set";
 
 /// The namespace whose functions are the lists.
 pub const LISTS: &str = "lists";
+
+/// The namespace of functions that are placed by rules that change.
+pub(super) const PLACED: &str = "placed";
 
 /// Makes documents of functions that run one component. Cheap to clone.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +74,20 @@ impl Documents {
                 "routes": [{ "path": format!("/{namespace}/{name}") }],
             },
         })
+    }
+
+    /// A function that no request reaches, placed by this rule; a change of the rule is no new version.
+    pub fn placed(&self, name: &str, rule: &Rule) -> String {
+        let mut document = self.silent(PLACED, name, "");
+        document["spec"]["placement"] = json!({
+            "replicas": rule.replicas,
+            "memory": rule.memory.to_string(),
+            "priority": rule.priority,
+            "regions": rule.regions,
+            "zones": rule.zones,
+            "labels": rule.labels,
+        });
+        document.to_string()
     }
 
     /// A function that serves, whose version differs by `version`.

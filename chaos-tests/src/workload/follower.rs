@@ -101,17 +101,38 @@ async fn revision(context: &Context, node: usize) -> Option<u64> {
     revision
 }
 
-async fn listen(
+async fn listen(context: &Context, stream: Stream, stay: Duration, reached: &AtomicU64) -> Outcome {
+    let (mut events, mut compacted) = (Vec::new(), false);
+    let heard = hear(context, stream, stay, |block| {
+        if block.kind == "compacted" {
+            compacted = true;
+        } else if let Some(told) = block.changes() {
+            if let Some(last) = told.last() {
+                reached.fetch_max(last.revision, Ordering::Relaxed);
+            }
+            events.extend(told);
+        } else if block.kind == "change" {
+            return Err(format!("a watch told {:?}", block.data));
+        }
+        Ok(())
+    });
+    match heard.await {
+        Ok(()) => Outcome::Ok { answer: Answer::Events { events, compacted } },
+        Err(why) => Outcome::Harness { why },
+    }
+}
+
+/// Hands on each event of a stream that comes whole, for so long at most.
+pub(super) async fn hear(
     context: &Context,
     mut stream: Stream,
     stay: Duration,
-    reached: &AtomicU64,
-) -> Outcome {
+    mut take: impl FnMut(Block) -> Result<(), String>,
+) -> Result<(), String> {
     /// How often it looks whether the run is to end.
     const LOOK: Duration = Duration::from_millis(100);
     let began = Instant::now();
     let mut pending = Vec::new();
-    let (mut events, mut compacted) = (Vec::new(), false);
     while began.elapsed() < stay && !context.is_stopped() && pending.len() < MAX_PENDING {
         let bytes = match timeout(LOOK, stream.next()).await {
             Err(_) => continue,
@@ -123,28 +144,17 @@ async fn listen(
         while let Some(end) = pending.windows(2).position(|pair| pair == b"\n\n") {
             let rest = pending.split_off(end + 2);
             let told = std::mem::replace(&mut pending, rest);
-            let block = Block::of(&String::from_utf8_lossy(&told));
-            if block.kind == "compacted" {
-                compacted = true;
-            } else if let Some(told) = block.changes() {
-                if let Some(last) = told.last() {
-                    reached.fetch_max(last.revision, Ordering::Relaxed);
-                }
-                events.extend(told);
-            } else if block.kind == "change" {
-                let why = format!("a watch told {:?}", block.data);
-                return Outcome::Harness { why };
-            }
+            take(Block::of(&String::from_utf8_lossy(&told)))?;
         }
     }
-    Outcome::Ok { answer: Answer::Events { events, compacted } }
+    Ok(())
 }
 
 /// One server-sent event.
 #[derive(Debug, Default)]
-struct Block {
-    kind: String,
-    data: String,
+pub(super) struct Block {
+    pub(super) kind: String,
+    pub(super) data: String,
 }
 
 impl Block {

@@ -2,6 +2,7 @@
 
 mod candidates;
 mod look;
+mod turns;
 
 use std::{
     panic::resume_unwind,
@@ -9,16 +10,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use swarmer_model::{Key, NodeId};
+use swarmer_model::{Key, NodeId, Revision};
 use swarmer_raft::{Expect, Leadership, Role, Txn};
 use swarmer_scheduler::{Conflict, Record};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::look::{Change, Looker, Seen};
+use self::{
+    look::{Change, Looker, Seen},
+    turns::in_turn,
+};
 use crate::{
     agent::{Context, TxnExt as _, context::now_ms as clock_ms, troubles::MAX_ASKED},
     codes,
+    desired::plans_key,
     problem::{Outcome, Problem},
 };
 
@@ -29,8 +34,6 @@ const TICK: Duration = Duration::from_secs(1);
 const REST: u32 = 3;
 /// The longest of these rests.
 const MAX_REST: Duration = Duration::from_secs(5);
-/// The most placements that one transaction writes.
-const MAX_BATCH: usize = 32;
 
 /// Runs until `shutdown`; does nothing while another node leads.
 pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
@@ -64,6 +67,7 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
                 members: context.gossip.members(),
                 now_ms: now_ms(),
             };
+            let planned_at = seen.desired.planned_at;
             let begin = Instant::now();
             let Some((back, found)) = look(&context, looker, seen).await else { return };
             looker = back;
@@ -77,7 +81,7 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
                 });
             }
             let still = || leads(&leadership.borrow()) == Some(term);
-            if let Err(problem) = commit_all(&context, &found.changes, still).await
+            if let Err(problem) = commit_all(&context, &found.changes, planned_at, still).await
                 && problem.code != codes::CONFLICT
             {
                 tracing::warn!(target: "swarmer::placement", code = problem.code.name,
@@ -151,7 +155,8 @@ fn leads(leadership: &Leadership) -> Option<u64> {
 struct Found {
     /// Who is to be asked what does not come up there.
     to_ask: Vec<NodeId>,
-    changes: Vec<Change>,
+    /// By transaction, in their order.
+    changes: Vec<Vec<Change>>,
 }
 
 /// On a thread of its own: for thousands of functions it takes a while, and whoever shares a thread
@@ -164,6 +169,7 @@ async fn look(context: &Arc<Context>, mut looker: Looker, seen: Seen) -> Option<
         let record = Record::new(wishes, observed, seen.now_ms);
         let made = context.decisions.note(clock_ms(), record);
         let changes = looker.changes(&seen, &made.record);
+        let changes = in_turn(changes, &made.record);
         (looker, Found { to_ask, changes })
     });
     match looking.await {
@@ -178,20 +184,29 @@ async fn look(context: &Arc<Context>, mut looker: Looker, seen: Seen) -> Option<
 /// As long as this node leads in the term that it looked in: another leader has looked anew.
 async fn commit_all(
     context: &Context,
-    changes: &[Change],
+    changes: &[Vec<Change>],
+    mut planned_at: Option<Revision>,
     leads: impl Fn() -> bool,
 ) -> Outcome<()> {
-    for batch in changes.chunks(MAX_BATCH) {
+    for batch in changes {
         if !leads() {
             return Ok(());
         }
-        commit(context, batch).await?;
+        let txn = transaction(batch, planned_at)?;
+        let outcome = context.control.write(txn).await?;
+        planned_at = Some(outcome.committed("placing functions")?);
     }
     Ok(())
 }
 
-async fn commit(context: &Context, batch: &[Change]) -> Outcome<()> {
-    let mut txn = Txn::new();
+/// `planned_at` is when a plan was committed last, as it was seen when this one was made.
+fn transaction(batch: &[Change], planned_at: Option<Revision>) -> Outcome<Txn> {
+    let fence = plans_key();
+    // Another leader's plan, one of this node's own that it has not seen yet, a node that is emptied:
+    // on all of these a plan is made anew.
+    let mut txn = Txn::new()
+        .check(fence.as_str(), planned_at.map_or(Expect::Absent, Expect::At))
+        .put(fence.as_str(), "");
     for (entry, placement) in batch {
         let key = Key::placement(&entry.namespace, &entry.name);
         let function = Key::function(&entry.namespace, &entry.name);
@@ -203,5 +218,32 @@ async fn commit(context: &Context, batch: &[Change]) -> Outcome<()> {
             .check(key.as_str(), entry.placed_at.map_or(Expect::Absent, Expect::At))
             .put(key.as_str(), value);
     }
-    context.control.write(txn).await?.committed("placing functions").map(|_| ())
+    Ok(txn)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::Desired;
+    use swarmer_model::{Digest, Function, Metadata, Placement};
+    use swarmer_raft::Check;
+
+    #[test]
+    fn a_plan_is_committed_on_the_very_state_that_it_was_made_on() {
+        let function = Function::new(Metadata::named("f"), Digest::of(b"1"));
+        let function = serde_json::to_vec(&function).unwrap();
+        let state = Desired::default().apply(3, [("functions/default/f", 3, Some(&function[..]))]);
+        let batch = [(Arc::clone(state.function("default", "f").unwrap()), Placement::default())];
+        let first = transaction(&batch, None).unwrap();
+        let check = |key: &str, revision| Check { key: key.to_owned(), revision };
+        let own = [
+            check("functions/default/f", Expect::At(3)),
+            check("placements/default/f", Expect::Absent),
+        ];
+        assert_eq!(first.checks[0], check("cluster/plans", Expect::Absent));
+        assert_eq!(first.checks[1..], own);
+        let later = transaction(&batch, Some(9)).unwrap();
+        assert_eq!(later.checks[0], check("cluster/plans", Expect::At(9)));
+        assert_eq!(later.ops.len(), 2, "the next plan finds it changed");
+    }
 }

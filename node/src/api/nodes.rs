@@ -21,6 +21,7 @@ use crate::{
         request::{At, JsonBytes, MAX_ATTEMPTS, WriteHeaders},
     },
     codes,
+    desired::plans_key,
     problem::{Outcome, Problem},
 };
 
@@ -108,6 +109,7 @@ pub(super) async fn delete(
         .delete(Key::node(node.spec.id))
         .delete(name_claim(&node.metadata.name))
         .delete(leaving_key(node.spec.id))
+        .put(plans_key(), "")
         // It knows the keys of gossip: the leader brings others, after it is shut out.
         .put(Ring::wanted(), "");
     if held_authority {
@@ -178,7 +180,10 @@ pub(super) async fn drain(
         let value = serde_json::to_vec(&node)
             .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;
         let key = Key::node(node.spec.id);
-        let mut txn = Txn::new().check(key.as_str(), Expect::At(revision)).put(key, value);
+        let mut txn = Txn::new()
+            .check(key.as_str(), Expect::At(revision))
+            .put(key, value)
+            .put(plans_key(), "");
         txn.request_id = headers.request_id(attempt);
         match context.control.write(txn).await? {
             TxnOutcome::Committed { .. } => {

@@ -25,6 +25,7 @@ use crate::{
         rfc3339,
     },
     codes,
+    desired::plans_key,
     problem::Problem,
 };
 
@@ -216,7 +217,8 @@ async fn say(
         let key = Key::region(name);
         let mut txn = Txn::new()
             .check(key.as_str(), at.map_or(Expect::Absent, Expect::At))
-            .put(key.as_str(), value);
+            .put(key.as_str(), value)
+            .put(plans_key(), "");
         txn.request_id = headers.request_id(attempt);
         match context.control.write(txn).await? {
             TxnOutcome::Committed { revision, .. } => {

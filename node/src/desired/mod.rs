@@ -4,5 +4,5 @@ mod draft;
 mod snapshot;
 mod store;
 
-pub(crate) use snapshot::{Change, Desired, FunctionEntry, serving};
+pub(crate) use snapshot::{Change, Desired, FunctionEntry, plans_key, serving};
 pub(crate) use store::DesiredStore;

@@ -12,8 +12,19 @@ use swarmer_mesh::{
     routing::{RouteRule, RouteTable, RouteTarget},
 };
 use swarmer_model::{
-    Function, Kind, Node, NodeId, Placement, Region, RegionState, Revision, TrafficTarget, Version,
+    Function, Key, Kind, Node, NodeId, Placement, Region, RegionState, Revision, TrafficTarget,
+    Version,
 };
+
+/// What [`plans_key`] is called.
+const PLANS: &str = "plans";
+
+/// Written by whoever commits a plan of placements, or changes what plans are made on besides functions:
+/// who empties or removes a node. A plan is committed only if nobody did since the state that it was
+/// made on: what one plan gives to a function is room that another one may not give again.
+pub(crate) fn plans_key() -> Key {
+    Key::cluster(PLANS)
+}
 
 /// A function with everything that serving it needs.
 #[derive(Debug, Clone)]
@@ -93,6 +104,8 @@ pub(crate) struct Desired {
     pub(crate) nodes: BTreeMap<NodeId, Arc<Node>>,
     /// What was said of regions, by name.
     pub(crate) regions: BTreeMap<String, Arc<Region>>,
+    /// The revision of [`plans_key`]; none if it was never written.
+    pub(crate) planned_at: Option<Revision>,
     placements: HashMap<Arc<str>, (Revision, Arc<Placement>)>,
     /// Who may speak for and serve what, by function; see [`Desired::stand`].
     pub(crate) standings: HashMap<Arc<str>, Arc<Standing>>,
@@ -222,6 +235,9 @@ impl Desired {
                 self.set_node(id, key, value);
             } else if let Some(name) = key.strip_prefix(Kind::Region.prefix()) {
                 self.set_region(name, key, value);
+            } else if key.strip_prefix(Kind::Cluster.prefix()) == Some(PLANS) {
+                // Never alone: a placement, a node or a region changes with it.
+                self.planned_at = value.is_some().then_some(at);
             }
         }
         changed
@@ -410,6 +426,22 @@ mod tests {
     }
 
     #[test]
+    fn a_state_knows_when_a_plan_was_committed_last() {
+        let placement = serde_json::to_vec(&Placement::default()).unwrap();
+        let state = Desired::default();
+        assert_eq!(state.planned_at, None);
+        let planned = state.apply(
+            7,
+            [
+                ("placements/default/f", 7, Some(placement.as_slice())),
+                (plans_key().as_str(), 7, Some(&b""[..])),
+            ],
+        );
+        assert_eq!(planned.planned_at, Some(7));
+        assert_eq!(planned.apply(8, [("nodes/1", 8, None)]).planned_at, Some(7));
+    }
+
+    #[test]
     fn leases_and_the_like_change_the_revision_alone() {
         for key in ["functions/a/f", "placements/a/f", "nodes/1", "regions/eu"] {
             assert!(Desired::types(key), "{key}");
@@ -443,7 +475,7 @@ mod tests {
             let nodes = state.nodes.values().filter(|node| state.is_emptied(node));
             nodes.map(|node| node.spec.id.0).collect()
         };
-        let key = |id| String::from(swarmer_model::Key::node(NodeId(id)));
+        let key = |id| String::from(Key::node(NodeId(id)));
         let (one, two, three) = (node(1, "eu"), node(2, "us"), node(3, "us"));
         let first = Desired::default()
             .apply(1, [(&*key(1), 1, Some(&one[..])), (&*key(2), 1, Some(&two[..]))]);

@@ -10,7 +10,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use swarmer_model::{Labels, NodeId, RegionState};
+use swarmer_model::{
+    Labels, NodeId, RegionState,
+    planted::{self, Bug},
+};
 
 use super::{company::Ties, refusal::Refusal};
 use crate::{
@@ -253,7 +256,10 @@ impl<'a> State<'a> {
     pub(super) fn lawful(&self, at: NeedAt) -> &[NodeAt] {
         let class = self.class(at);
         class.lawful.get_or_init(|| {
-            let fits = |node: &NodeAt| misfit(class.example, self.node(*node)).is_none();
+            let fits = |node: &NodeAt| {
+                misfit(class.example, self.node(*node)).is_none()
+                    || planted::is_on(Bug::ForgetConstraint)
+            };
             self.nodes().filter(fits).collect()
         })
     }
@@ -554,6 +560,9 @@ fn wishes<'a>(desired: &'a Desired, observed: &'a Observed) -> (Vec<Wish<'a>>, V
 /// Why one more copy of the function does not fit.
 #[inline]
 fn full(need: &FunctionNeed, used: Used, capacity: Capacity) -> Option<Refusal<'static>> {
+    if planted::is_on(Bug::OverfillNode) {
+        return None;
+    }
     if used.functions >= capacity.functions {
         return Some(Refusal::FunctionsFull);
     }
