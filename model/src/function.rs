@@ -16,7 +16,7 @@ use crate::{
     validation::{Invalid, Violations},
 };
 
-pub use route::Route;
+pub use route::{Distribute, Failover, Route};
 pub use rule::PlacementRule;
 pub use template::{Limits, Template};
 
@@ -59,6 +59,20 @@ pub struct FunctionSpec {
     /// The share of each version; all to the newest if none is given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub traffic: Vec<TrafficTarget>,
+}
+
+impl FunctionSpec {
+    /// Every region that it names, where it may run and in its routes, once each.
+    pub fn regions(&self) -> Vec<String> {
+        let of_routes = self.routes.iter().flat_map(Route::regions);
+        let mut regions: Vec<String> = Vec::new();
+        for region in self.placement.regions.iter().chain(of_routes) {
+            if !regions.contains(region) {
+                regions.push(region.clone());
+            }
+        }
+        regions
+    }
 }
 
 /// The share of one version.
@@ -153,7 +167,7 @@ impl Function {
         self.status = previous.map(|p| p.status.clone()).unwrap_or_default();
         if self.spec.routes.is_empty() {
             let path = format!("/{}", self.metadata.name);
-            self.spec.routes.push(Route { path, hosts: Vec::new() });
+            self.spec.routes.push(Route { path, ..Route::default() });
         }
         let known = self.status.versions.iter().position(|v| v.template == self.spec.template);
         let newest = self.status.versions.last().map_or(0, |v| v.number);
@@ -227,7 +241,7 @@ impl Resource for Function {
         check_head(&self.api_version, &self.kind, Self::KIND, &mut violations);
         self.metadata.check(&mut violations);
         self.spec.template.check(&mut violations);
-        route::check(&self.spec.routes, &mut violations);
+        route::check(&self.spec.routes, &self.spec.placement.regions, &mut violations);
         self.spec.placement.check(&self.metadata.name, &mut violations);
         if self.spec.traffic.len() > MAX_VERSIONS {
             let rule = format!("at most {MAX_VERSIONS} entries");
@@ -338,9 +352,9 @@ mod tests {
         bad.spec.template.env.insert("1X".into(), String::new());
         bad.spec.template.outgoing = vec!["https://example.com/".into()];
         bad.spec.routes = vec![
-            Route { path: "shop".into(), hosts: vec![] },
-            Route { path: "/a/../b".into(), hosts: vec!["EXAMPLE".into()] },
-            Route { path: "/a/".into(), hosts: vec![] },
+            Route { path: "shop".into(), ..Route::default() },
+            Route { path: "/a/../b".into(), hosts: vec!["EXAMPLE".into()], ..Route::default() },
+            Route { path: "/a/".into(), ..Route::default() },
         ];
         bad.spec.placement.replicas = 0;
         bad.spec.traffic = vec![TrafficTarget { version: 9, weight: 0 }];
@@ -367,7 +381,8 @@ mod tests {
     #[test]
     fn the_root_route_and_ports_are_good() {
         let mut good = function(b"x");
-        good.spec.routes = vec![Route { path: "/".into(), hosts: vec!["shop.example".into()] }];
+        let hosts = vec!["shop.example".into()];
+        good.spec.routes = vec![Route { path: "/".into(), hosts, ..Route::default() }];
         good.spec.template.outgoing =
             ["api.example.com", "localhost:8080", "*.example.com", "*"].map(String::from).into();
         assert_eq!(good.validate(), Ok(()));

@@ -29,8 +29,8 @@ pub use code::{Code, Coded, EXIT_CODES, codes};
 pub use digest::{Digest, DigestHasher, ParseDigestError};
 pub use fields::{FieldFault, Step, field_faults};
 pub use function::{
-    Function, FunctionSpec, FunctionStatus, Limits, PlacementRule, Route, Template, TrafficTarget,
-    Version,
+    Distribute, Failover, Function, FunctionSpec, FunctionStatus, Limits, PlacementRule, Route,
+    Template, TrafficTarget, Version,
 };
 pub use ids::{ClusterId, NodeId, ParseIdError, Revision};
 pub use keys::{Key, Kind};

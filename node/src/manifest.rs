@@ -8,8 +8,8 @@ use std::{
 
 use serde::Deserialize;
 use swarmer_model::{
-    ByteSize, Digest, Function, Labels, Metadata, Millis, PlacementRule, Resource as _, Route,
-    nearest,
+    ByteSize, Digest, Distribute, Failover, Function, Labels, Metadata, Millis, PlacementRule,
+    Resource as _, Route, nearest,
 };
 use toml::Spanned;
 
@@ -55,6 +55,11 @@ pub(crate) struct FunctionEntry {
     /// Host names of the route.
     #[serde(default)]
     pub(crate) hosts: Vec<String>,
+    /// Which regions take the route's requests over, and how they are spread over regions.
+    #[serde(default)]
+    pub(crate) failover: Vec<Failover>,
+    #[serde(default)]
+    pub(crate) distribute: Vec<Distribute>,
     #[serde(default)]
     pub(crate) timeout: Option<Millis>,
     #[serde(default)]
@@ -176,9 +181,21 @@ impl Manifest {
         limits.cpu = entry.cpu.unwrap_or(limits.cpu);
         limits.memory = entry.memory.unwrap_or(limits.memory);
         limits.concurrency = entry.concurrency.unwrap_or(limits.concurrency);
-        if entry.route.is_some() || !entry.hosts.is_empty() {
-            let path = entry.route.clone().unwrap_or_else(|| "/".to_owned());
-            function.spec.routes = vec![Route { path, hosts: entry.hosts.clone() }];
+        let route = Route {
+            path: match &entry.route {
+                Some(path) => path.clone(),
+                None if entry.hosts.is_empty() => format!("/{}", entry.name),
+                None => "/".to_owned(),
+            },
+            hosts: entry.hosts.clone(),
+            failover: entry.failover.clone(),
+            distribute: entry.distribute.clone(),
+        };
+        // One that says nothing has the default route, which the cluster fills in.
+        if entry.route.is_some()
+            || route != (Route { path: route.path.clone(), ..Route::default() })
+        {
+            function.spec.routes = vec![route];
         }
         let default = PlacementRule::default();
         function.spec.placement = PlacementRule {
@@ -269,6 +286,33 @@ mod tests {
         assert_eq!(function.spec.template.limits.timeout, Millis::secs(5));
         assert_eq!(function.spec.template.env["GREETING"], "hi");
         assert_eq!(function.metadata.labels["app"], "hello");
+    }
+
+    #[test]
+    fn a_route_says_which_regions_take_over_and_what_each_gets() {
+        let text = |more: &str| {
+            format!("name = \"x\"\n[[function]]\nname = \"f\"\ncomponent = \"x\"\n{more}\n")
+        };
+        let route = |more: &str| {
+            let manifest = parse(&text(more)).unwrap();
+            let entry = manifest.functions().next().unwrap();
+            manifest.function(entry, Digest::of(b""), None).spec.routes
+        };
+        let failover = "failover = [{ from = \"eu\", to = [\"us\", \"ap\"] }]";
+        let routes = route(failover);
+        assert_eq!((routes.len(), routes[0].path.as_str()), (1, "/f"), "the default route");
+        assert_eq!(
+            (routes[0].failover[0].from.as_str(), routes[0].failover[0].to.len()),
+            ("eu", 2)
+        );
+        let tables =
+            "route = \"/r\"\n[[function.distribute]]\nfrom = \"eu\"\nto = { eu = 70, us = 30 }";
+        let routes = route(tables);
+        assert_eq!((routes[0].path.as_str(), routes[0].distribute[0].to["us"]), ("/r", 30));
+        assert!(route("").is_empty());
+        assert_eq!(route("hosts = [\"a.example\"]")[0].path, "/");
+        let detail = parse(&text(&tables.replace("70", "60"))).unwrap_err().detail;
+        assert!(detail.contains("spec.routes[0].distribute[0].to"), "{detail}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 use rand::{Rng, RngExt as _};
 use swarmer_model::{Code, Coded, NodeId};
 
-use super::{Outlier, codes};
+use super::{Outlier, Preference, codes};
 
 /// A node where the function is ready, as the catalog says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub enum Locality {
     Zone,
     /// The same region.
     Region,
+    /// Another region, which the route names.
+    Named,
     /// Another region: the nearest, as far as the ways are known.
     Any,
 }
@@ -85,6 +87,8 @@ pub struct Choice<'a> {
     pub candidates: &'a [NodeId],
     /// Nodes that this call was already sent to in vain.
     pub exclude: &'a [NodeId],
+    /// What the call's route says of regions, for this node's region.
+    pub prefer: Preference<'a>,
 }
 
 /// The chosen node.
@@ -164,13 +168,18 @@ impl Balancer {
 
     /// Chooses the node for one attempt of a call:
     ///
-    /// 1. this node, if the function is ready here and has room;
-    /// 2. of the ready nodes that did not fail lately, the nearest: same zone, same region, the
-    ///    region with the shortest round trip; those with room before those without; of two drawn
-    ///    at random the less loaded one;
-    /// 3. if all ready ones failed lately, the same choice among them: a maybe is better than a
+    /// 1. if the route spreads its calls over regions, one of these drawn by their shares, and in
+    ///    it as follows. It is drawn of those that have a node to be chosen: one that did not fail
+    ///    lately and has room, unless no node anywhere is so. If none of them has, the choice goes
+    ///    on as if the route said nothing of shares;
+    /// 2. this node, if the function is ready here and has room;
+    /// 3. of the ready nodes that did not fail lately, the nearest: same zone, same region, the
+    ///    first of the regions that the route names to take over, the region with the shortest
+    ///    round trip; those with room before those without; of two drawn at random the less loaded
+    ///    one;
+    /// 4. if all ready ones failed lately, the same choice among them: a maybe is better than a
     ///    no;
-    /// 4. if none is ready, the first candidate, one that did not fail lately before others.
+    /// 5. if none is ready, the first candidate, one that did not fail lately before others.
     ///
     /// # Errors
     /// [`NoEndpoint`] if every node is excluded or none is known.
@@ -196,21 +205,35 @@ impl Balancer {
         rng: &mut impl Rng,
         now: Instant,
     ) -> Option<(NodeId, Why)> {
-        let usable = |endpoint: &&Endpoint| !choice.exclude.contains(&endpoint.node);
+        let healthy = |endpoint: &Endpoint| !outlier.is_ejected(endpoint.node, now);
+        let state = |endpoint: &Endpoint| (!healthy(endpoint), !endpoint.has_room);
+        let drawn = match choice.prefer.is_spread() {
+            true => draw(choice, state, rng),
+            false => None,
+        };
+        let usable = |endpoint: &&Endpoint| {
+            !choice.exclude.contains(&endpoint.node)
+                && drawn.is_none_or(|region| endpoint.region == region)
+        };
         let own = choice.ready.iter().filter(usable).find(|endpoint| endpoint.node == choice.own);
         if own.is_some_and(|endpoint| endpoint.has_room) {
             return Some((choice.own, Why::Local));
         }
-        let healthy = |endpoint: &Endpoint| !outlier.is_ejected(endpoint.node, now);
         // The best class there is: not failed lately, with room, near. One pass finds it, a
         // second draws from it: no list is made.
-        let class = |endpoint: &Endpoint| {
-            (!healthy(endpoint), !endpoint.has_room, locality(choice, endpoint))
+        let place = |endpoint: &Endpoint| match locality(choice, endpoint) {
+            Locality::Any if drawn.is_some() => (Locality::Named, 0),
+            Locality::Any => match choice.prefer.place(&endpoint.region) {
+                Some(place) => (Locality::Named, place),
+                None => (Locality::Any, 0),
+            },
+            near => (near, 0),
         };
+        let class = |endpoint: &Endpoint| (state(endpoint), place(endpoint));
         if let Some(best) = choice.ready.iter().filter(usable).map(class).min() {
             let alike = || choice.ready.iter().filter(usable).filter(|e| class(e) == best);
             let reach = alike()
-                .filter(|endpoint| locality(choice, endpoint) == Locality::Any)
+                .filter(|endpoint| place(endpoint).0 == Locality::Any)
                 .filter_map(|endpoint| endpoint.way)
                 .min()
                 .map(|nearest| nearest + nearest / 4 + AS_NEAR);
@@ -221,7 +244,7 @@ impl Balancer {
             let count = members().count();
             let first = rng.random_range(0..count);
             let one = members().nth(first)?;
-            let (ejected, _, locality) = best;
+            let ((ejected, _), (locality, _)) = best;
             if count == 1 {
                 let why =
                     if ejected { Why::AllEjected(locality) } else { Why::OnlyReady(locality) };
@@ -254,6 +277,19 @@ impl Balancer {
     }
 }
 
+/// The region that a call goes to by the shares of its route: of those with a node in the best
+/// state that there is, so that a share goes where it can be served.
+fn draw<'a>(
+    choice: &Choice<'a>,
+    state: impl Fn(&Endpoint) -> (bool, bool),
+    rng: &mut impl Rng,
+) -> Option<&'a str> {
+    let usable = || choice.ready.iter().filter(|e| !choice.exclude.contains(&e.node));
+    let best = usable().map(&state).min()?;
+    let has_somebody = |region: &str| usable().any(|e| e.region == region && state(e) == best);
+    choice.prefer.draw(has_somebody, rng)
+}
+
 fn locality(choice: &Choice<'_>, endpoint: &Endpoint) -> Locality {
     if endpoint.node == choice.own {
         Locality::Here
@@ -270,9 +306,10 @@ fn locality(choice: &Choice<'_>, endpoint: &Endpoint) -> Locality {
 mod tests {
     use proptest::prelude::*;
     use rand::{SeedableRng as _, rngs::StdRng};
+    use swarmer_model::{Distribute, Failover};
 
     use super::*;
-    use crate::routing::OutlierConfig;
+    use crate::routing::{OutlierConfig, RegionRules};
 
     const OWN: NodeId = NodeId(1);
 
@@ -335,7 +372,8 @@ mod tests {
         candidates: &'a [NodeId],
         exclude: &'a [NodeId],
     ) -> Choice<'a> {
-        Choice { own: OWN, region: "r", zone: "z", ready, candidates, exclude }
+        let prefer = Preference::default();
+        Choice { own: OWN, region: "r", zone: "z", ready, candidates, exclude, prefer }
     }
 
     fn pick(choice: &Choice<'_>, outlier: &Outlier, now: Instant) -> Option<(NodeId, Why)> {
@@ -402,6 +440,162 @@ mod tests {
         assert_eq!(pick(&choice(&ready, &[], &[OWN, NodeId(2)]), &outlier, now), None);
     }
 
+    /// The rules of a route for what enters in `r`.
+    fn rules(failover: &[&str], shares: &[(&str, u32)]) -> RegionRules {
+        let to = failover.iter().map(|region| (*region).to_owned()).collect();
+        let failover = [Failover { from: "r".into(), to }];
+        let to = shares.iter().map(|(region, share)| ((*region).to_owned(), *share)).collect();
+        let distribute = [Distribute { from: "r".into(), to }];
+        let distribute = if shares.is_empty() { &[][..] } else { &distribute };
+        RegionRules::new(&failover, distribute).unwrap()
+    }
+
+    /// How many of 10,000 calls go to each of the nodes 1 to 7, by a seeded source.
+    fn spread(rules: &RegionRules, ready: &[Endpoint], outlier: &Outlier) -> [u32; 8] {
+        let (balancer, now) = (Balancer::new(), Instant::now());
+        let mut rng = StdRng::seed_from_u64(11);
+        let mut nodes = [0; 8];
+        for _ in 0..10_000 {
+            let choice = Choice { prefer: rules.of("r"), ..choice(ready, &[], &[]) };
+            let picked = balancer.choose(&choice, outlier, &mut rng, now).unwrap();
+            nodes[picked.node.0 as usize] += 1;
+        }
+        nodes
+    }
+
+    /// Whether a count of 10,000 is that of a share: within five standard deviations.
+    fn about(count: u32, share: f64) -> bool {
+        let bound = 5.0 * (10_000.0 * share * (1.0 - share)).sqrt();
+        (f64::from(count) - 10_000.0 * share).abs() <= bound
+    }
+
+    fn without_room(endpoint: Endpoint) -> Endpoint {
+        Endpoint { has_room: false, ..endpoint }
+    }
+
+    #[test]
+    fn calls_are_spread_over_regions_by_their_shares() {
+        let none = Outlier::new(OutlierConfig::default());
+        let rules = rules(&[], &[("r", 50), ("west", 30), ("south", 20)]);
+        let ready = [
+            endpoint(1, "r", "z", 0),
+            endpoint(2, "r", "z", 0),
+            far(3, "west", 250),
+            far(4, "west", 250),
+            far(5, "south", 80),
+            far(6, "near", 1),
+        ];
+        let nodes = spread(&rules, &ready, &none);
+        assert!(about(nodes[1], 0.5), "this node for its region: {nodes:?}");
+        assert!(about(nodes[3] + nodes[4], 0.3) && about(nodes[5], 0.2), "{nodes:?}");
+        assert!(about(nodes[3], 0.15) && about(nodes[4], 0.15), "all of a region: {nodes:?}");
+        assert_eq!(nodes[6], 0, "it is not named");
+        // In the own region by zones, in the others the less loaded.
+        let ready = [
+            endpoint(1, "s", "z", 0),
+            endpoint(2, "r", "y", 0),
+            endpoint(3, "r", "z", 90),
+            endpoint(4, "west", "z", 7),
+            endpoint(5, "west", "y", 0),
+        ];
+        let nodes = spread(&rules, &ready, &none);
+        assert_eq!((nodes[1], nodes[2], nodes[4]), (0, 0, 0), "{nodes:?}");
+        assert!(about(nodes[3], 5.0 / 8.0) && about(nodes[5], 3.0 / 8.0), "{nodes:?}");
+    }
+
+    #[test]
+    fn the_share_of_a_region_that_has_nobody_goes_to_the_others_by_their_shares() {
+        let none = Outlier::new(OutlierConfig::default());
+        let rules = rules(&["far"], &[("r", 50), ("west", 30), ("south", 20)]);
+        let ready = |west: bool, others: bool| {
+            let full = |endpoint, room: bool| match room {
+                true => endpoint,
+                false => without_room(endpoint),
+            };
+            [
+                full(endpoint(2, "r", "z", 0), others),
+                full(far(3, "west", 10), west),
+                full(far(4, "south", 10), others),
+                far(5, "near", 10),
+                far(6, "far", 100),
+            ]
+        };
+        let shared = |nodes: [u32; 8]| {
+            let [_, _, own, west, south, ..] = nodes;
+            assert_eq!((west, nodes[5], nodes[6]), (0, 0, 0), "{nodes:?}");
+            assert!(about(own, 5.0 / 7.0) && about(south, 2.0 / 7.0), "{nodes:?}");
+        };
+        let mut all = ready(true, true).to_vec();
+        assert!(about(spread(&rules, &all, &none)[3], 0.3), "it has somebody");
+        // Nobody is there, or has room, or did well of late.
+        all.remove(1);
+        shared(spread(&rules, &all, &none));
+        shared(spread(&rules, &ready(false, true), &none));
+        let mut failed = Outlier::new(OutlierConfig { failures: 1, ..OutlierConfig::default() });
+        failed.failed(NodeId(3), Instant::now());
+        shared(spread(&rules, &ready(true, true), &failed));
+        // None of them: the usual order, with who takes over; and all alike again where nobody
+        // anywhere is better.
+        let nodes = spread(&rules, &ready(false, false), &none);
+        assert_eq!(nodes[6], 10_000, "{nodes:?}");
+        let nodes = spread(&rules, &ready(false, true)[3..], &none);
+        assert_eq!(nodes[6], 10_000, "{nodes:?}");
+        let full = ready(true, true).map(without_room);
+        assert!(about(spread(&rules, &full, &none)[3], 0.3));
+    }
+
+    #[test]
+    fn who_takes_over_does_so_in_the_order_that_the_route_says() {
+        let now = Instant::now();
+        let none = Outlier::new(OutlierConfig::default());
+        let rules = rules(&["east", "west"], &[]);
+        let order = |mut all: Vec<Endpoint>| {
+            let mut order = Vec::new();
+            while !all.is_empty() {
+                let choice = Choice { prefer: rules.of("r"), ..choice(&all, &[], &[]) };
+                let (node, why) = pick(&choice, &none, now).unwrap();
+                order.push((node.0, why));
+                all.retain(|endpoint| endpoint.node != node);
+            }
+            order
+        };
+        let all = vec![
+            far(6, "north", 20),
+            far(5, "south", 2),
+            far(4, "west", 80),
+            endpoint(3, "east", "z", 0),
+            endpoint(2, "r", "y", 90),
+            endpoint(1, "r", "z", 100),
+        ];
+        let only = |node, locality| (node, Why::OnlyReady(locality));
+        assert_eq!(
+            order(all.clone()),
+            [
+                (1, Why::Local),
+                only(2, Locality::Region),
+                only(3, Locality::Named),
+                only(4, Locality::Named),
+                only(5, Locality::Any),
+                only(6, Locality::Any),
+            ]
+        );
+        // Whoever has no room, or failed lately, gives way all the same.
+        let mut full = all;
+        full[2].has_room = false;
+        full[3].has_room = false;
+        let nodes: Vec<u64> = order(full.clone()).iter().map(|(node, _)| *node).collect();
+        assert_eq!(nodes, [1, 2, 5, 6, 3, 4]);
+        full.truncate(4);
+        let choice = Choice { prefer: rules.of("r"), ..choice(&full, &[], &[NodeId(5)]) };
+        assert_eq!(pick(&choice, &none, now).unwrap().0, NodeId(6));
+        // It is said of what enters in `r` alone.
+        let elsewhere = Choice { region: "s", prefer: rules.of("s"), ..choice };
+        assert_eq!(pick(&elsewhere, &none, now).unwrap().0, NodeId(6));
+        let ready = [far(3, "east", 80), far(5, "south", 2)];
+        let there = Choice { ready: &ready, exclude: &[], ..elsewhere };
+        assert_eq!(pick(&there, &none, now).unwrap().0, NodeId(5));
+    }
+
     #[test]
     fn calls_spread_over_equals_and_counts_return_to_zero() {
         let now = Instant::now();
@@ -463,6 +657,63 @@ mod tests {
                     if healthy && picked.why != Why::Local {
                         prop_assert!(!outlier.is_ejected(picked.node, now));
                     }
+                }
+            }
+        }
+
+        /// Whatever a route says: the state of a node goes before it, a region that is named
+        /// before one that is not, and what is said of other regions changes nothing.
+        #[test]
+        fn what_a_route_says_orders_regions_and_nothing_else(
+            ready in prop::collection::vec((2u64..8, 0usize..5, any::<bool>()), 1..8),
+            exclude in prop::collection::vec(2u64..8, 0..4),
+            failed in prop::collection::vec(2u64..8, 0..4),
+            failover in prop::collection::vec(1usize..5, 0..4),
+            shares in prop::collection::vec((0usize..5, 1u32..100), 0..4),
+            seed in any::<u64>(),
+        ) {
+            let now = Instant::now();
+            let regions = ["r", "east", "west", "south", "north"];
+            let ready: Vec<Endpoint> = ready
+                .into_iter()
+                .map(|(node, region, has_room)| Endpoint {
+                    has_room,
+                    ..far(node, regions[region], node * 10)
+                })
+                .collect();
+            let failover: Vec<&str> = failover.into_iter().map(|region| regions[region]).collect();
+            let shares: Vec<(&str, u32)> =
+                shares.into_iter().map(|(region, share)| (regions[region], share)).collect();
+            let exclude: Vec<NodeId> = exclude.into_iter().map(NodeId).collect();
+            let mut outlier = Outlier::new(OutlierConfig { failures: 1, ..OutlierConfig::default() });
+            failed.into_iter().for_each(|node| outlier.failed(NodeId(node), now));
+            let rules = rules(&failover, &shares);
+            let chosen = |prefer| {
+                let choice = Choice { prefer, ..choice(&ready, &[], &exclude) };
+                let mut rng = StdRng::seed_from_u64(seed);
+                let picked = Balancer::new().choose(&choice, &outlier, &mut rng, now).ok()?;
+                Some((picked.node, picked.why))
+            };
+            prop_assert_eq!(chosen(rules.of("elsewhere")), chosen(Preference::default()));
+            let state = |e: &Endpoint| (outlier.is_ejected(e.node, now), !e.has_room);
+            let usable = || ready.iter().filter(|e| !exclude.contains(&e.node));
+            let best = usable().map(state).min();
+            let has = |region: &str| usable().any(|e| e.region == region && Some(state(e)) == best);
+            let named: Vec<&str> =
+                shares.iter().map(|(region, _)| *region).filter(|region| has(region)).collect();
+            match chosen(rules.of("r")) {
+                None => prop_assert!(best.is_none()),
+                Some((node, _)) => {
+                    // One node may stand there twice here: that it is so somewhere is enough.
+                    let mut there = usable().filter(|e| e.node == node && Some(state(e)) == best);
+                    let first = failover.iter().copied().find(|region| has(region));
+                    let right = there.any(|e| match (named.is_empty(), has("r"), first) {
+                        (false, ..) => named.contains(&&*e.region),
+                        (true, true, _) => e.region == "r",
+                        (true, false, Some(first)) => e.region == first,
+                        (true, false, None) => true,
+                    });
+                    prop_assert!(right);
                 }
             }
         }

@@ -4,10 +4,14 @@
 mod balance;
 pub mod codes;
 mod outlier;
+mod regions;
 mod table;
 mod version;
 
 pub use balance::{Balancer, Choice, Endpoint, InFlight, Locality, NoEndpoint, Picked, Why};
 pub use outlier::{Outlier, OutlierConfig};
-pub use table::{MAX_PREFIX_BYTES, MAX_ROUTES, RouteError, RouteRule, RouteTable, RouteTarget};
+pub use regions::{Preference, RegionRules};
+pub use table::{
+    MAX_PREFIX_BYTES, MAX_ROUTES, RouteError, RouteRule, RouteTable, RouteTarget, Routed,
+};
 pub use version::pick_version;

@@ -1,10 +1,10 @@
 //! Which function a request goes to: by host, then by the longest path prefix.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use swarmer_model::{Code, Coded};
 
-use super::codes;
+use super::{RegionRules, codes};
 
 /// The most routes (host and prefix pairs) of a cluster: what a few thousand functions need.
 pub const MAX_ROUTES: usize = 65_536;
@@ -37,6 +37,17 @@ pub struct RouteRule {
     pub hosts: Vec<String>,
     /// Path prefixes, such as `/hello`. They match on whole segments and are not stripped.
     pub prefixes: Vec<String>,
+    /// What they say of the regions that requests go to; none if nothing.
+    pub regions: Option<Arc<RegionRules>>,
+}
+
+/// Where the route of a request leads.
+#[derive(Debug, Clone, Copy)]
+pub struct Routed<'a> {
+    /// The function.
+    pub target: &'a RouteTarget,
+    /// What the route says of the regions that requests go to; none if nothing.
+    pub regions: Option<&'a Arc<RegionRules>>,
 }
 
 /// Why a route cannot stand.
@@ -148,7 +159,8 @@ fn segments(prefix: &str) -> impl Iterator<Item = &str> {
 /// All routes of the cluster. Built anew when they change; a match allocates nothing.
 #[derive(Debug, Default)]
 pub struct RouteTable {
-    targets: Vec<RouteTarget>,
+    /// One for each rule: routes of one function may differ in their regions.
+    targets: Vec<(RouteTarget, Option<Arc<RegionRules>>)>,
     hosts: HashMap<Box<str>, Tree>,
     any: Tree,
     routes: usize,
@@ -162,7 +174,7 @@ impl RouteTable {
         let mut errors = Vec::new();
         for rule in rules {
             let target = table.targets.len();
-            table.targets.push(rule.target.clone());
+            table.targets.push((rule.target.clone(), rule.regions.clone()));
             for (host, prefix) in pairs(rule) {
                 match table.check_pair(&rule.target, host, prefix) {
                     Ok(None) => {
@@ -208,17 +220,19 @@ impl RouteTable {
     /// The function for a request, if one has a route for it. `host` may have a port, any case
     /// and a trailing dot; `path` may have a query. A route of this host goes before one of every
     /// host, however long the prefixes.
-    pub fn find(&self, host: &str, path: &str) -> Option<&RouteTarget> {
+    pub fn find(&self, host: &str, path: &str) -> Option<Routed<'_>> {
         let path = path.split_once(['?', '#']).map_or(path, |(path, _)| path);
         let mut lower = [0; MAX_HOST_BYTES];
         let of_host = match host_key(host, &mut lower) {
             Some(key) if !self.hosts.is_empty() => self.hosts.get(key),
             _ => None,
         };
-        of_host
-            .and_then(|tree| tree.longest(path))
-            .or_else(|| self.any.longest(path))
-            .map(|target| &self.targets[target])
+        of_host.and_then(|tree| tree.longest(path)).or_else(|| self.any.longest(path)).map(
+            |target| {
+                let (target, regions) = &self.targets[target];
+                Routed { target, regions: regions.as_ref() }
+            },
+        )
     }
 
     /// `Some` if the function has the route already.
@@ -261,11 +275,11 @@ impl RouteTable {
                 Err(RouteError::Full { target: wanted_by.clone() })
             }
             None => Ok(None),
-            Some(owner) if self.targets[owner] == *wanted_by => Ok(Some(owner)),
+            Some(owner) if self.targets[owner].0 == *wanted_by => Ok(Some(owner)),
             Some(owner) => Err(RouteError::Taken {
                 host: host.to_owned(),
                 prefix: prefix.to_owned(),
-                owner: Box::new(self.targets[owner].clone()),
+                owner: Box::new(self.targets[owner].0.clone()),
                 wanted_by: Box::new(wanted_by.clone()),
             }),
         }
@@ -295,6 +309,7 @@ fn host_key<'a>(host: &str, lower: &'a mut [u8; MAX_HOST_BYTES]) -> Option<&'a s
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use swarmer_model::Failover;
 
     use super::*;
 
@@ -303,11 +318,12 @@ mod tests {
             target: RouteTarget { namespace: "default".into(), name: name.into() },
             hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
             prefixes: prefixes.iter().map(|prefix| (*prefix).to_owned()).collect(),
+            regions: None,
         }
     }
 
     fn find<'a>(table: &'a RouteTable, host: &str, path: &str) -> Option<&'a str> {
-        table.find(host, path).map(|target| target.name.as_str())
+        table.find(host, path).map(|routed| routed.target.name.as_str())
     }
 
     #[test]
@@ -344,6 +360,21 @@ mod tests {
         let (table, _) = RouteTable::build(&rules);
         assert_eq!(find(&table, "a.example", "/only"), Some("hosted"));
         assert_eq!(find(&table, "a.example", "/other"), Some("root"));
+    }
+
+    #[test]
+    fn routes_of_one_function_may_differ_in_their_regions() {
+        let failover = Failover { from: "eu".into(), to: vec!["us".into()] };
+        let named = RegionRules::new(&[failover], &[]).map(Arc::new);
+        let rules = [
+            rule("f", &[], &["/a"]),
+            RouteRule { regions: named.clone(), ..rule("f", &[], &["/b"]) },
+        ];
+        let (table, errors) = RouteTable::build(&rules);
+        assert!(errors.is_empty(), "{errors:?}");
+        let regions = |path| table.find("x", path).unwrap().regions.cloned();
+        assert_eq!((regions("/a"), regions("/b/c")), (None, named));
+        assert_eq!(RegionRules::new(&[], &[]), None);
     }
 
     #[test]

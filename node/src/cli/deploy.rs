@@ -202,7 +202,7 @@ impl Deploy {
         limits.concurrency = self.concurrency.unwrap_or(limits.concurrency);
         if let Some(route) = &self.route {
             function.spec.routes =
-                vec![swarmer_model::Route { path: route.clone(), hosts: Vec::new() }];
+                vec![swarmer_model::Route { path: route.clone(), ..Default::default() }];
         }
         let placement = &mut function.spec.placement;
         placement.replicas = self.replicas.unwrap_or(placement.replicas);

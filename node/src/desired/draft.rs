@@ -112,7 +112,7 @@ mod tests {
         }
         let shown = draft.show(now).unwrap();
         assert_eq!((shown.revision, each.revision), (4, 4));
-        assert_eq!(shown.route("x", "/f").unwrap().changed, 4);
+        assert_eq!(shown.route("x", "/f").unwrap().0.changed, 4);
         for state in [&*shown, &each] {
             let standing = state.standing("default", "f").unwrap();
             assert!(standing.may_serve(NodeId(2), now));

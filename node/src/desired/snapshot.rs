@@ -9,7 +9,7 @@ use std::{
 use http::HeaderValue;
 use swarmer_mesh::{
     identity::Standing,
-    routing::{RouteRule, RouteTable, RouteTarget},
+    routing::{RegionRules, RouteRule, RouteTable, RouteTarget},
 };
 use swarmer_model::{
     Function, Key, Kind, Node, NodeId, Placement, Region, RegionState, Revision, TrafficTarget,
@@ -189,10 +189,15 @@ impl Desired {
             .retain(|id, old| functions.contains_key(id) || !old.next([], [], now).is_empty());
     }
 
-    /// The function that has a route for this host and path.
-    pub(crate) fn route(&self, host: &str, path: &str) -> Option<&Arc<FunctionEntry>> {
-        let target = self.routes.find(host, path)?;
-        self.function(&target.namespace, &target.name)
+    /// The function that has a route for this host and path, and what that route says of regions.
+    pub(crate) fn route(
+        &self,
+        host: &str,
+        path: &str,
+    ) -> Option<(&Arc<FunctionEntry>, Option<&Arc<RegionRules>>)> {
+        let routed = self.routes.find(host, path)?;
+        let entry = self.function(&routed.target.namespace, &routed.target.name)?;
+        Some((entry, routed.regions))
     }
 
     /// Whether a change of this key changes more than the revision.
@@ -343,6 +348,7 @@ pub(crate) fn rules_of(function: &Function) -> Vec<RouteRule> {
             target: target.clone(),
             hosts: route.hosts.clone(),
             prefixes: vec![route.path.clone()],
+            regions: RegionRules::new(&route.failover, &route.distribute).map(Arc::new),
         })
         .collect()
 }
@@ -373,7 +379,8 @@ mod tests {
         let value = function("hello", b"1");
         let one = empty.apply(5, [("functions/default/hello", 3, Some(value.as_slice()))]);
         assert!(empty.functions.is_empty());
-        let entry = one.route("example", "/hello/x?y").unwrap();
+        let (entry, regions) = one.route("example", "/hello/x?y").unwrap();
+        assert!(regions.is_none());
         assert_eq!(&*entry.id, "default/hello");
         assert_eq!(entry.weights, [(1, 1)]);
         assert_eq!((entry.revision, entry.placed_at), (3, None));

@@ -21,9 +21,7 @@ const WAYS_TICK: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     /// Endpoints that take calls on members that live, by function.
-    ready: HashMap<Box<str>, Vec<(u32, Endpoint)>>,
-    /// The same on nodes that are being emptied: they answer, and are asked where no other one is.
-    eased: HashMap<Box<str>, Vec<(u32, Endpoint)>>,
+    serving: HashMap<Box<str>, Vec<Serving>>,
     /// The nodes that are being emptied, alone or with their region.
     emptied: HashSet<NodeId>,
     alive: HashSet<NodeId>,
@@ -31,6 +29,17 @@ pub(crate) struct Index {
     ways: HashMap<String, Duration>,
     /// Endpoints told by nodes that may not serve the function.
     not_entitled: usize,
+}
+
+/// Where one version of a function answers.
+#[derive(Debug)]
+struct Serving {
+    version: u32,
+    /// Those that are ready, and behind them those on nodes that are being emptied: they answer,
+    /// and are asked where no other one is.
+    all: Vec<Endpoint>,
+    /// How many are ready.
+    ready: usize,
 }
 
 impl Index {
@@ -77,9 +86,21 @@ impl Index {
                     load: endpoint.in_flight,
                     has_room: endpoint.in_flight < endpoint.concurrency,
                 };
-                let lists = if emptied { &mut index.eased } else { &mut index.ready };
-                let list = lists.entry(endpoint.function.as_str().into()).or_default();
-                list.push((endpoint.version, ready));
+                let of_function =
+                    index.serving.entry(endpoint.function.as_str().into()).or_default();
+                let at = of_function.iter().position(|s| s.version == endpoint.version);
+                let at = at.unwrap_or_else(|| {
+                    let version = endpoint.version;
+                    of_function.push(Serving { version, all: Vec::new(), ready: 0 });
+                    of_function.len() - 1
+                });
+                let serving = &mut of_function[at];
+                if emptied {
+                    serving.all.push(ready);
+                } else {
+                    serving.all.insert(serving.ready, ready);
+                    serving.ready += 1;
+                }
             }
         }
         index
@@ -96,24 +117,22 @@ impl Index {
     }
 
     /// Where a version of a function is ready and takes calls.
-    pub(crate) fn ready(&self, function: &str, version: u32) -> Vec<Endpoint> {
-        of_version(&self.ready, function, version).cloned().collect()
+    pub(crate) fn ready(&self, function: &str, version: u32) -> &[Endpoint] {
+        self.of(function, version).map_or(&[], |serving| &serving.all[..serving.ready])
     }
 
-    /// Where it is ready on nodes that are being emptied.
-    pub(crate) fn eased(&self, function: &str, version: u32) -> Vec<Endpoint> {
-        of_version(&self.eased, function, version).cloned().collect()
-    }
-
-    /// Where it answers: both.
-    pub(crate) fn answering(&self, function: &str, version: u32) -> Vec<Endpoint> {
-        let ready = of_version(&self.ready, function, version);
-        ready.chain(of_version(&self.eased, function, version)).cloned().collect()
+    /// Where it answers: there, and on nodes that are being emptied.
+    pub(crate) fn answering(&self, function: &str, version: u32) -> &[Endpoint] {
+        self.of(function, version).map_or(&[], |serving| &serving.all)
     }
 
     /// Whether a node that is being emptied leaves a call to another one: where one is ready.
     pub(crate) fn leaves_to_others(&self, node: NodeId, function: &str, version: u32) -> bool {
-        self.emptied.contains(&node) && of_version(&self.ready, function, version).next().is_some()
+        self.emptied.contains(&node) && !self.ready(function, version).is_empty()
+    }
+
+    fn of(&self, function: &str, version: u32) -> Option<&Serving> {
+        self.serving.get(function)?.iter().find(|serving| serving.version == version)
     }
 
     /// How many endpoints were left out because the nodes that tell of them may not serve the
@@ -126,15 +145,6 @@ impl Index {
     pub(crate) fn is_alive(&self, node: NodeId) -> bool {
         self.alive.contains(&node)
     }
-}
-
-fn of_version<'a>(
-    of: &'a HashMap<Box<str>, Vec<(u32, Endpoint)>>,
-    function: &str,
-    version: u32,
-) -> impl Iterator<Item = &'a Endpoint> {
-    let all = of.get(function).into_iter().flatten();
-    all.filter(move |(v, _)| *v == version).map(|(_, endpoint)| endpoint)
 }
 
 /// The median of the ways to the members of each region: one that is told or measured wrong moves
@@ -293,8 +303,8 @@ mod tests {
             desired = desired.apply(9, [(key.as_str(), 9, Some(&node[..]))]);
         }
         desired.stand(&placed(&Desired::default(), &[1, 2], &[], now), now);
-        let ids = |endpoints: Vec<Endpoint>| -> Vec<u64> {
-            endpoints.into_iter().map(|endpoint| endpoint.node.0).collect()
+        let ids = |endpoints: &[Endpoint]| -> Vec<u64> {
+            endpoints.iter().map(|endpoint| endpoint.node.0).collect()
         };
         let drained = |desired: &Desired, region: &str| {
             let spec =
@@ -311,7 +321,6 @@ mod tests {
         let one = drained(&desired, "us");
         let index = Index::build(&members, &one, |_| None, now);
         assert_eq!(ids(index.ready("default/f", 1)), [1]);
-        assert_eq!(ids(index.eased("default/f", 1)), [2]);
         assert_eq!(ids(index.answering("default/f", 1)), [1, 2]);
         assert!(index.leaves_to_others(NodeId(2), "default/f", 1));
         assert!(!index.leaves_to_others(NodeId(1), "default/f", 1));
@@ -319,7 +328,7 @@ mod tests {
         let both = drained(&one, "eu");
         let index = Index::build(&members, &both, |_| None, now);
         assert!(ids(index.ready("default/f", 1)).is_empty());
-        assert_eq!(ids(index.eased("default/f", 1)), [1, 2]);
+        assert_eq!(ids(index.answering("default/f", 1)), [1, 2]);
         assert!(!index.leaves_to_others(NodeId(2), "default/f", 1), "then it serves itself");
     }
 
@@ -334,7 +343,7 @@ mod tests {
         let ready = |desired: &Desired, at| -> (Vec<u64>, usize) {
             let index = Index::build(&members, desired, |_| None, at);
             assert!(index.ready("default/unknown", 1).is_empty());
-            let nodes = index.ready("default/f", 1).into_iter().map(|e| e.node.0).collect();
+            let nodes = index.ready("default/f", 1).iter().map(|e| e.node.0).collect();
             (nodes, index.not_entitled())
         };
         let first = placed(&Desired::default(), &[1], &[1, 2], now);

@@ -12,7 +12,9 @@ use swarmer_mesh::{
         self, Body, CallError, CallHead, Destination, ReplayableBody, Served,
         retry::{self, Attempt, Retry, RetryBudget, RetryBudgetConfig},
     },
-    routing::{Balancer, Choice, Endpoint, Outlier, OutlierConfig, pick_version},
+    routing::{
+        Balancer, Choice, Endpoint, Outlier, OutlierConfig, Preference, RegionRules, pick_version,
+    },
     stream::StreamKind,
     transport,
 };
@@ -57,6 +59,9 @@ pub(crate) struct Call {
     pub(crate) hop: u8,
     /// The W3C `traceparent`.
     pub(crate) traceparent: Arc<str>,
+    /// What the route that it came by says of regions; none if nothing, or if it came by its
+    /// function's name.
+    pub(crate) regions: Option<Arc<RegionRules>>,
 }
 
 /// What the dispatcher is made from.
@@ -115,7 +120,7 @@ impl Dispatcher {
     pub(crate) async fn route(
         &self,
         request: Request<Body>,
-        call: Call,
+        mut call: Call,
     ) -> Outcome<Response<Body>> {
         let host = request
             .uri()
@@ -125,10 +130,12 @@ impl Dispatcher {
             .unwrap_or_default();
         let path = request.uri().path();
         let desired = self.inner.deps.desired.current();
-        let Some(entry) = desired.route(host, path).cloned() else {
+        let Some((entry, regions)) = desired.route(host, path) else {
             let detail = format!("no route for host {host:?} and path {path:?}");
             return Err(Problem::new(codes::NO_ROUTE, detail));
         };
+        let entry = Arc::clone(entry);
+        call.regions = regions.cloned();
         drop(desired);
         self.call(&entry, request, call).await
     }
@@ -168,10 +175,13 @@ impl Dispatcher {
         }
         call.deadline = call.deadline.min(Instant::now() + limits.timeout.duration());
         let deps = &self.inner.deps;
-        let local = deps.functions.ready(&entry.id, version).filter(|_| {
-            // Looked at only where it would be served here.
-            !deps.catalog.current().leaves_to_others(deps.node, &entry.id, version)
-        });
+        let local = match self.is_spread(&call) {
+            true => None,
+            false => deps.functions.ready(&entry.id, version).filter(|_| {
+                // Looked at only where it would be served here.
+                !deps.catalog.current().leaves_to_others(deps.node, &entry.id, version)
+            }),
+        };
         let admitted = match &local {
             Some(function) => Some(function.admit(runtime_context(&call)).await),
             None => None,
@@ -202,6 +212,17 @@ impl Dispatcher {
             response.headers_mut().insert(VERSION_HEADER, label.clone());
         }
         Ok(response)
+    }
+
+    /// Whether the call's route spreads what enters here over regions: then this node is one of
+    /// several, whatever is ready here.
+    fn is_spread(&self, call: &Call) -> bool {
+        call.regions.as_deref().is_some_and(|rules| {
+            let deps = &self.inner.deps;
+            let desired = deps.desired.current();
+            let own = desired.nodes.get(&deps.node);
+            own.is_some_and(|own| rules.of(&own.spec.region).is_spread())
+        })
     }
 
     /// The function once it is placed, if it is not placed yet: between a deploy and its placement
@@ -274,7 +295,7 @@ impl Dispatcher {
     ) -> Outcome<Response<Body>> {
         self.inner.budget.lock().on_call(Instant::now());
         loop {
-            let (node, in_flight) = self.choose(entry, version, &tried)?;
+            let (node, in_flight) = self.choose(entry, version, call, &tried)?;
             let Some(attempt) = body.attempt() else {
                 return Err(Problem::new(
                     codes::NO_UPSTREAM,
@@ -304,7 +325,7 @@ impl Dispatcher {
                     {
                         return Err(*failed.problem);
                     }
-                    if self.choose(entry, version, &tried).is_err() {
+                    if self.choose(entry, version, call, &tried).is_err() {
                         return Err(*failed.problem);
                     }
                 }
@@ -316,29 +337,35 @@ impl Dispatcher {
         &self,
         entry: &FunctionEntry,
         version: u32,
+        call: &Call,
         tried: &[NodeId],
     ) -> Outcome<(NodeId, swarmer_mesh::routing::InFlight)> {
         let deps = &self.inner.deps;
         let index = deps.catalog.current();
-        let mut ready: Vec<Endpoint> = index.ready(&entry.id, version);
-        if ready.iter().all(|endpoint| tried.contains(&endpoint.node)) {
+        let spent = |endpoints: &[Endpoint]| endpoints.iter().all(|e| tried.contains(&e.node));
+        let ready = match index.ready(&entry.id, version) {
             // Whoever is being emptied still answers: better than a start elsewhere, or an error.
-            ready.extend(index.eased(&entry.id, version));
-        }
+            ready if spent(ready) => index.answering(&entry.id, version),
+            ready => ready,
+        };
         let desired = deps.desired.current();
         let own = desired.nodes.get(&deps.node).map(|node| &node.spec);
+        let region = own.map_or("", |spec| &spec.region);
+        let rules = call.regions.as_deref();
+        let prefer = rules.map(|rules| rules.of(region)).unwrap_or_default();
         // Who could start it matters only where nobody has it.
-        let candidates = match ready.iter().all(|endpoint| tried.contains(&endpoint.node)) {
-            true => self.starters(entry, &index, &desired),
+        let candidates = match spent(ready) {
+            true => self.starters(entry, &index, &desired, prefer),
             false => Vec::new(),
         };
         let choice = Choice {
             own: deps.node,
-            region: own.map_or("", |spec| &spec.region),
+            region,
             zone: own.map_or("", |spec| &spec.zone),
-            ready: &ready,
+            ready,
             candidates: &candidates,
             exclude: tried,
+            prefer,
         };
         let outlier = self.inner.outlier.lock();
         match self.inner.balancer.choose(&choice, &outlier, &mut rand::rng(), Instant::now()) {
@@ -351,15 +378,26 @@ impl Dispatcher {
     }
 
     /// The nodes that start the function, those that live: those that it is placed on first, as they
-    /// load it this moment, then the candidates; both by the way to their regions.
-    fn starters(&self, entry: &FunctionEntry, index: &Index, desired: &Desired) -> Vec<NodeId> {
+    /// load it this moment, then the candidates; both by the way to their regions, and those regions
+    /// before others that the call's route names to take over.
+    fn starters(
+        &self,
+        entry: &FunctionEntry,
+        index: &Index,
+        desired: &Desired,
+        prefer: Preference<'_>,
+    ) -> Vec<NodeId> {
         let deps = &self.inner.deps;
         let region = |node: NodeId| desired.nodes.get(&node).map(|node| node.spec.region.as_str());
         let own = region(deps.node);
         let mut starters: Vec<NodeId> = Vec::new();
         for nodes in [&entry.placement.nodes, &entry.placement.candidates] {
             let mut nodes = nodes.clone();
-            nodes.sort_by_key(|node| index.way_between(own, region(*node)));
+            nodes.sort_by_key(|node| {
+                let there = region(*node);
+                let order = prefer.order(own.unwrap_or_default(), there.unwrap_or_default());
+                (order, index.way_between(own, there))
+            });
             for node in nodes {
                 let starts = match node == deps.node {
                     true => deps.functions.accepts_work(),

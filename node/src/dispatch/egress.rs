@@ -102,6 +102,7 @@ impl MeshEgress {
             source: Some(source),
             hop: context.hop + 1,
             traceparent,
+            regions: None,
         };
         let outcome = dispatcher.call(&entry, request, call).await;
         let response = outcome.map_err(|problem| {

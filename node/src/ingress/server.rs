@@ -68,7 +68,8 @@ async fn serve(
         None => new_traceparent(),
     };
     // hyper drops this future, and then the answer's body, when the client goes away.
-    let call = Call { deadline: Instant::now() + MAX_REQUEST, source: None, hop: 0, traceparent };
+    let deadline = Instant::now() + MAX_REQUEST;
+    let call = Call { deadline, source: None, hop: 0, traceparent, regions: None };
     let outcome = dispatcher.route(request.map(from_hyper), call).await;
     outcome.unwrap_or_else(|problem| error_response(&problem, &node))
 }

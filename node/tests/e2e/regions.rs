@@ -1,11 +1,14 @@
-//! Operators empty a region as a whole, and let it take work again.
+//! Operators empty a region as a whole, and let it take work again; routes say which regions their
+//! requests go to.
 
-use serde_json::Value;
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
 use swarmer_runtime::fixtures;
 
 use crate::{
-    bad_input::refused,
-    common::{Cluster, Node, get, until},
+    bad_input::{problem, refused},
+    common::{Cluster, Node, get, request, until},
     keys::{Load, with_hello_on_all},
 };
 
@@ -194,4 +197,94 @@ async fn what_only_a_drained_region_may_hold_stays_there_serves_and_is_told() {
     let long = "x".repeat(300);
     let output = node.cli(&["region", "drain", "us", "--reason", &long]);
     refused(&output, 2, "SW-MODEL-INVALID", &["spec.reason", "256"]);
+}
+
+/// How many of these requests, all answered well, each node answered.
+async fn answers(cluster: &Cluster, i: usize, path: &str, requests: u32) -> BTreeMap<String, u32> {
+    let mut nodes = BTreeMap::new();
+    for _ in 0..requests {
+        let answer = get(&cluster.http, &cluster.nodes[i].url(path)).await.unwrap();
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        *nodes.entry(answer.header("x-swarmer-node").to_owned()).or_default() += 1;
+    }
+    nodes
+}
+
+/// Waits until a node answers what enters at another one.
+async fn answers_for(cluster: &Cluster, name: &str, i: usize, path: &str) {
+    let url = cluster.nodes[i].url(path);
+    until(&format!("{name} answers {path} for node {i}"), || async {
+        let answer = get(&cluster.http, &url).await.ok()?;
+        (answer.status == 200 && answer.header("x-swarmer-node") == name).then_some(())
+    })
+    .await;
+}
+
+/// One node in each of three regions, on loopback each as near as the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_route_says_which_regions_take_over_and_what_each_gets() {
+    let mut cluster = Cluster::prepare(3);
+    for (i, region) in ["eu", "us", "ap"].into_iter().enumerate() {
+        cluster.nodes[i].extra = ["--region", region].map(str::to_owned).to_vec();
+        cluster.start(i);
+    }
+    cluster.all_ready().await;
+    let dir = cluster.base.path().join("app");
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("hello.wasm"), fixtures::hello_p2()).unwrap();
+    let manifest = |ap: u32| {
+        format!(
+            "name = \"app\"\n\
+             [[function]]\nname = \"all\"\ncomponent = \"hello.wasm\"\nreplicas = 3\n\
+             distribute = [{{ from = \"eu\", to = {{ eu = 70, ap = {ap} }} }}]\n\
+             failover = [{{ from = \"uss\", to = [\"eu\"] }}]\n\
+             [[function]]\nname = \"away\"\ncomponent = \"hello.wasm\"\n\
+             regions = [\"us\", \"ap\"]\n\
+             failover = [{{ from = \"eu\", to = [\"ap\"] }}]\n"
+        )
+    };
+    let deploy = |ap: u32| {
+        std::fs::write(dir.join("swarmer.toml"), manifest(ap)).unwrap();
+        cluster.nodes[0].cli(&["deploy", dir.to_str().unwrap()])
+    };
+    let words = ["spec.routes[0].distribute[0].to", "must be 100 percent together"];
+    refused(&deploy(20), 2, "SW-CLI-MANIFEST", &words);
+    let output = deploy(30);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{told}");
+    assert!(told.contains("note: no node is in region [uss]; nearest: us"), "{told}");
+    assert_eq!(told.matches("note: ").count(), 1, "{told}");
+
+    // Routes of one function may differ; nothing may be sent where it may never be.
+    let path = "/v1/namespaces/default/functions/away";
+    let url = cluster.nodes[1].api_url(path);
+    let mut away = get(&cluster.http, &url).await.unwrap().json();
+    assert_eq!(away["spec"]["routes"][0]["failover"], json!([{ "from": "eu", "to": ["ap"] }]));
+    away["spec"]["routes"].as_array_mut().unwrap().push(json!({ "path": "/plain" }));
+    let mut never = away.clone();
+    never["spec"]["routes"][1]["distribute"] = json!([{ "from": "us", "to": { "eu": 100 } }]);
+    let answer = request(&cluster.http, "PUT", &url, never.to_string()).await.unwrap();
+    let words = ["spec.routes[1].distribute[0].to", "one of spec.placement.regions"];
+    problem(&answer, 422, "SW-MODEL-INVALID", &words);
+    let answer = request(&cluster.http, "PUT", &url, away.to_string()).await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+
+    // 150 of 500, within six standard deviations, and all others where they came in.
+    for (name, i) in [("n3", 0), ("n1", 0), ("n2", 1)] {
+        answers_for(&cluster, name, i, "/all").await;
+    }
+    let nodes = answers(&cluster, 0, "/all", 500).await;
+    assert!((88..=212).contains(&nodes["n3"]) && !nodes.contains_key("n2"), "{nodes:?}");
+    assert_eq!(answers(&cluster, 1, "/all", 50).await["n2"], 50, "nothing is said of us");
+    // As near as the other one, and never it.
+    answers_for(&cluster, "n3", 0, "/away").await;
+    assert_eq!(answers(&cluster, 0, "/away", 100).await["n3"], 100);
+    answers_for(&cluster, "n2", 0, "/plain").await;
+    answers_for(&cluster, "n2", 1, "/away").await;
+    assert_eq!(answers(&cluster, 1, "/away", 50).await["n2"], 50);
+
+    cluster.nodes[2].kill();
+    answers_for(&cluster, "n2", 0, "/away").await;
+    assert_eq!(answers(&cluster, 0, "/away", 100).await["n2"], 100);
+    assert_eq!(answers(&cluster, 0, "/all", 100).await["n1"], 100);
 }

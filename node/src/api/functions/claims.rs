@@ -148,8 +148,12 @@ mod tests {
     fn every_host_and_path_is_claimed() {
         let mut function = Function::new(Metadata::named("shop"), Digest::of(b"1"));
         function.spec.routes = vec![
-            Route { path: "/shop".into(), hosts: Vec::new() },
-            Route { path: "/".into(), hosts: vec!["a.example".into(), "b.example".into()] },
+            Route { path: "/shop".into(), ..Route::default() },
+            Route {
+                path: "/".into(),
+                hosts: vec!["a.example".into(), "b.example".into()],
+                ..Route::default()
+            },
         ];
         let expected = ["claims/*/shop", "claims/a.example/", "claims/b.example/"];
         assert_eq!(keys(&function), set(&expected));

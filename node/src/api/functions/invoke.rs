@@ -46,7 +46,8 @@ pub(in crate::api) async fn invoke(State(api): State<Arc<Api>>, request: Request
         Some(given) => given.into(),
         None => new_traceparent(),
     };
-    let call = Call { deadline: Instant::now() + MAX_CALL, source: None, hop: 0, traceparent };
+    let deadline = Instant::now() + MAX_CALL;
+    let call = Call { deadline, source: None, hop: 0, traceparent, regions: None };
     let body = body.map_err(CallError::body_source).boxed_unsync();
     let request = http::Request::from_parts(parts, body);
     let response = context.dispatcher.call(&entry, request, call).await?;

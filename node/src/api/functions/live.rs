@@ -37,7 +37,7 @@ pub(super) async fn live(
     let index = context.catalog.current();
     let ready = |version: u32| {
         let nodes: BTreeSet<NodeId> =
-            index.answering(&id, version).into_iter().map(|endpoint| endpoint.node).collect();
+            index.answering(&id, version).iter().map(|endpoint| endpoint.node).collect();
         let nodes = nodes.into_iter().filter(|node| placement.nodes.contains(node));
         nodes.count()
     };
@@ -45,7 +45,7 @@ pub(super) async fn live(
     let desired = context.desired.current();
     let known = desired.nodes.values().map(|node| node.spec.region.as_str());
     // No faults: things that may well be meant so, and most often are slips.
-    let mut hints = unknown_regions(&function.spec.placement.regions, known);
+    let mut hints = unknown_regions(&function.spec.regions(), known);
     hints.extend(near::unknown(function, &desired));
     live["hints"] = json!(hints);
     let unready = live["upToDate"] == false || (live["ready"] == 0 && live["switchedOff"] == false);
