@@ -39,7 +39,7 @@ use self::{
     seeds::Seeds,
     spread::Rumours,
     summary::Agreement,
-    suspicion::Suspicion,
+    suspicion::{Allowance, Suspicion},
     view::View,
     wire::Message,
 };
@@ -152,6 +152,7 @@ pub struct Core {
     rng: StdRng,
     agenda: Agenda,
     suspicions: BTreeMap<NodeId, Suspicion>,
+    allowance: Allowance,
     /// Who told us last that a member is suspect or down, until the view has taken it in.
     heard_from: BTreeMap<NodeId, NodeId>,
     /// When members that are down are forgotten.
@@ -227,6 +228,7 @@ impl Core {
             effects: AccumulatingRuntime::new(),
             agenda: Agenda::default(),
             suspicions: BTreeMap::new(),
+            allowance: Allowance::default(),
             heard_from: BTreeMap::new(),
             forget: BTreeMap::new(),
             view: View::new(identity),

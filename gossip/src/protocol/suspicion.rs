@@ -21,6 +21,28 @@ const WAYS: u32 = 3;
 /// Accusers remembered for one suspicion; far fewer decide.
 const MAX_ACCUSERS: usize = 16;
 
+/// So many accusations are passed on in a second. Where more members than that seem dead at once it is
+/// this node's network, or everybody's, and nobody is in a hurry.
+const MAX_PASSED_ON: u32 = 64;
+
+/// What may be passed on yet in this second.
+#[derive(Default)]
+pub(super) struct Allowance {
+    since: Duration,
+    spent: u32,
+}
+
+impl Allowance {
+    fn take(&mut self, time: Duration) -> bool {
+        if time.saturating_sub(self.since) >= Duration::from_secs(1) {
+            *self = Self { since: time, spent: 0 };
+        }
+        let left = self.spent < MAX_PASSED_ON;
+        self.spent += u32::from(left);
+        left
+    }
+}
+
 /// One member under suspicion.
 pub(super) struct Suspicion {
     peer: Peer,
@@ -143,15 +165,23 @@ impl Core {
         if refuted {
             return;
         }
-        let wanted = self.timing.suspicion_confirmations;
+        let held = self.suspicions.get(&peer.node);
+        let known = held.is_some_and(|held| (held.peer, held.incarnation) == (peer, incarnation));
         let suspicion = self.suspicion_of(time, peer, incarnation);
         let accusers = suspicion.accusers.len();
-        let news = accusers < MAX_ACCUSERS && suspicion.accusers.insert(by);
-        self.heard_from.insert(peer.node, by);
-        self.swim_rows(time, &[row], true);
-        // One that was refuted, or led to a death, is gone by now: passed on it would go round for ever.
-        let stands = |held: &Suspicion| held.accusers.contains(&by);
-        if news && accusers <= wanted && self.suspicions.get(&peer.node).is_some_and(stands) {
+        if accusers == MAX_ACCUSERS || !suspicion.accusers.insert(by) {
+            return;
+        }
+        if !known {
+            self.heard_from.insert(peer.node, by);
+            self.swim_rows(time, &[row], true);
+            // Of what was refuted, or led to a death, nothing is left: passed on it would go round for
+            // ever.
+            if !self.suspicions.contains_key(&peer.node) {
+                return;
+            }
+        }
+        if accusers <= self.timing.suspicion_confirmations && self.allowance.take(time) {
             self.pass_accusation_on(by, peer, incarnation);
         }
         self.schedule_suspicion(peer.node);

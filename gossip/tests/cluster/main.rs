@@ -86,7 +86,7 @@ fn five_percent_of_loss_kills_nobody_either() {
 /// That the two above can fail: at this loss some are called dead, and come back.
 #[test]
 fn too_much_loss_kills_a_few_and_heals() {
-    let mut sim = lossy(78, 0.3, 15);
+    let mut sim = lossy(78, 0.4, 5);
     let mut deaths: Vec<(Duration, NodeId)> = Vec::new();
     for node in &sim.nodes {
         for (at, who, _, after, _) in &node.changes {
