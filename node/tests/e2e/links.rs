@@ -2,7 +2,7 @@
 //! socket is bound to and that change under way.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     process::Command,
     sync::Arc,
@@ -108,14 +108,18 @@ async fn translate(outside: Arc<UdpSocket>, node: SocketAddr, mut rebinds: mpsc:
             }
             received = outside.recv_from(&mut datagram) => {
                 let Ok((length, sender)) = received else { continue };
-                if !ports.contains_key(&sender) {
-                    let port = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap());
-                    port.connect(node).await.unwrap();
-                    answers.spawn(pass_back(port.clone(), outside.clone(), sender));
-                    ports.insert(sender, port);
-                }
+                let port = match ports.entry(sender) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(free) => {
+                        let port = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+                        port.connect(node).await.unwrap();
+                        let port = free.insert(Arc::new(port));
+                        answers.spawn(pass_back(port.clone(), outside.clone(), sender));
+                        port
+                    }
+                };
                 // Nobody may be there yet.
-                let _ = ports[&sender].send(&datagram[..length]).await;
+                let _ = port.send(&datagram[..length]).await;
             }
         }
     }
