@@ -117,7 +117,8 @@ pub(crate) async fn follow(engine: Arc<Engine>, transport: Arc<dyn Transport>, t
         next_look = LOOK;
         let votes = leadership.voters.contains(&leadership.node);
         if let Some(heard) = engine.heard().filter(|_| votes && !leads)
-            && let Some(wait) = succession.wait(now, after, leadership.node, heard, &ways)
+            && let Some(wait) =
+                succession.wait(now, after, leadership.node, leadership.leader, heard, &ways)
         {
             if wait.is_zero() {
                 engine.stand().await;

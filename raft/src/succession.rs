@@ -15,7 +15,8 @@ use tokio::time::Instant;
 use crate::raft::Timing;
 
 /// Nearer than that the lots suffice, and patience with a leader on a busy machine is worth more.
-const FAR: Duration = Duration::from_millis(10);
+/// From there on the engine's clock goes slower.
+const FAR: Duration = Duration::from_millis(40);
 
 /// Decides when this node stands for election on account of being the first.
 #[derive(Debug)]
@@ -31,18 +32,22 @@ impl Succession {
     }
 
     /// For how long to wait yet, at most, before this node stands; zero if it does now; none if it
-    /// is not its turn. `ways` are the round trips to the other voters that it is connected to.
+    /// is not its turn. `leader` is the leader of this term, if there is one, and `ways` are the
+    /// round trips to the other voters that it is connected to.
     pub(crate) fn wait(
         &mut self,
         now: Instant,
         multiplier: u32,
         node: NodeId,
-        (leader, heard): (NodeId, Instant),
+        leader: Option<NodeId>,
+        (last, heard): (NodeId, Instant),
         ways: &BTreeMap<NodeId, Duration>,
     ) -> Option<Duration> {
         let far = ways.values().any(|way| *way >= FAR);
-        let first = ways.keys().find(|other| **other != leader).is_some_and(|other| node < *other);
-        if !far || !first || self.stood == Some(heard) {
+        let first = ways.keys().find(|other| **other != last).is_some_and(|other| node < *other);
+        // Without a leader somebody stands already, perhaps by the leader's own wish; and whom this
+        // node heard before it led itself says nothing of the one that leads now.
+        if !far || !first || leader != Some(last) || self.stood == Some(heard) {
             return None;
         }
         // Half an interval after the lease, so that the others, who heard from the leader a little
@@ -75,7 +80,8 @@ mod tests {
         // Node 1 led; 2 is the first of 2, 3 and 4.
         let others = ways([(3, 300), (4, 80)]);
         let mut at = |passed, heard| {
-            second.wait(heard + ms(passed), 8, NodeId(2), (NodeId(1), heard), &others)
+            let leader = Some(NodeId(1));
+            second.wait(heard + ms(passed), 8, NodeId(2), leader, (NodeId(1), heard), &others)
         };
         assert_eq!(at(0, heard), Some(ms(2400)));
         assert_eq!(at(2300, heard), Some(ms(100)));
@@ -88,14 +94,28 @@ mod tests {
     fn whoever_is_not_first_or_has_nobody_far_away_leaves_it_to_the_lots() {
         let heard = Instant::now();
         let wait = |node, leader, ways: &BTreeMap<NodeId, Duration>| {
-            let heard = (NodeId(leader), heard);
-            Succession::new(Timing::LAN).wait(heard.1 + ms(9000), 8, NodeId(node), heard, ways)
+            let (leader, late) = (NodeId(leader), heard + ms(9000));
+            let last = (leader, heard);
+            Succession::new(Timing::LAN).wait(late, 8, NodeId(node), Some(leader), last, ways)
         };
         assert_eq!(wait(3, 1, &ways([(2, 300), (4, 80)])), None, "2 goes before");
         assert_eq!(wait(3, 1, &ways([(4, 80)])), Some(Duration::ZERO), "2 is gone");
         assert_eq!(wait(3, 1, &ways([(1, 80), (4, 80)])), Some(Duration::ZERO), "1 was the leader");
-        assert_eq!(wait(2, 1, &ways([(3, 9), (4, 1)])), None, "a LAN");
+        assert_eq!(wait(2, 1, &ways([(3, 39), (4, 1)])), None, "near");
         assert_eq!(wait(2, 1, &ways([])), None, "nobody would vote");
         assert_eq!(wait(2, 1, &ways([(1, 300)])), None, "nobody but the leader would");
+    }
+
+    #[test]
+    fn a_hand_over_and_an_election_that_is_under_way_are_not_disturbed() {
+        // Node 2 led for long and last heard of node 1 before; now it lets node 3 lead.
+        let heard = Instant::now();
+        let others = ways([(1, 300), (3, 300)]);
+        for leader in [None, Some(NodeId(3)), Some(NodeId(2))] {
+            let last = (NodeId(1), heard);
+            let mut second = Succession::new(Timing::LAN);
+            let wait = second.wait(heard + ms(60_000), 8, NodeId(2), leader, last, &others);
+            assert_eq!(wait, None, "{leader:?}");
+        }
     }
 }

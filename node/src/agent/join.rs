@@ -45,8 +45,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const LOOK_DEADLINE: Duration = Duration::from_secs(2);
 /// The longest name of a node that asks to join, in the log.
 const MAX_NAME_CHARS: usize = 63;
-/// How often a lost race for a token is tried again.
-const MAX_RACES: usize = 5;
+/// How often it is tried: once to find that the node may join and is where it says, and again after
+/// each lost race for a token.
+const MAX_RACES: usize = 6;
 
 /// What a node says when it wants to join.
 #[derive(Clone, Serialize, Deserialize)]
@@ -64,6 +65,9 @@ pub(crate) struct JoinRequest {
     pub(crate) address: SocketAddr,
     /// Where the node says that it stands.
     pub(crate) claim: Place,
+    /// The member that it asked reaches it at its address. Not the joiner's word.
+    #[serde(default)]
+    pub(crate) reached: bool,
 }
 
 /// What the member answers.
@@ -101,6 +105,7 @@ impl JoinRequest {
             name: config.name.clone(),
             address,
             claim: config.place.clone(),
+            reached: false,
         }
     }
 }
@@ -245,6 +250,16 @@ async fn forward(context: &Arc<Context>, request: &JoinRequest) -> JoinReply {
         let deadline = Instant::now() + Duration::from_secs(6);
         let asked = context.transport.request(voter, StreamKind::Admin, body.clone(), deadline);
         match asked.await.map(|answer| serde_json::from_slice::<JoinReply>(&answer)) {
+            // What lets datagrams in only from where others went out takes this node's, which was
+            // dialled, and not yet a voter's.
+            Ok(Ok(JoinReply::Refused { code, .. }))
+                if code == codes::ADVERTISE.name
+                    && !request.reached
+                    && look_there(context, request).await.is_ok() =>
+            {
+                let request = JoinRequest { reached: true, ..request.clone() };
+                return Box::pin(forward(context, &request)).await;
+            }
             Ok(Ok(reply)) => return reply,
             Ok(Err(error)) => last = error.to_string(),
             Err(error) => last = crate::problem::chain(&error),
@@ -270,8 +285,9 @@ async fn admit_here(context: &Context, request: &JoinRequest) -> Outcome<Grant> 
             "the node does not hold the key that it shows",
         ));
     }
+    let mut reached = request.reached;
     for _ in 0..MAX_RACES {
-        if let Some(grant) = try_admit(context, request).await? {
+        if let Some(grant) = try_admit(context, request, &mut reached).await? {
             return Ok(grant);
         }
     }
@@ -337,8 +353,12 @@ fn voters(context: &Context, view: &View) -> Outcome<Vec<PeerInfo>> {
 }
 
 /// One compare-and-set, keyed by token and node key: a retry after a lost answer finds the node
-/// admitted and succeeds; `None` if another node was faster.
-async fn try_admit(context: &Context, request: &JoinRequest) -> Outcome<Option<Grant>> {
+/// admitted and succeeds; `None` if another node was faster, or the node was first to be reached.
+async fn try_admit(
+    context: &Context,
+    request: &JoinRequest,
+    reached: &mut bool,
+) -> Outcome<Option<Grant>> {
     context.control.barrier(Duration::from_secs(3)).await?;
     let view = context.control.view();
     let hash = hex::encode(Secret::from_bytes(request.secret).hash());
@@ -403,12 +423,17 @@ async fn try_admit(context: &Context, request: &JoinRequest) -> Outcome<Option<G
         },
     );
     node.validate()?;
-    look_there(context, request).await?;
     let name_key = Key::cluster(&format!("names/{}", request.name));
     if let Some(holder) = view.get(name_key.as_str()) {
         let holder = String::from_utf8_lossy(&holder.value).into_owned();
         let why = format!("the name {:?} belongs to node {holder}", request.name);
         return Err(Problem::new(codes::NAME_TAKEN, why));
+    }
+    if !*reached {
+        look_there(context, request).await?;
+        *reached = true;
+        // Others may have joined meanwhile: the next try finds what they left.
+        return Ok(None);
     }
     let json = |value: serde_json::Result<Vec<u8>>| {
         value.map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))

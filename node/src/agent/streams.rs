@@ -334,6 +334,7 @@ impl JoinHandler for Strangers {
                     let _ = send.reset(ResetCode::MALFORMED.var());
                     return;
                 };
+                let request = JoinRequest { reached: false, ..request };
                 let reply = admit(context, &request, true).await;
                 log_refusal(context, remote, &request, &reply);
                 if let Ok(reply) = serde_json::to_vec(&reply)

@@ -175,13 +175,16 @@ impl Dispatcher {
         }
         call.deadline = call.deadline.min(Instant::now() + limits.timeout.duration());
         let deps = &self.inner.deps;
-        let local = match self.is_spread(&call) {
-            true => None,
-            false => deps.functions.ready(&entry.id, version).filter(|_| {
-                // Looked at only where it would be served here.
-                !deps.catalog.current().leaves_to_others(deps.node, &entry.id, version)
-            }),
-        };
+        let local = deps.functions.ready(&entry.id, version).filter(|_| {
+            // Looked at only where it could be served here.
+            let catalog = deps.catalog.current();
+            match self.is_spread(&call) {
+                // This node is one of those among whom is chosen, unless it is leaving: then it
+                // answers where nobody else does.
+                true => catalog.answering(&entry.id, version).is_empty(),
+                false => !catalog.leaves_to_others(deps.node, &entry.id, version),
+            }
+        });
         let admitted = match &local {
             Some(function) => Some(function.admit(runtime_context(&call)).await),
             None => None,

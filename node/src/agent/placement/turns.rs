@@ -41,6 +41,10 @@ pub(super) fn in_turn(mut changes: Vec<Change>, record: &Record) -> Vec<Vec<Chan
     let mut batches: Vec<Vec<Change>> = ordered.chunks(MAX_BATCH).map(<[Change]>::to_vec).collect();
     if !changes.is_empty() && changes.len() <= MAX_BATCH {
         batches.push(changes);
+    } else if batches.is_empty() {
+        tracing::warn!(target: "swarmer::placement", changes = changes.len(),
+            "more placements than one transaction takes wait for each other's room; they are made \
+            once something else gives room");
     }
     batches
 }
