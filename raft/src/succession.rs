@@ -1,9 +1,8 @@
 //! Who stands for election first where voters are far apart.
 //!
 //! Time-outs that are drawn by lot keep voters out of each other's way as long as the lots lie
-//! farther apart than an election takes. Across an ocean they do not: asking and voting take one
-//! and a half round trips, all lots lie within two and a half, and most elections are lost to each
-//! other. So the first in line, of those whom it reaches, stands before any lot comes up. Where it
+//! farther apart than an election takes. Across an ocean they need not: asking and voting take one
+//! and a half round trips, and all lots lie within two and a half. So the first in line, of those whom it reaches, stands before any lot comes up. Where it
 //! cannot win (it lacks entries, or is cut off from a majority) nothing happened but questions, and
 //! the lots decide as ever.
 

@@ -165,8 +165,7 @@ impl Core {
         if refuted {
             return;
         }
-        let held = self.suspicions.get(&peer.node);
-        let known = held.is_some_and(|held| (held.peer, held.incarnation) == (peer, incarnation));
+        let known = self.suspicions.get(&peer.node).is_some_and(|held| held.is_about(&row));
         let suspicion = self.suspicion_of(time, peer, incarnation);
         let accusers = suspicion.accusers.len();
         if accusers == MAX_ACCUSERS || !suspicion.accusers.insert(by) {
