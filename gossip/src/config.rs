@@ -150,6 +150,9 @@ impl Config {
                 t.probe_timeout, t.probe_period
             ));
         }
+        if t.suspicion_min_periods == 0 {
+            return fail("timing: suspicion_min_periods is 0, at least 1".into());
+        }
         for (field, value) in [
             ("gossip_interval", t.gossip_interval),
             ("push_pull_interval", t.push_pull_interval),

@@ -51,17 +51,19 @@ pub(super) struct Suspicion {
     since: Duration,
     /// Other members whose own probes failed.
     accusers: BTreeSet<NodeId>,
-    /// Set once our own probe failed: what declares the member down.
+    /// Set once we are to decide: our own probe failed, or a member has decided already.
     own: Option<Own>,
 }
 
 struct Own {
-    timer: Timer<Peer>,
     since: Duration,
     /// No death before this time: something vetoed.
     not_before: Duration,
     /// What the probe over QUIC said, once it did.
     confirmed: Option<bool>,
+    /// When the deadline is looked at next. It moves, with who accuses and with what is known of the
+    /// ways; a task of another time is of no use any more.
+    look: Option<Duration>,
 }
 
 impl Suspicion {
@@ -122,13 +124,34 @@ impl Core {
     pub(super) fn own_suspicion(&mut self, time: Duration, timer: Timer<Peer>) {
         let Timer::ChangeSuspectToDown { member_id: peer, incarnation, .. } = timer else { return };
         self.stats.probes_failed += 1;
+        self.doubt(time, peer, incarnation);
+    }
+
+    /// A member holds another for dead that lives for us: its death did not reach us, or the other has
+    /// not heard yet that it came back. We see for ourselves.
+    pub(super) fn told_of_death(&mut self, time: Duration, by: NodeId, row: &Row) {
+        let Row { peer, incarnation, .. } = *row;
+        if !self.view.is_active(&peer) || !self.may_speak_of(&peer) {
+            return;
+        }
+        self.heard_from.insert(peer.node, by);
+        self.swim_rows(time, &[Row { state: RowState::Suspect, ..*row }], false);
+        if self.view.doubts(&peer) == Some(incarnation) {
+            self.suspicion_of(time, peer, incarnation).accusers.insert(by);
+            self.doubt(time, peer, incarnation);
+        }
+    }
+
+    /// It is on us to decide from here on.
+    fn doubt(&mut self, time: Duration, peer: Peer, incarnation: Incarnation) {
         let suspicion = self.suspicion_of(time, peer, incarnation);
-        if suspicion.own.is_some() {
+        // The probe may have begun before the member's last word.
+        if suspicion.own.is_some() || (suspicion.peer, suspicion.incarnation) != (peer, incarnation) {
             // Probed again while suspect: the clock that runs goes on.
             return;
         }
         suspicion.own =
-            Some(Own { timer, since: time, not_before: Duration::ZERO, confirmed: None });
+            Some(Own { since: time, not_before: Duration::ZERO, confirmed: None, look: None });
         self.outputs.push_back(Output::ConfirmAlive { node: peer.node, addr: peer.addr });
         // The suspect hears of it at once and can refute; the others can confirm.
         let mut told = self.random_peers(crate::DIRECT_FANOUT);
@@ -216,19 +239,28 @@ impl Core {
         entry
     }
 
+    /// Looks at the suspicion no later than at its deadline as that is now.
     fn schedule_suspicion(&mut self, node: NodeId) {
-        if let Some(at) = self.suspicions.get(&node).and_then(|s| self.deadline(s)) {
+        let Some(at) = self.suspicions.get(&node).and_then(|s| self.deadline(s)) else { return };
+        let own = self.suspicions.get_mut(&node).and_then(|s| s.own.as_mut());
+        if let Some(own) = own.filter(|own| own.look.is_none_or(|held| at < held)) {
+            own.look = Some(at);
             self.agenda.add(at, Task::Suspicion(node));
         }
     }
 
     pub(super) fn suspicion_due(&mut self, time: Duration, node: NodeId) {
-        let Some(suspicion) = self.suspicions.get(&node) else { return };
-        // A later veto or a new incarnation has a task of its own.
-        if self.deadline(suspicion).is_none_or(|at| at > time) {
+        let Some(suspicion) = self.suspicions.get_mut(&node) else { return };
+        let Suspicion { peer, incarnation, .. } = *suspicion;
+        let Some(own) = suspicion.own.as_mut() else { return };
+        if own.look.is_none_or(|at| at > time) {
             return;
         }
-        let addr = suspicion.peer.addr;
+        own.look = None;
+        if self.suspicions.get(&node).and_then(|s| self.deadline(s)).is_some_and(|at| at > time) {
+            self.schedule_suspicion(node);
+            return;
+        }
         let again = time + self.suspicion_time(time, usize::MAX - 1);
         let live = self.liveness.has_live_connection(node);
         let Some(suspicion) = self.suspicions.get_mut(&node) else { return };
@@ -237,12 +269,15 @@ impl Core {
             own.not_before = again;
             own.confirmed = None;
             self.stats.vetoes += 1;
-            self.outputs.push_back(Output::ConfirmAlive { node, addr });
-            self.agenda.add(again, Task::Suspicion(node));
+            self.outputs.push_back(Output::ConfirmAlive { node, addr: peer.addr });
+            self.schedule_suspicion(node);
             return;
         }
-        let timer = own.timer.clone();
-        self.swim_timer(time, timer);
+        let held = Row { peer, incarnation, state: RowState::Suspect };
+        // It may have objected since; of its death foca would be convinced all the same.
+        if self.swim.iter_membership_state().map(Row::from).any(|row| row == held) {
+            self.swim_rows(time, &[Row { state: RowState::Down, ..held }], true);
+        }
         self.gossip_now(time);
         self.gossip_now(time);
     }

@@ -97,11 +97,11 @@ impl Core {
         self.admission.admitted(peer.node) && (self.view.knows(peer.node) || self.view.has_room())
     }
 
-    /// What this node would say about every member, itself included; only active ones.
+    /// What this node would say about every member, itself included and those that are down.
     pub(super) fn rows(&self) -> Vec<Row> {
         let own = Row { peer: self.identity(), incarnation: 0, state: RowState::Alive };
         self.swim
-            .iter_members()
+            .iter_membership_state()
             .map(Row::from)
             .filter(|row| self.admission.admitted(row.peer.node))
             .chain([own])

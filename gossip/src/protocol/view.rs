@@ -87,6 +87,13 @@ impl View {
         self.others.get(&node).map(|entry| entry.peer)
     }
 
+    /// Whether just this peer is alive or suspect.
+    pub(super) fn is_active(&self, peer: &Peer) -> bool {
+        self.others
+            .get(&peer.node)
+            .is_some_and(|entry| entry.peer == *peer && entry.state.is_active())
+    }
+
     /// Whether the view says just this: alive, with this identity and incarnation.
     pub(super) fn has_alive(&self, peer: &Peer, incarnation: u16) -> bool {
         self.others.get(&peer.node).is_some_and(|entry| {

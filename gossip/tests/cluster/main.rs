@@ -39,6 +39,59 @@ fn a_killed_member_is_known_by_all_within_three_seconds_at_the_median() {
     assert!(p95 <= secs(6), "p95 {p95:?} of {times:?}");
 }
 
+/// With a hundred each pair of those whose probes fail seldom told each other by themselves, and what
+/// is known of the ways, by which suspicion lasts, changes while it does.
+#[test]
+fn accusers_among_many_hear_of_each_other() {
+    let mut times = Vec::new();
+    for seed in 0..6 {
+        let mut sim = Sim::cluster(seed, 100);
+        sim.kill(50);
+        let took = sim.until(secs(20), |sim| {
+            (0..100).all(|by| by == 50 || sim.state(by, id(50)) == Some(MemberState::Down))
+        });
+        times.push(took.unwrap_or_else(|| panic!("seed {seed}: not known by all")));
+    }
+    let p50 = percentile(&mut times, 50);
+    println!("kill known by all 100: p50 {p50:?}, worst {:?}", times.last());
+    assert!(p50 <= Duration::from_millis(3500), "p50 {p50:?} of {times:?}");
+}
+
+/// Who misses the gossip of a death learns of it by an exchange: its own probe finds the dead one among
+/// so many members after minutes.
+#[test]
+fn a_death_that_somebody_missed_is_told_again() {
+    for seed in 0..3 {
+        let mut sim = Sim::new(seed);
+        for index in 0..60 {
+            let mut config = config(index, 1);
+            // Five minutes for a round of all.
+            config.timing.probe_period = secs(5);
+            config.timing.suspicion_min_periods = 1;
+            config.timing.push_pull_interval = secs(5);
+            sim.start(config, Vec::new());
+        }
+        assert!(sim.until(secs(30), Sim::whole).is_some(), "seed {seed}: {}", sim.describe());
+        // One takes no datagrams for a while; its connections say that it lives.
+        for index in (0..60).filter(|index| ![7, 50].contains(index)) {
+            sim.nodes[index].connections.0.lock().insert(id(7));
+            sim.nodes[7].connections.0.lock().insert(id(index));
+        }
+        sim.kill(50);
+        sim.group[7] = 1;
+        let known = |sim: &mut Sim, by| sim.state(by, id(50)) == Some(MemberState::Down);
+        let by_all = |sim: &mut Sim| (0..60).all(|by| [7, 50].contains(&by) || known(sim, by));
+        assert!(sim.until(secs(90), by_all).is_some(), "seed {seed}: not known by all others");
+        // Gossip of it is over within this.
+        sim.run(secs(3));
+        sim.group[7] = 0;
+        assert!(!known(&mut sim, 7), "seed {seed}: it missed nothing");
+        let told = sim.until(secs(30), |sim| known(sim, 7));
+        assert!(told.is_some(), "seed {seed}: {:?}", sim.seen(7, id(50)));
+        assert!(sim.until(secs(30), Sim::whole).is_some(), "seed {seed}: {}", sim.describe());
+    }
+}
+
 /// No member may have been seen down by anyone.
 fn assert_nobody_died(sim: &Sim) {
     for node in &sim.nodes {
