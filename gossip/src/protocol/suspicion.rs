@@ -146,7 +146,8 @@ impl Core {
     fn doubt(&mut self, time: Duration, peer: Peer, incarnation: Incarnation) {
         let suspicion = self.suspicion_of(time, peer, incarnation);
         // The probe may have begun before the member's last word.
-        if suspicion.own.is_some() || (suspicion.peer, suspicion.incarnation) != (peer, incarnation) {
+        if suspicion.own.is_some() || (suspicion.peer, suspicion.incarnation) != (peer, incarnation)
+        {
             // Probed again while suspect: the clock that runs goes on.
             return;
         }
