@@ -66,13 +66,12 @@ impl Catalog {
         admission: &dyn Admission,
         verifier: &dyn Verifier,
     ) -> Result<Option<Merge>, (Refusal, Option<NodeId>)> {
-        let record = signed.read().map_err(|reason| (reason, None))?;
-        let node = record.node;
+        let (node, stamp) = signed.head().map_err(|reason| (reason, None))?;
         if let Some(held) = self.entries.get(&node) {
-            if record.stamp() == held.record.stamp() && *held.signed == signed {
+            if stamp == held.record.stamp() && *held.signed == signed {
                 return Ok(None);
             }
-            if record.stamp() <= held.record.stamp() {
+            if stamp <= held.record.stamp() {
                 return Err((Refusal::StaleRecord, Some(node)));
             }
         } else if self.entries.len() >= MAX_MEMBERS {
@@ -84,6 +83,7 @@ impl Catalog {
         if !signed.is_by(node, self.cluster, verifier) {
             return Err((Refusal::ForgedRecord, Some(node)));
         }
+        let record = signed.read().map_err(|reason| (reason, Some(node)))?;
         Ok(Some(self.put(record, signed)))
     }
 

@@ -171,6 +171,8 @@ pub struct Core {
     stalled: Duration,
     /// Until when suspicion is slower because this node stood still.
     slow_until: Duration,
+    /// When every member was looked at last.
+    looked_through: Duration,
     /// How many farewells are still to be sent; `None` while we stay.
     farewells: Option<u32>,
 }
@@ -179,8 +181,10 @@ pub struct Core {
 const FAREWELLS: u32 = 4;
 /// Time between two farewells.
 const FAREWELL_INTERVAL: Duration = Duration::from_millis(350);
-/// How often admission, vetoes and forgotten members are looked at.
+/// How often vetoes and what is to be forgotten are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How often every member is looked at where nothing is a reason to: each change shows at once.
+const LOOK_THROUGH_INTERVAL: Duration = Duration::from_secs(10);
 /// How long suspicion stays slower after a stall.
 const SLOW_AFTER_STALL: Duration = Duration::from_secs(10);
 
@@ -243,6 +247,7 @@ impl Core {
             stats: Stats::default(),
             stalled: Duration::ZERO,
             slow_until: Duration::ZERO,
+            looked_through: Duration::ZERO,
             farewells: None,
             lan: config.timing.clone(),
             timing: config.timing,
@@ -328,8 +333,8 @@ impl Core {
         }
     }
 
-    /// Drops members that are no longer admitted, looks again at deaths that a live connection
-    /// holds back, and forgets those that are down for long.
+    /// Forgets members that are down for long and exchanges that never ended, and looks again at deaths
+    /// that a live connection holds back.
     fn sweep(&mut self, time: Duration) {
         let due: Vec<Peer> =
             self.forget.values().filter(|(at, _)| *at <= time).map(|(_, peer)| *peer).collect();
@@ -338,6 +343,15 @@ impl Core {
             self.swim_timer(time, foca::Timer::RemoveDown(peer));
         }
         self.exchanges.expire(time, self.timing.push_pull_timeout * 2);
+        if self.view.holds_back() || time >= self.looked_through + LOOK_THROUGH_INTERVAL {
+            self.look_through(time);
+        }
+    }
+
+    /// Looks at every member, which among thousands is most of what a node at rest does: drops those
+    /// that are no longer admitted, and shows what foca holds.
+    fn look_through(&mut self, time: Duration) {
+        self.looked_through = time;
         let stale: Vec<NodeId> =
             self.catalog.nodes().filter(|node| !self.is_admitted(*node)).collect();
         for node in stale {
@@ -349,7 +363,7 @@ impl Core {
     /// Says that the committed members changed.
     pub fn admission_changed(&mut self, now: Duration) {
         let time = self.time(now);
-        self.sweep(time);
+        self.look_through(time);
     }
 
     /// All members, this node included, sorted by id. Cheap while nothing changed.

@@ -247,15 +247,39 @@ pub struct SignedRecord {
     pub signature: Vec<u8>,
 }
 
+/// What a record begins with.
+#[derive(Deserialize)]
+struct Head {
+    node: NodeId,
+    boot: u64,
+    version: u64,
+}
+
 impl SignedRecord {
+    /// Whose record it says it is, and its [`Record::stamp`]: all that is asked of the most of them,
+    /// which are known already. It can be had of one that cannot be read.
+    ///
+    /// # Errors
+    /// Over its bounds, or no record.
+    pub(crate) fn head(&self) -> Result<(NodeId, (u64, u64)), Refusal> {
+        self.check_bounds()?;
+        let (head, _) =
+            postcard::take_from_bytes::<Head>(&self.bytes).map_err(|_| Refusal::Malformed)?;
+        Ok((head.node, (head.boot, head.version)))
+    }
+
+    fn check_bounds(&self) -> Result<(), Refusal> {
+        let over =
+            self.bytes.len() > MAX_RECORD_BYTES || self.signature.len() > MAX_SIGNATURE_BYTES;
+        if over { Err(Refusal::OversizedRecord) } else { Ok(()) }
+    }
+
     /// Reads the record without trusting it.
     ///
     /// # Errors
     /// Over its bounds, or no record.
     pub fn read(&self) -> Result<Record, Refusal> {
-        if self.bytes.len() > MAX_RECORD_BYTES || self.signature.len() > MAX_SIGNATURE_BYTES {
-            return Err(Refusal::OversizedRecord);
-        }
+        self.check_bounds()?;
         let (mut record, rest) =
             postcard::take_from_bytes::<Record>(&self.bytes).map_err(|_| Refusal::Malformed)?;
         // What follows the known fields is of a newer version, signed, and kept.

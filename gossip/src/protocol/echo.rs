@@ -16,6 +16,9 @@ const QUICK: u64 = 200;
 /// Of so many members at random the one that was measured longest ago is asked: in a small
 /// cluster all of them are measured in turn.
 const CANDIDATES: usize = 4;
+/// Of all members together one tells where it stands about so often: each record is passed on to all,
+/// and a thousand that have just met would do little else for minutes.
+const TOLD_APART: Duration = Duration::from_millis(200);
 
 struct Asked {
     /// Nobody but the peer can know it.
@@ -131,7 +134,9 @@ impl Core {
     /// Sends the record if what it says of distances is wrong by now, and not often: thousands of
     /// nodes at rest must have nothing to say.
     fn tell_coordinate(&mut self, time: Duration) {
-        let interval = self.timing.publish_coordinate_interval;
+        let members = u32::try_from(self.view.active()).unwrap_or(u32::MAX);
+        let interval =
+            self.timing.publish_coordinate_interval.max(TOLD_APART.saturating_mul(members));
         let told = self.local.facts().coordinate;
         let now = time + self.stalled;
         if self.echoes.told_at.is_none_or(|at| time >= at + interval)

@@ -158,8 +158,8 @@ impl Core {
         signed: SignedRecord,
     ) -> Option<NodeId> {
         // Our own comes back to us from others; only a copy of this node can make another one.
-        if let Ok(record) = signed.read()
-            && record.node == self.node
+        if signed.head().is_ok_and(|(node, _)| node == self.node)
+            && let Ok(record) = signed.read()
         {
             self.look_for_twin(&record, &signed);
             return None;

@@ -15,6 +15,8 @@ struct Entry {
     peer: Peer,
     incarnation: u16,
     state: MemberState,
+    /// It is dead, if a connection to it did not say otherwise.
+    held_back: bool,
     reason: Arc<str>,
     since: Duration,
     /// Of identity and incarnation, for [`View::fingerprint_without`].
@@ -39,6 +41,7 @@ impl View {
             peer: identity,
             incarnation: 0,
             state: MemberState::Alive,
+            held_back: false,
             reason: "this node".into(),
             since: Duration::ZERO,
             mark: 0,
@@ -85,6 +88,11 @@ impl View {
 
     pub(super) fn peer(&self, node: NodeId) -> Option<Peer> {
         self.others.get(&node).map(|entry| entry.peer)
+    }
+
+    /// Whether a connection holds back a death.
+    pub(super) fn holds_back(&self) -> bool {
+        self.others.values().any(|entry| entry.held_back)
     }
 
     /// Whether just this peer is alive or suspect.
@@ -238,6 +246,7 @@ impl Core {
         if same_state {
             if let Some(entry) = self.view.others.get_mut(&node) {
                 entry.incarnation = row.incarnation;
+                entry.held_back = vetoed;
                 entry.mark = row.peer.mark(row.incarnation);
             }
         } else {
@@ -251,6 +260,7 @@ impl Core {
                 peer: row.peer,
                 incarnation: row.incarnation,
                 state,
+                held_back: vetoed,
                 reason: reason.clone(),
                 since,
                 mark: row.peer.mark(row.incarnation),
