@@ -1,6 +1,6 @@
 //! Keeps the committed list of members and the network in step.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use swarmer_mesh::{
     codes::REVOKED,
@@ -17,6 +17,9 @@ use crate::{
     codes,
     problem::{Outcome, Problem},
 };
+
+/// How often a node that moved looks again whether its address can be written down.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Who was removed is cut off, and this node's own entry is corrected when it moved. Runs until
 /// `shutdown`.
@@ -54,14 +57,28 @@ async fn cut_off(context: &Context, book: &PeerBook, shutdown: &CancellationToke
 
 async fn keep_address(context: &Context, shutdown: &CancellationToken) {
     let mut states = context.desired.subscribe();
+    let mut lost = false;
     loop {
         states.borrow_and_update();
-        if let Err(problem) = correct_address(context).await {
-            tracing::debug!(target: "swarmer::node", detail = %problem.detail, "address not corrected");
+        let outcome = correct_address(context).await;
+        let told = lost;
+        lost = outcome.as_ref().is_err_and(|problem| problem.code == codes::ADVERTISE);
+        match outcome {
+            Ok(()) => {}
+            Err(problem) if lost && !told => {
+                tracing::error!(target: "swarmer::node", code = problem.code.name,
+                    detail = %problem.detail, remedy = problem.code.remedy,
+                    "the other members do not reach this node");
+            }
+            Err(problem) => {
+                tracing::debug!(target: "swarmer::node", detail = %problem.detail,
+                    "address not corrected");
+            }
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
-            changed = states.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            changed = states.changed(), if !lost => if changed.is_err() { return },
         }
     }
 }
@@ -104,6 +121,8 @@ fn tell_foreign_claim(claim: &Place, committed: &NodeSpec) {
     }
 }
 
+/// Writes down where this node is now, if it moved and a voter reaches it there: an address at which
+/// nobody is to be found replaces none that was good.
 async fn correct_address(context: &Context) -> Outcome<()> {
     let key = Key::node(context.node);
     let Some(entry) = context.control.view().get(key.as_str()) else { return Ok(()) };
@@ -111,6 +130,10 @@ async fn correct_address(context: &Context) -> Outcome<()> {
         .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;
     if node.spec.address == context.advertise {
         return Ok(());
+    }
+    if let Some(why) = context.unreached_at(context.advertise).await {
+        let detail = format!("it advertises {}; {why}", context.advertise);
+        return Err(Problem::new(codes::ADVERTISE, detail));
     }
     node.spec.address = context.advertise;
     let value = serde_json::to_vec(&node)

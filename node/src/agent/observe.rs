@@ -1,6 +1,6 @@
 //! What an operator asks of all nodes: log lines, how a function stands on each, how they are.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::FuturesUnordered};
@@ -13,6 +13,7 @@ use crate::{
     agent::{Context, Explanation, Failure, HealthReport, Made},
     codes,
     functions::{LogPage, LogPosition},
+    problem,
 };
 
 /// How long one node may take; those that take longer are left out of the answer.
@@ -20,6 +21,8 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// How long a node waits for its copy of the state to get where it is asked for: less than the
 /// above, so that one that is late says so.
 const CATCH_UP: Duration = Duration::from_millis(1500);
+/// How long a member may take to answer where it says that it is: less than the first of these, too.
+const LOOK: Duration = Duration::from_millis(1500);
 /// Between two tries of a node that starts to be taken for a member: at first, and at most.
 const INTRODUCTION: Duration = Duration::from_millis(20);
 const MAX_INTRODUCTION: Duration = Duration::from_millis(500);
@@ -91,6 +94,10 @@ enum Question {
     Decision {
         function: String,
     },
+    /// Do you reach me there?
+    Reach {
+        address: SocketAddr,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -102,6 +109,8 @@ enum Answer {
     Seen(bool),
     Placement(Option<Explanation>),
     Decision(Option<Arc<Made>>),
+    /// Why not.
+    Reach(Option<String>),
 }
 
 impl Context {
@@ -198,6 +207,26 @@ impl Context {
         }
     }
 
+    /// Why no voter reaches this node at an address: what each of them says that answered. `None` if
+    /// one does, or if there is none that says anything.
+    pub(crate) async fn unreached_at(&self, address: SocketAddr) -> Option<String> {
+        let voters = self.control.status().voters.into_iter().filter(|voter| *voter != self.node);
+        let mut asked: FuturesUnordered<_> = voters
+            .map(|voter| async move { (voter, self.ask(voter, Question::Reach { address }).await) })
+            .collect();
+        let mut said = Vec::new();
+        while let Some((voter, answer)) = asked.next().await {
+            match answer {
+                Some(Answer::Reach(None)) => return None,
+                Some(Answer::Reach(Some(why))) => {
+                    said.push(format!("{}: {why}", self.node_name(voter)));
+                }
+                _ => {}
+            }
+        }
+        (!said.is_empty()).then(|| said.join("; "))
+    }
+
     async fn ask_leader(&self, question: Question) -> Result<Answer, Unasked> {
         let leader = self.control.status().leader.ok_or_else(|| {
             let why = "placements are explained by the leader, and none is known".to_owned();
@@ -247,7 +276,7 @@ impl Context {
 
     async fn try_ask(&self, node: NodeId, question: Question) -> Result<Answer, Unasked> {
         if node == self.node {
-            return Ok(self.answer(question).await);
+            return Ok(self.answer(node, question).await);
         }
         let body = serde_json::to_vec(&question).map_err(|_| Unasked::nonsense())?;
         let deadline = Instant::now() + DEADLINE;
@@ -257,8 +286,9 @@ impl Context {
         serde_json::from_slice(&answer).map_err(|_| Unasked::nonsense())
     }
 
-    async fn answer(&self, question: Question) -> Answer {
+    async fn answer(&self, by: NodeId, question: Question) -> Answer {
         match question {
+            Question::Reach { address } => Answer::Reach(self.look_for(by, address).await),
             Question::Health => Answer::Health(Box::new(self.health().await)),
             Question::Failures => Answer::Failures(self.functions.failures()),
             Question::Seen { revision } => {
@@ -286,8 +316,27 @@ impl Context {
     }
 
     /// Answers another node.
-    pub(crate) async fn observe(self: &Arc<Self>, question: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) async fn observe(self: &Arc<Self>, by: NodeId, question: &[u8]) -> Option<Vec<u8>> {
         let question: Question = serde_json::from_slice(question).ok()?;
-        serde_json::to_vec(&self.answer(question).await).ok()
+        serde_json::to_vec(&self.answer(by, question).await).ok()
+    }
+
+    /// Why this node does not reach a member at an address, for the operators of both sides.
+    async fn look_for(&self, member: NodeId, address: SocketAddr) -> Option<String> {
+        let why = match self.transport.key_at(address, Instant::now() + LOOK).await {
+            Ok(spki) => {
+                let desired = self.desired.current();
+                let own = desired.nodes.get(&member).and_then(|node| node.spec.spki());
+                if own.as_deref() == Some(&spki[..]) {
+                    return None;
+                }
+                format!("another node answers at {address}")
+            }
+            Err(error) => format!("not reached at {address}: {}", problem::chain(&error)),
+        };
+        tracing::warn!(target: "swarmer::node", code = codes::ADVERTISE.name,
+            node = self.node_name(member), why, remedy = codes::ADVERTISE.remedy,
+            "a member is not where it says");
+        Some(why)
     }
 }

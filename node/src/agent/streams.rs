@@ -165,9 +165,11 @@ impl Streams {
             StreamKind::Fault => {
                 context()?.answer_fault(&body).map(Bytes::from).ok_or(ResetCode::MALFORMED)
             }
-            StreamKind::Observe => {
-                context()?.observe(&body).await.map(Bytes::from).ok_or(ResetCode::MALFORMED)
-            }
+            StreamKind::Observe => context()?
+                .observe(peer.node, &body)
+                .await
+                .map(Bytes::from)
+                .ok_or(ResetCode::MALFORMED),
             _ => Err(ResetCode::UNKNOWN_KIND),
         }
     }

@@ -121,7 +121,7 @@ pub(crate) fn ended(child: &mut Child) -> std::process::ExitStatus {
 /// A port of loopback that nothing listens on, given to nobody else in this process. Below the
 /// range from which the system takes ports for outgoing connections: there, one that is free now
 /// may be taken by the time a node binds it.
-fn free() -> SocketAddr {
+pub(crate) fn free() -> SocketAddr {
     static GIVEN: parking_lot::Mutex<BTreeSet<u16>> = parking_lot::Mutex::new(BTreeSet::new());
     loop {
         let port = rand::random_range(10_000..32_000);

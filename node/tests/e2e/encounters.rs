@@ -181,3 +181,40 @@ async fn a_node_that_is_not_where_it_says_is_told_so_and_joins_once_it_is() {
     node.start(&cluster.seeds, Some(&token), 1);
     node.ready(&cluster.http).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_starts_again_where_nobody_reaches_it_is_told_and_keeps_its_good_address() {
+    let mut cluster = Cluster::found(1).await;
+    let second = cluster.join("n2").await;
+    let written = cluster.nodes[0].api_url("/v1/nodes/n2");
+    let here = cluster.nodes[second].listen.to_string();
+    let address = |answer: Value| answer["spec"]["address"].as_str().unwrap().to_owned();
+    assert_eq!(address(get(&cluster.http, &written).await.unwrap().json()), here);
+
+    let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let wrong = nobody.local_addr().unwrap().to_string();
+    let node = &mut cluster.nodes[second];
+    node.kill();
+    node.extra = vec!["--advertise".into(), wrong.clone()];
+    node.start(&cluster.seeds, None, 1);
+    let words = ["SW-NODE-ADVERTISE", wrong.as_str()];
+    until("both sides say where it was not reached", || async {
+        let (member, own) = (cluster.nodes[0].log_text(), cluster.nodes[second].log_text());
+        (told(&member, &words) && told(&own, &words)).then_some(())
+    })
+    .await;
+    assert_eq!(address(get(&cluster.http, &written).await.unwrap().json()), here);
+
+    // Where it is reached it may be anywhere.
+    let node = &mut cluster.nodes[second];
+    node.kill();
+    node.extra.clear();
+    node.listen = crate::common::free();
+    let moved = node.listen.to_string();
+    node.start(&cluster.seeds, None, 1);
+    until("the new address is written down", || async {
+        let answer = get(&cluster.http, &written).await.ok()?;
+        (address(answer.json()) == moved).then_some(())
+    })
+    .await;
+}
