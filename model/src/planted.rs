@@ -71,6 +71,14 @@ bugs! {
     ForgetConstraint = "forget-constraint",
     /// A large plan gives room that another part of it has not taken yet.
     PlaceOutOfTurn = "place-out-of-turn",
+    /// Votes are given without a look at regions.
+    VotersInOneRegion = "voters-in-one-region",
+    /// A request goes to any copy, whatever region it stands in.
+    RouteFar = "route-far",
+    /// A function whose copies are lost with their region is started nowhere else.
+    ForgetRegion = "forget-region",
+    /// Heartbeats and elections do not follow the round trips.
+    LanClock = "lan-clock",
 }
 
 impl fmt::Display for Bug {

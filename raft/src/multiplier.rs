@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use swarmer_model::NodeId;
+use swarmer_model::{
+    NodeId,
+    planted::{self, Bug},
+};
 use tokio::time::Instant;
 
 use crate::{
@@ -73,6 +76,7 @@ impl Multiplier {
     fn need(&self, Seen { farthest, silence, leads }: Seen) -> u32 {
         let heartbeat = self.timing.heartbeat.as_secs_f64();
         let by_way = farthest.map_or(1.0, |rtt| rtt.as_secs_f64() * ROUND_TRIPS / heartbeat);
+        let by_way = if planted::is_on(Bug::LanClock) { 1.0 } else { by_way };
         // Silence is a heartbeat's interval and what came on top. Twice as much on top may come
         // without a consequence: an election, or a leader that no longer trusts its quorum.
         let timing = self.timing;

@@ -46,7 +46,12 @@ mod tests {
             node: node.into(),
             ..ok(id, (20, 20), Action::Started { job: "a".into() }, done(0))
         };
-        let served = |echo: &str| Answer::Served { echo: echo.into(), version: 1, answers: 1 };
+        let served = |echo: &str| Answer::Served {
+            echo: echo.into(),
+            version: 1,
+            answers: 1,
+            by: "n1".into(),
+        };
         for request in [
             ok(1, (0, 50), post(), served("a")),
             failed(1, (0, 50), post()),

@@ -4,16 +4,22 @@ pub mod admission;
 pub mod append;
 pub mod dedup;
 pub mod deploy;
+pub mod distance;
 pub mod jobs;
+mod map;
 pub mod membership;
+pub mod near;
 pub mod placement;
+pub mod region_loss;
 pub mod register;
 pub mod restart;
 #[cfg(test)]
 mod sample;
 pub mod set;
+mod silence;
 pub mod stranger;
 pub mod traffic;
+pub mod voters;
 pub mod watch;
 pub mod wgl;
 
@@ -108,7 +114,7 @@ pub fn harness_errors(history: &[Operation]) -> Vec<String> {
 
 /// Every checker for which the history has something to check.
 pub fn all(history: &[Operation]) -> Vec<Verdict> {
-    let checkers: [fn(&[Operation]) -> Verdict; 14] = [
+    let checkers: [fn(&[Operation]) -> Verdict; 19] = [
         register::check,
         set::check,
         watch::check,
@@ -123,6 +129,11 @@ pub fn all(history: &[Operation]) -> Vec<Verdict> {
         placement::check,
         placement::rest,
         restart::check,
+        voters::check,
+        region_loss::writes,
+        region_loss::answers,
+        near::check,
+        distance::check,
     ];
     checkers.iter().map(|check| check(history)).filter(|verdict| verdict.checked > 0).collect()
 }

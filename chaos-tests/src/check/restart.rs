@@ -43,7 +43,7 @@ mod tests {
     fn planted_violations_are_found() {
         let restart = ok(1, (100, 200), Action::Restart, done(0));
         let judged = |calls: &[Operation]| check(&[std::slice::from_ref(&restart), calls].concat());
-        let answer = Answer::Served { echo: "c2".into(), version: 1, answers: 1 };
+        let answer = Answer::Served { echo: "c2".into(), version: 1, answers: 1, by: "n1".into() };
         let good = ok(2, (50, 60), call(2), answer);
         assert!(judged(std::slice::from_ref(&good)).is_valid());
         assert_eq!(judged(std::slice::from_ref(&good)).checked, 1);

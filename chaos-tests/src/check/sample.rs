@@ -23,6 +23,11 @@ fn with(id: u64, (from, to): (u64, u64), action: Action, outcome: Outcome) -> Op
     Operation { id, client, node: "n1".into(), invoked_ns: from, completed_ns: to, action, outcome }
 }
 
+/// The same at another node.
+pub(super) fn at(node: &str, operation: Operation) -> Operation {
+    Operation { node: node.into(), ..operation }
+}
+
 /// Done at a revision.
 pub(super) fn done(revision: u64) -> Answer {
     Answer::Done { revision: Some(revision) }

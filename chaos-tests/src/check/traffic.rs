@@ -31,7 +31,9 @@ pub fn check(history: &[Operation]) -> Verdict {
         if took_ms > deadline_ms + GRACE_MS {
             violations.push(format!("no end after {took_ms} ms: {operation}"));
         }
-        let Some(Answer::Served { echo, version, answers }) = operation.answer() else { continue };
+        let Some(Answer::Served { echo, version, answers, .. }) = operation.answer() else {
+            continue;
+        };
         if echo != call {
             violations.push(format!("somebody else's answer: {operation}"));
         }
@@ -70,7 +72,12 @@ mod tests {
 
     fn call(id: u64, from: u64, to: u64, echo: &str, version: u64, answers: u32) -> Operation {
         let action = Action::Call { call: format!("c{id}"), deadline_ms: 5_000 };
-        ok(id, (from, to), action, Answer::Served { echo: echo.into(), version, answers })
+        ok(
+            id,
+            (from, to),
+            action,
+            Answer::Served { echo: echo.into(), version, answers, by: "n1".into() },
+        )
     }
 
     #[test]

@@ -50,7 +50,8 @@ impl Launch {
         command.args(["--api", &format!("127.0.0.1:{}", Port::Api.number())]);
         command.args(["--http", &format!("127.0.0.1:{}", Port::Http.number())]);
         // A founder says it; one that joins has it from its token.
-        if let Some(region) = self.regions.and_then(|regions| regions.name(node)) {
+        let region = self.regions.and_then(|regions| regions.name(node));
+        if let Some(region) = region.filter(|_| node < self.expect) {
             command.args(["--region", region]);
         }
         command.args(self.sites.get(node).map(Site::flags).unwrap_or_default());

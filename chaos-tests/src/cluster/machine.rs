@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -10,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use http::Method;
 use parking_lot::Mutex;
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::{
@@ -70,7 +72,8 @@ impl Cluster {
             false => Network::new(places)?,
         };
         let founding = binary.founding_token()?;
-        let seeds = Self::seeds(count);
+        let founders = count - gear.joiners;
+        let seeds = Self::seeds(founders);
         let fitter = Fitter::new(&gear.needs, folder.path())?;
         let plain = Fitter::new(&BTreeSet::new(), folder.path())?;
         let mut nodes = Vec::new();
@@ -79,11 +82,11 @@ impl Cluster {
             let name = format!("n{}", i + 1);
             // Of its own: one that is let in anew has another one.
             let token = folder.path().join(format!("{name}.token"));
-            if i < count {
+            if i < founders {
                 std::fs::write(&token, &founding)?;
             }
             let (binary, seeds) = (binary.clone(), seeds.clone());
-            let (expect, regions, sites) = (count, gear.regions, gear.sites);
+            let (expect, regions, sites) = (founders, gear.regions, gear.sites);
             let launch = Launch { binary, token, seeds, expect, regions, sites };
             // The guest's disk and clock are those of the machine.
             let fitter = if i == count { &plain } else { &fitter };
@@ -113,22 +116,53 @@ impl Cluster {
     /// As [`Cluster::prepare`]; or it does not stand within a minute.
     pub async fn found(binary: &Binary, count: usize, gear: &Gear) -> Result<Self> {
         let cluster = Self::prepare(binary, count, gear)?;
-        for i in 0..count {
-            cluster.start(i).await?;
+        let founders = count - gear.joiners;
+        cluster.stand(0..founders).await?;
+        for node in founders..count {
+            let region = gear.regions.and_then(|regions| regions.name(node));
+            cluster.give_token(node, &cluster.join_token(region).await?)?;
+        }
+        cluster.stand(founders..count).await?;
+        Ok(cluster)
+    }
+
+    /// Starts these nodes, and waits until they are ready.
+    async fn stand(&self, nodes: Range<usize>) -> Result<()> {
+        for node in nodes.clone() {
+            self.start(node).await?;
         }
         let began = Instant::now();
-        while !cluster.all_ready().await {
-            for i in 0..count {
-                if cluster.state(i) == State::Ended {
-                    bail!("{} ended:\n{}", cluster.names[i], cluster.last_lines(i));
+        for node in nodes {
+            while !self.is_ready(node).await {
+                if self.state(node) == State::Ended {
+                    bail!("{} ended:\n{}", self.names[node], self.last_lines(node));
                 }
+                if began.elapsed() > FOUNDING {
+                    let name = &self.names[node];
+                    bail!("{name} is not ready after {FOUNDING:?}:\n{}", self.last_lines(node));
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// A token by which one node joins, in this region if one is named.
+    async fn join_token(&self, region: Option<&str>) -> Result<String> {
+        let wish = json!({ "kind": "join", "region": region }).to_string();
+        let mut api = self.gateway(0, Port::Api);
+        let began = Instant::now();
+        loop {
+            let reply = api.send(Method::POST, "/v1/tokens", &[], wish.clone(), LOOK).await;
+            let made = reply.as_ref().ok().map(|reply| reply.json());
+            if let Some(token) = made.as_ref().and_then(|made| made["token"].as_str()) {
+                return Ok(token.to_owned());
             }
             if began.elapsed() > FOUNDING {
-                bail!("no cluster after {FOUNDING:?}:\n{}", cluster.last_lines(0));
+                bail!("no token is made: {reply:?}");
             }
             tokio::time::sleep(PAUSE).await;
         }
-        Ok(cluster)
     }
 
     /// How many nodes; the guest is none of them.

@@ -26,6 +26,8 @@ pub struct Gear {
     pub seed: u64,
     /// So many of the nodes, the first ones, begin as if they were of an older binary.
     pub old: usize,
+    /// So many of the nodes, the last ones, do not found the cluster but join it once it stands.
+    pub joiners: usize,
     /// Whether there are places for strangers in their network.
     pub stranger: bool,
     /// Where the nodes stand; none: all in one place, with nothing between them.

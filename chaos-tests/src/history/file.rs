@@ -151,6 +151,10 @@ fn fits(action: &Action, answer: &Answer) -> bool {
             | Action::Wish { .. }
             | Action::Drain { .. }
             | Action::Rest
+            | Action::Stands { .. }
+            | Action::Lost { .. }
+            | Action::Leads { .. }
+            | Action::Stretched { .. }
             | Action::Strike { .. }
             | Action::Restart
             | Action::Retire { .. },
@@ -161,7 +165,7 @@ fn fits(action: &Action, answer: &Answer) -> bool {
         | (Action::Trace { .. }, Answer::Commits { .. })
         | (Action::Replay { .. }, Answer::Refused { .. })
         | (Action::Strange { .. }, Answer::Heard { .. })
-        | (Action::Members { .. }, Answer::Names { .. })
+        | (Action::Members { .. } | Action::Voters, Answer::Names { .. })
         | (Action::Look, Answer::State { .. })
         | (Action::Fetch { .. }, Answer::Bytes { .. })
         | (Action::Call { .. } | Action::Post { .. }, Answer::Served { .. }) => true,

@@ -166,6 +166,28 @@ pub enum Action {
     Settle,
     /// Stopped the node for that time; done by the nemesis. No answer can come from it meanwhile.
     Pause,
+    /// Says in which region the node stands, in all of its lives.
+    Stands {
+        /// The region's name.
+        region: String,
+    },
+    /// Reads who votes, where no change of that is under way.
+    Voters,
+    /// Took all nodes of a region away for that time, while nothing else struck; done by the nemesis.
+    Lost {
+        /// Those nodes.
+        nodes: Vec<String>,
+    },
+    /// Was seen to lead for the first time in a term.
+    Leads {
+        /// The term.
+        term: u64,
+    },
+    /// Put all nodes an ocean apart for that time, while nothing else struck; done by the nemesis.
+    Stretched {
+        /// Milliseconds from any of them to any other one.
+        delay_ms: u32,
+    },
     /// Struck the cluster with a fault other than a drained restart; done by the nemesis.
     Strike {
         /// The fault.
@@ -337,6 +359,9 @@ pub enum Answer {
         version: u64,
         /// Answers that came for this one request.
         answers: u32,
+        /// The node that it ran on; empty in histories of before that was taken down.
+        #[serde(default)]
+        by: String,
     },
 }
 
@@ -368,6 +393,10 @@ impl Operation {
         matches!(
             self.action,
             Action::Pause
+                | Action::Stands { .. }
+                | Action::Lost { .. }
+                | Action::Leads { .. }
+                | Action::Stretched { .. }
                 | Action::Strike { .. }
                 | Action::Restart
                 | Action::Capacity { .. }

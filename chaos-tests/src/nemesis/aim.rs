@@ -34,6 +34,8 @@ impl Fault {
             | Self::Blackout { .. }
             | Self::Pairs { .. }
             | Self::Apart { .. }
+            | Self::Turns { .. }
+            | Self::Stretch { .. }
             | Self::Membership { .. } => false,
         }
     }

@@ -9,7 +9,10 @@ use super::{
     hands::{Hands, sleep},
     mark::Mark,
 };
-use crate::{cluster::Ill, history::Action};
+use crate::{
+    cluster::{Ill, Quality},
+    history::Action,
+};
 
 /// How long a node may take to stop when it is asked to: what its functions may take to finish (10 s),
 /// its listeners (10 s), and handing over, on a busy machine.
@@ -73,6 +76,19 @@ impl Hands {
                 self.tell(fault.mark(), from_ns, Vec::new(), fault.to_string());
                 Ok(())
             }
+            Fault::Stretch { delay_ms, for_ms } => {
+                let (from_ns, count) = (self.now(), self.cluster.count());
+                let pairs = (0..count).flat_map(|a| (0..count).map(move |b| (a, b))).collect();
+                let quality = Quality { delay_ms: *delay_ms, ..Quality::PERFECT };
+                let id = self.cluster.degrade(pairs, quality)?;
+                let far_ns = self.now();
+                sleep(*for_ms).await;
+                let action = Action::Stretched { delay_ms: *delay_ms };
+                self.recorder.note("any", action, (far_ns, self.now()));
+                self.cluster.mend_wires(id)?;
+                self.tell(fault.mark(), from_ns, Vec::new(), fault.to_string());
+                Ok(())
+            }
             Fault::Clock { who, by_ms, for_ms } => {
                 let jumps = self.nodes(*who).into_iter().map(|node| (node, *by_ms));
                 self.jump(jumps.collect(), *for_ms, fault).await
@@ -106,6 +122,7 @@ impl Hands {
             | Fault::Flapping { .. }
             | Fault::Blackout { .. }
             | Fault::Pairs { .. }
+            | Fault::Turns { .. }
             | Fault::Amnesia { .. }
             | Fault::Revote { .. }
             | Fault::Loss { .. } => Ok(()),

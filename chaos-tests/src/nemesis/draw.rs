@@ -167,7 +167,22 @@ pub(super) fn draw(random: &mut Seeded, kinds: &[Kind], field: &Field) -> Fault 
             }
             Fault::Apart { by_ms, for_ms: random.between(6_000, 12_000) }
         }
+        Kind::Turns => turns(random, field),
+        // Round trips of 250 to 300 ms.
+        Kind::Stretch => Fault::Stretch {
+            delay_ms: 125 + small(random, 0, 25),
+            for_ms: random.between(28_000, 30_000),
+        },
     }
+}
+
+/// Who leaves stands where another node is left that can have its vote.
+fn turns(random: &mut Seeded, field: &Field) -> Fault {
+    let mut regions = field.groups().to_vec();
+    let leaves = regions.iter_mut().rfind(|nodes| nodes.len() > 1).map(|nodes| nodes.remove(0));
+    random.shuffle(&mut regions);
+    let (down_ms, calm_ms) = (random.between(24_000, 25_000), random.between(5_000, 6_000));
+    Fault::Turns { leaves, regions, down_ms, calm_ms }
 }
 
 /// Every pair of regions, cut off from each other.
@@ -273,6 +288,11 @@ mod tests {
             let Fault::Pairs { shapes, .. } = of(Kind::Pairs) else { panic!("another") };
             let cuts: Vec<usize> = shapes.iter().map(|shape| shape.cuts(5, 0).len()).collect();
             assert_eq!((cuts.len(), cuts.iter().sum::<usize>()), (3, 16), "{shapes:?}");
+            let Fault::Turns { leaves, mut regions, .. } = of(Kind::Turns) else {
+                panic!("another")
+            };
+            regions.sort();
+            assert_eq!((leaves, regions), (Some(2), vec![vec![0, 1], vec![3], vec![4]]));
             let Fault::Apart { by_ms, .. } = of(Kind::Apart) else { panic!("another") };
             assert!(by_ms[0] == by_ms[1] && by_ms[2] == by_ms[3], "{by_ms:?}");
             let mut each = [by_ms[0], by_ms[2], by_ms[4]];

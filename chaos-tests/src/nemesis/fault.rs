@@ -222,6 +222,24 @@ pub enum Fault {
         /// Milliseconds.
         for_ms: u64,
     },
+    /// Each node is an ocean apart from each other one.
+    Stretch {
+        /// Milliseconds from any of them to any other one.
+        delay_ms: u32,
+        /// Milliseconds.
+        for_ms: u64,
+    },
+    /// One region after another is lost, after a node was removed.
+    Turns {
+        /// Removed before, for good.
+        leaves: Option<usize>,
+        /// The nodes of each region that stay, in this order.
+        regions: Vec<Vec<usize>>,
+        /// Milliseconds until a region is started again.
+        down_ms: u64,
+        /// Milliseconds between two of them.
+        calm_ms: u64,
+    },
 }
 
 /// What a drained restart of one node takes as a rule, in milliseconds; only to plan with.
@@ -245,6 +263,7 @@ impl Fault {
             | Self::Pull { for_ms: ms, .. }
             | Self::Ill { for_ms: ms, .. }
             | Self::Degrade { for_ms: ms, .. }
+            | Self::Stretch { for_ms: ms, .. }
             | Self::Clock { for_ms: ms, .. }
             | Self::Blackout { down_ms: ms, .. }
             | Self::Apart { for_ms: ms, .. } => *ms,
@@ -263,6 +282,10 @@ impl Fault {
             }
             Self::Membership { changes, calm_ms } => changes.len() as u64 * (CHANGE_MS + calm_ms),
             Self::Pairs { shapes, for_ms, calm_ms } => shapes.len() as u64 * (for_ms + calm_ms),
+            Self::Turns { leaves, regions, down_ms, calm_ms } => {
+                let before = leaves.map_or(0, |_| CHANGE_MS + calm_ms);
+                before + regions.len() as u64 * (down_ms + calm_ms)
+            }
         }
     }
 
@@ -272,6 +295,7 @@ impl Fault {
             Self::Kill { .. }
             | Self::Storm { .. }
             | Self::Blackout { .. }
+            | Self::Turns { .. }
             | Self::Amnesia { loss: Loss::Log, .. } => Mark::Kill,
             Self::Pause { .. } => Mark::Pause,
             Self::Partition { .. } | Self::Flapping { .. } | Self::Pairs { .. } => Mark::Cut,
@@ -284,7 +308,7 @@ impl Fault {
             Self::Full { .. } => Mark::Full,
             Self::Ill { ill, .. } if !ill.fails => Mark::Slow,
             Self::Pull { .. } | Self::Ill { .. } => Mark::Eio,
-            Self::Degrade { .. } => Mark::Wire,
+            Self::Degrade { .. } | Self::Stretch { .. } => Mark::Wire,
             Self::Clock { .. } | Self::Strobe { .. } | Self::Apart { .. } => Mark::Clock,
             Self::Rolling { .. } => Mark::Restart,
             Self::Upgrade { .. } => Mark::Upgrade,
@@ -306,7 +330,7 @@ impl Fault {
                 &[Need::Disk, Need::Shim]
             }
             Self::Ill { .. } => &[Need::Shim],
-            Self::Degrade { .. } => &[Need::Switch],
+            Self::Degrade { .. } | Self::Stretch { .. } => &[Need::Switch],
             Self::Clock { .. } | Self::Strobe { .. } | Self::Apart { .. } => &[Need::Clock],
             Self::Kill { .. }
             | Self::Storm { .. }
@@ -319,6 +343,7 @@ impl Fault {
             | Self::Upgrade { .. }
             | Self::Membership { .. }
             | Self::Blackout { .. }
+            | Self::Turns { .. }
             | Self::Pairs { .. } => &[],
         }
     }

@@ -140,6 +140,17 @@ impl Hands {
             Fault::Blackout { nodes, down_ms } => {
                 self.kill(nodes, *down_ms, &fault.to_string()).await
             }
+            Fault::Turns { leaves, regions, down_ms, calm_ms } => {
+                if let Some(node) = leaves {
+                    self.remove(*node).await?;
+                    sleep(*calm_ms).await;
+                }
+                for nodes in regions {
+                    self.lose(nodes, *down_ms).await?;
+                    sleep(*calm_ms).await;
+                }
+                Ok(())
+            }
             Fault::Pairs { shapes, for_ms, calm_ms } => {
                 for shape in shapes {
                     let cuts = shape.cuts(self.cluster.count(), self.leader());
@@ -169,6 +180,24 @@ impl Hands {
             self.cluster.start(*node).await?;
         }
         self.tell(Mark::Kill, from_ns, struck, what.to_owned());
+        Ok(())
+    }
+
+    /// Takes a whole region away for so long, and says so in the history.
+    async fn lose(&self, nodes: &[usize], down_ms: u64) -> Result<()> {
+        let from_ns = self.now();
+        let struck: Vec<usize> =
+            nodes.iter().copied().filter(|node| self.cluster.kill(*node)).collect();
+        let gone_ns = self.now();
+        sleep(down_ms).await;
+        let names = nodes.iter().map(|node| self.cluster.name(*node).to_string()).collect();
+        self.recorder.note("any", Action::Lost { nodes: names }, (gone_ns, self.now()));
+        for node in nodes {
+            self.cluster.start(*node).await?;
+        }
+        let names: Vec<String> = nodes.iter().map(|node| format!("n{}", node + 1)).collect();
+        let what = format!("kill the region of {}, start after {down_ms} ms", names.join(" "));
+        self.tell(Mark::Kill, from_ns, struck, what);
         Ok(())
     }
 

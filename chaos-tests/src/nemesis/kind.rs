@@ -71,6 +71,11 @@ pub enum Kind {
     Flap,
     /// The wall clocks of regions are an hour apart.
     Apart,
+    /// A voter is removed for good; then each region in turn is lost, for longer than writes and
+    /// answers may be.
+    Turns,
+    /// All nodes are an ocean apart for a while.
+    Stretch,
 }
 
 impl Kind {
@@ -85,7 +90,7 @@ impl Kind {
             | Self::Amnesia => &[Need::Disk],
             Self::Reopen | Self::Revote => &[Need::Disk, Need::Shim],
             Self::Eio | Self::SlowDisk => &[Need::Shim],
-            Self::Delay | Self::Jumble | Self::Throttle => &[Need::Switch],
+            Self::Delay | Self::Jumble | Self::Throttle | Self::Stretch => &[Need::Switch],
             Self::Clock | Self::Strobe | Self::Apart => &[Need::Clock],
             Self::Kill
             | Self::Pause
@@ -100,7 +105,8 @@ impl Kind {
             | Self::Membership
             | Self::Blackout
             | Self::Pairs
-            | Self::Flap => &[],
+            | Self::Flap
+            | Self::Turns => &[],
         }
     }
 }

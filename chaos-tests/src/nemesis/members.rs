@@ -68,6 +68,16 @@ impl Hands {
         Ok(())
     }
 
+    /// Removes a node for good: it is shut out, and its disk is gone.
+    pub(super) async fn remove(&self, node: usize) -> Result<()> {
+        let from_ns = self.now();
+        if self.expel(&mut self.recorder.client(), node).await {
+            self.cluster.lose_log(node).await?;
+            self.tell(Mark::Shrink, from_ns, vec![node], format!("remove n{}", node + 1));
+        }
+        Ok(())
+    }
+
     async fn grow(&self, client: &mut Client) -> Result<Option<(Mark, usize)>> {
         let guest = self.cluster.guest();
         self.cluster.wipe(guest, false).await?;

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
     use crate::nemesis::Mark;
 
-    const ALL: [Kind; 30] = [
+    const ALL: [Kind; 32] = [
         Kind::Kill,
         Kind::Pause,
         Kind::Storm,
@@ -129,6 +129,8 @@ mod tests {
         Kind::Pairs,
         Kind::Flap,
         Kind::Apart,
+        Kind::Turns,
+        Kind::Stretch,
     ];
 
     fn alone(nodes: usize) -> Field {

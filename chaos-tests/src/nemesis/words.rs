@@ -101,6 +101,18 @@ impl fmt::Display for Fault {
                 nodes.try_for_each(|(node, by_ms)| write!(f, " of n{} {by_ms:+} ms,", node + 1))?;
                 write!(f, " for {for_ms} ms")
             }
+            Self::Stretch { delay_ms, for_ms } => {
+                write!(f, "all nodes {delay_ms} ms from each other for {for_ms} ms")
+            }
+            Self::Turns { leaves, regions, down_ms, calm_ms } => {
+                if let Some(node) = leaves {
+                    write!(f, "remove n{}; ", node + 1)?;
+                }
+                f.write_str("kill the regions of")?;
+                let mut nodes = regions.iter().flatten();
+                nodes.try_for_each(|node| write!(f, " n{}", node + 1))?;
+                write!(f, " in turn, start after {down_ms} ms, {calm_ms} ms between them")
+            }
             Self::Membership { changes, calm_ms } => {
                 changes.iter().try_for_each(|change| write!(f, "{change}, "))?;
                 write!(f, "{calm_ms} ms between them")

@@ -38,6 +38,10 @@ pub const TRAPS: &[Trap] = &[
     trap(Bug::OverfillNode, "placement", 20),
     trap(Bug::ForgetConstraint, "placement", 20),
     trap(Bug::PlaceOutOfTurn, "placement", 20),
+    trap(Bug::VotersInOneRegion, "region-away", 110),
+    trap(Bug::RouteFar, "region-near", 20),
+    trap(Bug::ForgetRegion, "region-away", 110),
+    trap(Bug::LanClock, "far-apart", 36),
 ];
 
 impl Trap {

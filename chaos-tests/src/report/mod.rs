@@ -122,6 +122,7 @@ fn coverage(coverage: &Coverage, scenario: &str) -> String {
         ("leader changes", coverage.leaders, needs.leaders),
         ("reconnects of followers", coverage.reconnects, needs.reconnects),
         ("looks at a mixed cluster", coverage.mixed, needs.mixed),
+        ("calls that had to stay in their region", coverage.near, needs.near),
     ];
     let strange = coverage.strange.iter().flat_map(|(what, (packets, refused))| {
         let told = what.counted();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use swarmer_model::wire;
 
 use crate::{
-    check::placement,
+    check::{near, placement},
     history::{Action, Answer, Operation, Outcome, Step, Strange},
     nemesis::{Done, Mark},
 };
@@ -51,6 +51,9 @@ pub struct Coverage {
     /// Plans of functions for which there was too little room.
     #[serde(default)]
     pub short: u64,
+    /// Calls that had to be answered in their own region.
+    #[serde(default)]
+    pub near: u64,
 }
 
 /// The least that a scenario demands, in every run of it.
@@ -79,6 +82,8 @@ pub struct Needs {
     pub placed: u64,
     /// Plans of functions for which there was too little room.
     pub short: u64,
+    /// Calls that had to be answered in their own region.
+    pub near: u64,
     /// Faults of any kind.
     pub faults: u64,
 }
@@ -110,6 +115,7 @@ impl Coverage {
             strange: strange(history),
             placed,
             short,
+            near: near::seen(history),
         }
     }
 
@@ -125,6 +131,7 @@ impl Coverage {
             ("looks at a mixed cluster", self.mixed, needs.mixed),
             ("copies placed", self.placed, needs.placed),
             ("plans without room", self.short, needs.short),
+            ("calls that had to stay in their region", self.near, needs.near),
             ("faults", faults, needs.faults),
         ];
         // Since these, writes are sent in another way.
@@ -214,6 +221,9 @@ impl fmt::Display for Coverage {
         }
         if self.placed > 0 {
             write!(f, "; {} copies placed, {} plans without room", self.placed, self.short)?;
+        }
+        if self.near > 0 {
+            write!(f, "; {} calls that had to stay in their region", self.near)?;
         }
         if self.mixed > 0 {
             write!(f, "; {} looks at a mixed cluster", self.mixed)?;

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::{
     check::MAX_EXPLANATIONS,
     cluster::{Cluster, Gateway, Port},
-    history::Recorder,
+    history::{Action, Recorder},
 };
 
 /// Between two looks at a node.
@@ -130,7 +130,11 @@ impl Observer {
         // The guest too, while it is a member.
         let leader = (0..=cluster.guest()).find(|i| leader == Some(cluster.name(*i)));
         if let (Some(node), Some(term)) = (leader, status["term"].as_u64()) {
-            self.saw(Leader { from_ns: recorder.now(), term, node });
+            let from_ns = recorder.now();
+            if self.saw(Leader { from_ns, term, node }) {
+                let action = Action::Leads { term };
+                recorder.note(cluster.name(node), action, (from_ns, from_ns));
+            }
         }
         let state = State {
             node: Arc::clone(gateway.node()),
@@ -141,13 +145,16 @@ impl Observer {
         Some(state)
     }
 
-    fn saw(&self, leader: Leader) {
+    /// Gives whether it is the first of its term.
+    fn saw(&self, leader: Leader) -> bool {
         let mut leaders = self.leaders.lock();
         let newest = leaders.last_key_value().is_none_or(|(term, _)| leader.term >= *term);
         if newest {
             self.now.send_replace(Some(leader.node));
         }
+        let first = !leaders.contains_key(&leader.term);
         leaders.entry(leader.term).or_insert(leader);
+        first
     }
 
     /// Looks at one node again and again, until it is dropped.
@@ -195,9 +202,7 @@ mod tests {
     fn an_old_leader_that_still_believes_is_not_the_leader() {
         let observer = Observer::new();
         let saw = |term, node| observer.saw(Leader { from_ns: term, term, node });
-        saw(3, 0);
-        saw(5, 1);
-        saw(3, 0);
+        assert_eq!([saw(3, 0), saw(5, 1), saw(3, 0)], [true, true, false]);
         assert_eq!(*observer.now().borrow(), Some(1));
         assert_eq!((observer.changes(), observer.leaders().len()), (1, 2));
     }

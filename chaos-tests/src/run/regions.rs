@@ -7,6 +7,7 @@ use super::{
 use crate::{
     cluster::{Quality, Regions},
     nemesis::{Kind, Mark},
+    workload::Traffic,
 };
 
 /// A round trip between two regions takes twice this many milliseconds.
@@ -25,6 +26,8 @@ pub const THREE: Regions = regions(&[
 ]);
 const OCEAN: Regions =
     regions(&[(0, 1, ocean(EU_US_MS)), (1, 2, ocean(US_AP_MS)), (0, 2, ocean(EU_AP_MS))]);
+/// The three that found the cluster stand in a region each.
+const ONE_EACH: Regions = Regions { of: &[0, 1, 2, 0, 1], ..THREE };
 
 const fn ocean(delay_ms: u32) -> Quality {
     Quality { delay_ms, loss: OCEAN_LOSS, kbit: OCEAN_KBIT, ..Quality::PERFECT }
@@ -55,6 +58,14 @@ pub(super) const CALM: Scenario = Scenario {
     kinds: &[],
     needs: Needs { faults: 0, ..FAR },
     ..AFAR
+};
+
+pub(super) const NEAR: Scenario = Scenario {
+    name: "region-near",
+    about: "the same without new versions: a request stays in its region where a copy is ready there",
+    traffic: Some(Traffic { versions: false, ..CALLERS }),
+    needs: Needs { near: 100, ..CALM.needs },
+    ..CALM
 };
 
 pub(super) const KILL: Scenario = Scenario {
@@ -107,9 +118,45 @@ pub(super) const FLAP: Scenario = Scenario {
     ..AFAR
 };
 
+pub(super) const AWAY: Scenario = Scenario {
+    name: "region-away",
+    about: "a voter is removed, then each region is lost for a while: writes and answers go on",
+    kinds: &[Kind::Turns],
+    regions: Some(ONE_EACH),
+    joiners: 2,
+    traffic: Some(Traffic { replicas: 1, ..CALLERS }),
+    needs: Needs { ok: 50, struck: &[(Mark::Shrink, 1), (Mark::Kill, 4)], ..FAR },
+    ..AFAR
+};
+
+pub(super) const STRETCH: Scenario = Scenario {
+    name: "far-apart",
+    about: "registers while all nodes are an ocean apart from each other: distance costs no leader",
+    kinds: &[Kind::Stretch],
+    registers: Some(LIGHT),
+    needs: Needs {
+        ok: 50,
+        leaders: 0,
+        struck: &[(Mark::Wire, 1)],
+        faults: 1,
+        reconnects: 0,
+        ..NEEDS
+    },
+    ..BASE
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_votes_of_three_founders_outlive_each_region_and_the_joiners_change_nothing_of_it() {
+        let founders = AWAY.nodes - AWAY.joiners;
+        let mut of: Vec<usize> = ONE_EACH.of[..founders].to_vec();
+        of.dedup();
+        assert_eq!((founders, of.len()), (3, 3));
+        assert_eq!(ONE_EACH.of.len(), AWAY.nodes);
+    }
 
     #[test]
     fn no_region_has_a_majority_and_any_two_have_one() {

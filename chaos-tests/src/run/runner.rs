@@ -18,11 +18,11 @@ use super::{
 use crate::{
     check,
     cluster::{Binary, Cluster, Gear, Need, Port, echo},
-    history::{self, FORMAT, Header, Operation, Recorder},
+    history::{self, Action, FORMAT, Header, Operation, Recorder},
     nemesis::{Field, Hands, Schedule},
     workload::{
         Context, Documents, Followers, PATIENCE, Stranger, Traced, admit, artifact_client, census,
-        follow, list_client, replay, set_client, trespass,
+        follow, list_client, replay, set_client, trespass, voters,
     },
 };
 
@@ -99,12 +99,18 @@ pub async fn run(
     let scenario = named(&plan.scenario)?;
     let told = |binary: Binary, (name, value): &(&str, &str)| binary.with(name, value);
     let binary = scenario.environment.iter().fold(binary.clone(), told);
-    let Scenario { old, stranger, regions, .. } = *scenario;
+    let Scenario { old, stranger, regions, joiners, .. } = *scenario;
     let sites = scenario.placements.map_or(&[][..], |placements| placements.sites);
-    let gear = Gear { needs: plan.needs(), seed: plan.seed, old, stranger, regions, sites };
+    let gear =
+        Gear { needs: plan.needs(), seed: plan.seed, old, joiners, stranger, regions, sites };
     let cluster = Arc::new(Cluster::found(&binary, scenario.nodes, &gear).await?);
     let documents = upload(&cluster).await?;
     let recorder = Recorder::new(Instant::now());
+    for (node, region) in (0..scenario.nodes).filter_map(|node| Some((node, regions?.name(node)?)))
+    {
+        let action = Action::Stands { region: region.to_owned() };
+        recorder.note(cluster.name(node), action, (0, 0));
+    }
     let context = || Context::new(Arc::clone(&cluster), recorder.clone(), documents, plan.seed);
     let clients = context();
     if let Some(traffic) = scenario.traffic {
@@ -139,6 +145,9 @@ pub async fn run(
         following.spawn(placements.trace(watching.clone(), traced.clone()));
     }
     let mut working = start_clients(scenario, &clients);
+    if regions.is_some() {
+        working.spawn(voters(clients.clone()));
+    }
     if let Some(stranger) = stranger {
         working.spawn(stranger.clone().run(clients.clone()));
         working.spawn(stranger.abroad(clients.clone()));
@@ -208,7 +217,9 @@ fn start_clients(scenario: &Scenario, context: &Context) -> JoinSet<()> {
                 working.spawn(traffic.run(context.clone(), node, number));
             });
         }
-        working.spawn(traffic.renew(context.clone()));
+        if traffic.versions {
+            working.spawn(traffic.renew(context.clone()));
+        }
     }
     (0..scenario.artifacts).for_each(|number| {
         working.spawn(artifact_client(context.clone(), number));

@@ -14,10 +14,12 @@ pub struct Scenario {
     pub name: &'static str,
     /// What it is for.
     pub about: &'static str,
-    /// Nodes, all of them voters.
+    /// Nodes; those that found the cluster are its voters.
     pub nodes: usize,
     /// Where they stand; none: all in one place.
     pub regions: Option<Regions>,
+    /// So many of them, the last ones, do not found the cluster but join it, and have no vote at first.
+    pub joiners: usize,
     /// So many of them begin as of an older binary, which speaks only the oldest version of the wire.
     pub old: usize,
     /// The faults that may strike.
@@ -102,7 +104,7 @@ pub(super) const LIGHT: Registers = Registers { clients: 3, keys: 4, values: Non
 /// One write at a time: none waits behind another one.
 const SINGLE: Registers = Registers { clients: 1, keys: 4, values: None, repeated: 0 };
 /// Callers at every ingress.
-pub(super) const CALLERS: Traffic = Traffic { clients: 2, replicas: 2 };
+pub(super) const CALLERS: Traffic = Traffic { clients: 2, replicas: 2, versions: true };
 pub(super) const NEEDS: Needs = Needs {
     ok: 500,
     txns: 0,
@@ -115,6 +117,7 @@ pub(super) const NEEDS: Needs = Needs {
     strange: 0,
     placed: 0,
     short: 0,
+    near: 0,
     faults: 2,
 };
 
@@ -123,6 +126,7 @@ pub(super) const BASE: Scenario = Scenario {
     about: "",
     nodes: 3,
     regions: None,
+    joiners: 0,
     old: 0,
     kinds: EVERY,
     calm_ms: CALM_MS,
@@ -149,7 +153,7 @@ pub const SCENARIOS: &[Scenario] = &[
         registers: Some(LIGHT),
         set: 2,
         lists: 2,
-        traffic: Some(Traffic { clients: 2, replicas: 2 }),
+        traffic: Some(Traffic { clients: 2, replicas: 2, versions: true }),
         needs: Needs { txns: 20, leaders: 0, faults: 0, ..NEEDS },
         ..BASE
     },
@@ -223,7 +227,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "registers and deployments while wall clocks are wrong by up to an hour and jump",
         kinds: CLOCKS,
         registers: Some(REGISTERS),
-        traffic: Some(Traffic { clients: 2, replicas: 2 }),
+        traffic: Some(Traffic { clients: 2, replicas: 2, versions: true }),
         needs: Needs { struck: &[(Mark::Clock, 2)], leaders: 0, ..NEEDS },
         ..BASE
     },
@@ -232,7 +236,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "requests through every ingress while node after node is restarted by SIGTERM: none fails",
         kinds: &[Kind::Rolling],
         registers: Some(LIGHT),
-        traffic: Some(Traffic { clients: 4, replicas: 2 }),
+        traffic: Some(Traffic { clients: 4, replicas: 2, versions: true }),
         needs: Needs { struck: &[(Mark::Restart, 3)], ok: 300, reconnects: 3, ..NEEDS },
         ..BASE
     },
@@ -243,7 +247,7 @@ pub const SCENARIOS: &[Scenario] = &[
         kinds: &[Kind::Upgrade],
         registers: Some(LIGHT),
         lists: 3,
-        traffic: Some(Traffic { clients: 4, replicas: 2 }),
+        traffic: Some(Traffic { clients: 4, replicas: 2, versions: true }),
         needs: Needs {
             struck: &[(Mark::Upgrade, 3)],
             ok: 300,
@@ -396,7 +400,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "traffic",
         about: "requests through every ingress while versions change, under every fault",
         registers: Some(LIGHT),
-        traffic: Some(Traffic { clients: 4, replicas: 2 }),
+        traffic: Some(Traffic { clients: 4, replicas: 2, versions: true }),
         ..BASE
     },
     Scenario {
@@ -457,19 +461,22 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     placement::PLACEMENT,
     regions::CALM,
+    regions::NEAR,
     regions::KILL,
     regions::LOSS,
     regions::PAIRS,
     regions::CLOCK,
     regions::SLOW,
     regions::FLAP,
+    regions::AWAY,
+    regions::STRETCH,
     Scenario {
         name: "mixed",
         about: "every client under every fault",
         registers: Some(REGISTERS),
         set: 3,
         lists: 3,
-        traffic: Some(Traffic { clients: 3, replicas: 2 }),
+        traffic: Some(Traffic { clients: 3, replicas: 2, versions: true }),
         needs: Needs { txns: 20, ..NEEDS },
         ..BASE
     },
@@ -482,7 +489,7 @@ pub const SCENARIOS: &[Scenario] = &[
         registers: Some(REGISTERS),
         set: 3,
         lists: 3,
-        traffic: Some(Traffic { clients: 3, replicas: 2 }),
+        traffic: Some(Traffic { clients: 3, replicas: 2, versions: true }),
         needs: Needs { ok: 300, txns: 5, ..NEEDS },
         ..BASE
     },

@@ -104,7 +104,8 @@ pub fn call(reply: Result<Reply, Lost>, base: &str) -> Outcome {
     // Two answers in one body would be two bases.
     let answers = u32::try_from(body.matches(base).count()).unwrap_or(u32::MAX);
     let echo = body.strip_prefix(base).unwrap_or(&body).to_owned();
-    Outcome::Ok { answer: Answer::Served { echo, version, answers } }
+    let by = reply.header("x-swarmer-node").to_owned();
+    Outcome::Ok { answer: Answer::Served { echo, version, answers, by } }
 }
 
 #[cfg(test)]
@@ -166,8 +167,9 @@ mod tests {
         let mut good = reply(200, "", "/echo/c7");
         if let Ok(good) = &mut good {
             good.headers.insert("x-swarmer-version", "3-ab12cd".parse().unwrap());
+            good.headers.insert("x-swarmer-node", "n2".parse().unwrap());
         }
-        let answer = Answer::Served { echo: "c7".into(), version: 3, answers: 1 };
+        let answer = Answer::Served { echo: "c7".into(), version: 3, answers: 1, by: "n2".into() };
         assert_eq!(call(good, "/echo/"), Outcome::Ok { answer });
         assert_eq!(word(&call(reply(503, "SW-MESH-UNREACHABLE", ""), "/echo/")), "failed");
         assert_eq!(word(&call(reply(200, "", "/echo/c7"), "/echo/")), "harness");

@@ -13,6 +13,7 @@ mod register;
 mod set;
 mod stranger;
 mod traffic;
+mod voters;
 
 use std::{
     sync::{
@@ -40,6 +41,7 @@ pub use register::{Registers, read, write};
 pub use set::{members, run as set_client};
 pub use stranger::{Stranger, census};
 pub use traffic::Traffic;
+pub use voters::voters;
 
 /// How long a client waits for an answer: longer than the cluster may take.
 pub const PATIENCE: Duration = Duration::from_secs(10);

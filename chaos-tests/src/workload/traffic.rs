@@ -40,6 +40,8 @@ pub struct Traffic {
     pub clients: usize,
     /// Copies of the function.
     pub replicas: usize,
+    /// Whether version after version is made of it.
+    pub versions: bool,
 }
 
 impl Traffic {

@@ -11,7 +11,10 @@ use std::{
 
 use parking_lot::RwLock;
 use rand::{Rng, RngExt as _};
-use swarmer_model::{Code, Coded, NodeId};
+use swarmer_model::{
+    Code, Coded, NodeId,
+    planted::{self, Bug},
+};
 
 use super::{Outlier, Preference, codes};
 
@@ -293,7 +296,7 @@ fn draw<'a>(
 fn locality(choice: &Choice<'_>, endpoint: &Endpoint) -> Locality {
     if endpoint.node == choice.own {
         Locality::Here
-    } else if endpoint.region != choice.region {
+    } else if endpoint.region != choice.region && !planted::is_on(Bug::RouteFar) {
         Locality::Any
     } else if endpoint.zone != choice.zone {
         Locality::Region

@@ -396,6 +396,9 @@ impl Dispatcher {
         let mut starters: Vec<NodeId> = Vec::new();
         for nodes in [&entry.placement.nodes, &entry.placement.candidates] {
             let mut nodes = nodes.clone();
+            if planted::is_on(Bug::ForgetRegion) {
+                nodes.retain(|node| entry.placement.nodes.contains(node));
+            }
             nodes.sort_by_key(|node| {
                 let there = region(*node);
                 let order = prefer.order(own.unwrap_or_default(), there.unwrap_or_default());

@@ -2,7 +2,10 @@
 
 use std::{cmp::Reverse, collections::BTreeSet};
 
-use swarmer_model::{NodeId, RegionState};
+use swarmer_model::{
+    NodeId, RegionState,
+    planted::{self, Bug},
+};
 
 use super::{
     command::VoterReason,
@@ -57,6 +60,9 @@ fn is_drained(reason: &VoterReason) -> bool {
 /// How many of these stand in a node's region, and in its zone.
 fn crowd(input: &VoterInput, id: NodeId, among: &BTreeSet<NodeId>) -> (usize, usize) {
     let Some(node) = input.node(id) else { return (0, 0) };
+    if planted::is_on(Bug::VotersInOneRegion) {
+        return (0, 0);
+    }
     let others = || among.iter().filter(|other| **other != id).filter_map(|id| input.node(*id));
     let region = others().filter(|other| other.region == node.region).count();
     let of_zone =
