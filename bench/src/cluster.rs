@@ -18,6 +18,8 @@ use crate::{
 
 /// Founding may take so long, on a machine that does other things too.
 const FOUNDING: Duration = Duration::from_secs(90);
+/// And so much longer for each node.
+const JOINING: Duration = Duration::from_secs(5);
 /// A command of the client may take so long.
 const COMMAND: Duration = Duration::from_secs(150);
 /// A deployed function may take so long until every ingress answers.
@@ -25,9 +27,13 @@ const SERVING: Duration = Duration::from_secs(60);
 /// How often one looks whether it is so far.
 const POLL: Duration = Duration::from_millis(50);
 
+/// What is added to the command of a node, told by its index, whenever it is started.
+pub(crate) type Dress = fn(usize, &mut Command);
+
 /// One node.
 pub(crate) struct Node {
     pub(crate) name: String,
+    pub(crate) listen: SocketAddr,
     pub(crate) http: SocketAddr,
     pub(crate) api: SocketAddr,
     pub(crate) process: Process,
@@ -39,47 +45,104 @@ pub(crate) struct Node {
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     swarmer: PathBuf,
+    folder: PathBuf,
+    dress: Dress,
 }
 
 impl Cluster {
     /// Starts so many nodes with a founding token and waits until each is ready and sees all.
     pub(crate) async fn found(swarmer: &Path, count: usize, folder: &Path) -> Result<Self> {
+        Self::found_dressed(swarmer, count, folder, |_, _| {}).await
+    }
+
+    /// The same, each with what `dress` adds to its command; so are those that join later.
+    pub(crate) async fn found_dressed(
+        swarmer: &Path,
+        count: usize,
+        folder: &Path,
+        dress: Dress,
+    ) -> Result<Self> {
         let mut bootstrap = Command::new(swarmer);
         bootstrap.args(["token", "bootstrap"]);
         let token = succeeded(output(bootstrap).await?)?;
         let token_file = folder.join("founding.token");
         std::fs::write(&token_file, token)?;
+        let (swarmer, folder) = (swarmer.to_owned(), folder.to_owned());
+        let mut cluster = Self { nodes: Vec::new(), swarmer, folder, dress };
         let addresses = free_addresses(3 * count)?;
-        let seeds: Vec<String> = addresses[..count].iter().map(SocketAddr::to_string).collect();
-        let mut nodes = Vec::new();
-        for (i, listen) in addresses[..count].iter().enumerate() {
-            let (http, api) = (addresses[count + i], addresses[2 * count + i]);
-            let name = format!("bench-{}", i + 1);
-            let mut command = Command::new(swarmer);
-            command
-                .args(["node", "--name", &name])
-                .arg("--data-dir")
-                .arg(folder.join(&name))
-                .args(["--listen", &listen.to_string()])
-                .args(["--http", &http.to_string()])
-                .args(["--api", &api.to_string()])
-                .args(["--join", &seeds.join(",")])
-                .args(["--bootstrap-expect", &count.to_string()])
-                .arg("--token-file")
-                .arg(&token_file);
-            let words = std::iter::once(command.get_program()).chain(command.get_args());
-            let words = words.map(|word| word.to_string_lossy().into_owned()).collect();
-            let process = Process::start(&name, folder, &mut command)?;
-            nodes.push(Node { name, http, api, process, command: words });
+        let seeds = &addresses[..count];
+        for addresses in split(&addresses) {
+            cluster.start(addresses, seeds, &token_file, Some(count))?;
         }
-        let mut cluster = Self { nodes, swarmer: swarmer.to_owned() };
         cluster.until_whole().await?;
         Ok(cluster)
     }
 
-    async fn until_whole(&mut self) -> Result<()> {
+    /// Starts so many further nodes, which join by a token, and does not wait for them.
+    pub(crate) async fn join(&mut self, count: usize) -> Result<()> {
+        if count == 0 {
+            return Ok(());
+        }
+        let mut create = Command::new(&self.swarmer);
+        create.args(["token", "create", "--uses", &count.to_string()]);
+        create.args(["--addr", &format!("http://{}", self.nodes[0].api)]);
+        let token_file = self.folder.join("join.token");
+        std::fs::write(&token_file, succeeded(output(create).await?)?)?;
+        let seeds: Vec<SocketAddr> = self.nodes.iter().map(|node| node.listen).collect();
+        for addresses in split(&free_addresses(3 * count)?) {
+            self.start(addresses, &seeds, &token_file, None)?;
+        }
+        Ok(())
+    }
+
+    fn start(
+        &mut self,
+        [listen, http, api]: [SocketAddr; 3],
+        seeds: &[SocketAddr],
+        token_file: &Path,
+        founders: Option<usize>,
+    ) -> Result<()> {
+        let index = self.nodes.len();
+        let name = format!("bench-{}", index + 1);
+        let seeds: Vec<String> = seeds.iter().map(SocketAddr::to_string).collect();
+        let mut command = Command::new(&self.swarmer);
+        command
+            .args(["node", "--name", &name])
+            .arg("--data-dir")
+            .arg(self.folder.join(&name))
+            .args(["--listen", &listen.to_string()])
+            .args(["--http", &http.to_string()])
+            .args(["--api", &api.to_string()])
+            .args(["--join", &seeds.join(",")])
+            .arg("--token-file")
+            .arg(token_file);
+        if let Some(founders) = founders {
+            command.args(["--bootstrap-expect", &founders.to_string()]);
+        }
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let words = words.map(|word| word.to_string_lossy().into_owned()).collect();
+        (self.dress)(index, &mut command);
+        let process = Process::start(&name, &self.folder, &mut command)?;
+        self.nodes.push(Node { name, listen, http, api, process, command: words });
+        Ok(())
+    }
+
+    /// Starts a node again that ended; its log begins anew.
+    pub(crate) fn start_again(&mut self, index: usize) -> Result<()> {
+        let node = &mut self.nodes[index];
+        node.process.kill();
+        let mut command = Command::new(&node.command[0]);
+        command.args(&node.command[1..]);
+        (self.dress)(index, &mut command);
+        node.process = Process::start(&node.name, &self.folder, &mut command)?;
+        Ok(())
+    }
+
+    /// Waits until each node is ready and sees all.
+    pub(crate) async fn until_whole(&mut self) -> Result<()> {
         let start = Instant::now();
         let count = self.nodes.len();
+        let patience = FOUNDING + JOINING * u32::try_from(count)?;
         for node in &mut self.nodes {
             loop {
                 node.process.check()?;
@@ -88,9 +151,9 @@ impl Cluster {
                     Ok(Some(why)) => why,
                     Err(error) => format!("{error:#}"),
                 };
-                if start.elapsed() > FOUNDING {
+                if start.elapsed() > patience {
                     let lines = node.process.last_lines();
-                    bail!("{}: {why} after {FOUNDING:?}; its last lines:\n{lines}", node.name);
+                    bail!("{}: {why} after {patience:?}; its last lines:\n{lines}", node.name);
                 }
                 tokio::time::sleep(POLL).await;
             }
@@ -142,6 +205,12 @@ impl Cluster {
     pub(crate) fn check(&mut self) -> Result<()> {
         self.nodes.iter_mut().try_for_each(|node| node.process.check())
     }
+}
+
+/// Addresses by threes: one for each of a node's ports.
+fn split(addresses: &[SocketAddr]) -> impl Iterator<Item = [SocketAddr; 3]> {
+    let count = addresses.len() / 3;
+    (0..count).map(move |i| [addresses[i], addresses[count + i], addresses[2 * count + i]])
 }
 
 /// Why this node does not see the whole cluster, if it does not.

@@ -55,11 +55,20 @@ fn profile(program: &Path) -> String {
     }
 }
 
-/// Bytes that loopback carried since the machine started, of all processes (proc(5)).
-pub(crate) fn loopback_bytes() -> Option<u64> {
+/// What loopback carried, of all processes of this network (proc(5)).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Carried {
+    /// With all headers, those of Ethernet too.
+    pub(crate) bytes: u64,
+    pub(crate) packets: u64,
+}
+
+/// What it carried since the machine started, or since the network was made.
+pub(crate) fn loopback() -> Option<Carried> {
     let text = std::fs::read_to_string("/proc/net/dev").ok()?;
     let line = text.lines().find_map(|line| line.trim().strip_prefix("lo:"))?;
-    line.split_whitespace().next()?.parse().ok()
+    let mut fields = line.split_whitespace().map(|field| field.parse().ok());
+    Some(Carried { bytes: fields.next()??, packets: fields.next()?? })
 }
 
 pub(crate) fn micros(duration: Duration) -> String {

@@ -11,14 +11,18 @@ mod connection;
 mod control;
 mod deploy;
 mod gossip;
+mod health;
 mod histogram;
 mod isolation;
 mod load;
 mod machine;
+mod members;
 mod planner;
 mod process;
 mod rest;
+mod room;
 mod serve;
+mod tail;
 
 use std::{
     net::SocketAddr,
@@ -64,7 +68,11 @@ enum Command {
     Planner(planner::Planner),
     /// Membership of many nodes in several regions, simulated; runs no node
     Gossip(gossip::Gossip),
-    /// All of them but `control`, `planner` and `gossip`, with their defaults
+    /// Membership of many real nodes beside serf: bytes, CPU, memory, deaths, a healed half
+    Members(members::Members),
+    /// How soon all nodes leave a copy alone that fails, or whose node dies or goes
+    Health(health::Health),
+    /// All of them but `control`, `planner`, `gossip`, `members` and `health`, with their defaults
     All,
     /// The ceiling, in a process of its own
     #[command(name = "__hello", hide = true)]
@@ -131,6 +139,14 @@ async fn measure(cli: &Cli) -> Result<()> {
             machine::print(&swarmer, None).await?;
             control.run(&swarmer).await
         }
+        Command::Members(members) => {
+            machine::print(&swarmer, None).await?;
+            members.run(&swarmer).await
+        }
+        Command::Health(health) => {
+            machine::print(&swarmer, None).await?;
+            health.run(&swarmer).await
+        }
         Command::All => {
             // Their defaults stand where the command line reads them.
             let of = |name: &str| Cli::try_parse_from(["swarmer-bench", name]);
@@ -146,6 +162,8 @@ async fn measure(cli: &Cli) -> Result<()> {
                     Command::Control(_)
                     | Command::Planner(_)
                     | Command::Gossip(_)
+                    | Command::Members(_)
+                    | Command::Health(_)
                     | Command::All
                     | Command::Hello { .. } => {}
                 }
@@ -177,7 +195,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-        for part in ["serve", "rest", "deploy", "isolation", "control", "gossip", "all"] {
+        for part in [
+            "serve",
+            "rest",
+            "deploy",
+            "isolation",
+            "control",
+            "gossip",
+            "members",
+            "health",
+            "all",
+        ] {
             Cli::try_parse_from(["swarmer-bench", part]).unwrap();
         }
     }

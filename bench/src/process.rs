@@ -27,12 +27,25 @@ pub(crate) struct Usage {
     pub(crate) anonymous_bytes: u64,
 }
 
+/// What a process used by itself, without those that it started.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Alone {
+    /// As in [`Usage`].
+    pub(crate) cpu: Duration,
+    /// Resident memory now.
+    pub(crate) rss_bytes: u64,
+    /// The same with each page that others share divided among them (proc(5), `smaps_rollup`).
+    pub(crate) pss_bytes: u64,
+}
+
 /// A process in a group of its own; the whole group is killed when this is dropped, and the
 /// process also when the bench itself is killed.
 pub(crate) struct Process {
     child: Child,
     name: String,
     log: PathBuf,
+    /// It was killed and waited for: its number may be another one's by now.
+    over: bool,
 }
 
 impl Process {
@@ -50,7 +63,49 @@ impl Process {
         command.process_group(0).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         die_with_us(command);
         let child = command.spawn().with_context(|| format!("start {name}"))?;
-        Ok(Self { child, name: name.to_owned(), log })
+        Ok(Self { child, name: name.to_owned(), log, over: false })
+    }
+
+    /// Where its output goes.
+    pub(crate) fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Kills its group as by kill -9 and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        if !self.over {
+            signal(self.child.id(), true, libc::SIGKILL);
+            self.over = self.child.wait().is_ok();
+        }
+    }
+
+    /// Asks it to end in good order, and waits until it did.
+    pub(crate) async fn stop(&mut self, within: Duration) -> Result<()> {
+        if self.child.try_wait()?.is_none() {
+            signal(self.child.id(), false, libc::SIGTERM);
+        }
+        let start = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if start.elapsed() > within {
+                bail!("{} does not stop within {within:?}", self.name);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.over = true;
+        Ok(())
+    }
+
+    /// What it used by itself; cheaper than [`Process::usage`] where there are many.
+    pub(crate) fn alone(&self) -> Alone {
+        let read = |file: &str| {
+            std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap_or_default()
+        };
+        let memory = read("smaps_rollup");
+        Alone {
+            cpu: Stat::parse(&read("stat")).map(|stat| stat.cpu).unwrap_or_default(),
+            rss_bytes: bytes_of(&memory, "Rss:"),
+            pss_bytes: bytes_of(&memory, "Pss:"),
+        }
     }
 
     /// What its group used.
@@ -118,19 +173,19 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        kill_group(self.child.id());
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 
-#[expect(unsafe_code, reason = "the standard library cannot signal a group")]
-fn kill_group(id: u32) {
+/// Signals a child, or with `group` the whole group that it leads.
+#[expect(unsafe_code, reason = "the standard library can only kill, and no group")]
+fn signal(id: u32, group: bool, signal: i32) {
     if let Ok(id) = i32::try_from(id)
         && id > 1
     {
-        // SAFETY: kill takes two integers; `id` is a group that this process made, and its
-        // leader was not waited for yet, so the number is still its own.
-        let _ = unsafe { libc::kill(-id, libc::SIGKILL) };
+        // SAFETY: kill takes two integers; `id` is a child of this process that leads a group,
+        // and it was not waited for yet, so the number is still its own.
+        let _ = unsafe { libc::kill(if group { -id } else { id }, signal) };
     }
 }
 

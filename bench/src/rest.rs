@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::{
     cluster::Cluster,
-    machine::{loopback_bytes, mebibytes},
+    machine::{loopback, mebibytes},
 };
 
 /// What a cluster of three does at rest.
@@ -34,9 +34,10 @@ impl Rest {
         let read = |cluster: &Cluster| -> Vec<_> {
             cluster.nodes.iter().map(|node| node.process.usage()).collect()
         };
-        let (start, bytes, before) = (Instant::now(), loopback_bytes(), read(&cluster));
+        let (start, bytes, before) =
+            (Instant::now(), loopback().map(|carried| carried.bytes), read(&cluster));
         tokio::time::sleep(Duration::from_secs(self.watch)).await;
-        let (after, bytes_after) = (read(&cluster), loopback_bytes());
+        let (after, bytes_after) = (read(&cluster), loopback().map(|carried| carried.bytes));
         let seconds = start.elapsed().as_secs_f64();
         cluster.check()?;
         println!("### Three nodes at rest, {} s\n", self.watch);
