@@ -16,6 +16,10 @@ use crate::{
     SignedRecord,
 };
 
+/// Deaths that gossip may have failed to bring. Where a list has more of them halves of the cluster meet
+/// again, and those that were taken for dead come back under new identities by themselves.
+const MOST_MISSED: usize = 8;
+
 struct Running {
     since: Duration,
     peer: Peer,
@@ -171,8 +175,14 @@ impl Core {
         // A list may be old, and the dead can object: a death is looked into. Gossip brings nearly
         // all of them, but each with its own few copies; of a hundred members one in a hundred deaths
         // misses somebody, who finds it by its own probe after minutes.
-        for row in others.iter().filter(|row| row.state == RowState::Down) {
-            self.told_of_death(time, from, row);
+        let missed: Vec<Row> = others
+            .into_iter()
+            .filter(|row| row.state == RowState::Down && self.view.is_active(&row.peer))
+            .collect();
+        if missed.len() <= MOST_MISSED {
+            for row in &missed {
+                self.told_of_death(time, from, row);
+            }
         }
         Ok(exchange)
     }
