@@ -21,7 +21,7 @@ use super::{
     config::MAX_REQUEST,
     error::{DialError, OpenError, RefusedBy, RequestError},
     refusals::Refused,
-    registry::{ConnectionInfo, Live},
+    registry::{ConnectionInfo, Direction, Live},
     shared::{Shared, TransportStats, count},
     stranger::{self, FoundStream, JoinStream},
     vigil,
@@ -342,8 +342,17 @@ impl Handle {
 
     /// The smoothed round trip time to a peer, where a connection stands: the smallest of them,
     /// which is the least disturbed by load.
+    ///
+    /// Of those that this node dialled, if there are any: it keeps them alive, and so measures the
+    /// way all the time. On one that the peer dialled a node that has nothing to say measures
+    /// nothing, and shows the way as it was when it last had.
     pub fn rtt(&self, peer: NodeId) -> Option<Duration> {
-        self.shared.registry.of(peer).iter().map(|live| live.connection.rtt()).min()
+        let live = self.shared.registry.of(peer);
+        let least = |direction: Direction| {
+            let same = live.iter().filter(|live| live.direction == direction);
+            same.map(|live| live.connection.rtt()).min()
+        };
+        least(Direction::Outbound).or_else(|| least(Direction::Inbound))
     }
 
     /// Cuts every connection with a peer, with all that runs on them, and forgets how to reach

@@ -1,7 +1,10 @@
 //! Who is slow is not gone: nothing is broken off, and nothing waits for a new connection, while an
 //! old one serves.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use swarmer_mesh::{
@@ -12,7 +15,7 @@ use swarmer_mesh::{
 use tokio::net::UdpSocket;
 
 use crate::{
-    ask, authority, clock,
+    ask, authority, clock, pair,
     port::UdpProxy,
     support::{TestNode, acquaint, member, member_with, membership, soon, start_with},
 };
@@ -139,4 +142,24 @@ async fn a_peer_that_is_killed_and_back_at_once_is_not_taken_for_the_one_before(
         assert!(noticed < Duration::from_millis(2_000), "{noticed:?}");
         assert_eq!(ask(&a, &next, StreamKind::Artifact).await.unwrap(), "hello");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_way_that_grew_longer_is_known_though_a_connection_has_nothing_to_say() {
+    let (_, a, b) = pair(&clock());
+    let (there, back) = (UdpProxy::start(b.addr).await, UdpProxy::start(a.addr).await);
+    a.book.addresses.lock().insert(b.id, there.addr);
+    b.book.addresses.lock().insert(a.id, back.addr);
+    assert!(ask(&a, &b, StreamKind::Raft).await.is_ok());
+    assert!(ask(&b, &a, StreamKind::Raft).await.is_ok());
+    assert!(a.handle.rtt(b.id).unwrap() < Duration::from_millis(100));
+    // From now on only a says anything, on the connection that it dialled.
+    there.slow_ms.store(80, Ordering::Relaxed);
+    back.slow_ms.store(80, Ordering::Relaxed);
+    let began = Instant::now();
+    while a.handle.rtt(b.id).unwrap() < Duration::from_millis(100) {
+        assert!(ask(&a, &b, StreamKind::Raft).await.is_ok());
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", a.handle.connections());
+    }
+    assert_eq!(a.handle.connections().len(), 2, "none was dialled anew");
 }

@@ -1,6 +1,13 @@
 //! The one UDP port: gossip beside QUIC, floods, garbage, and peers that fall silent.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use swarmer_mesh::{
@@ -72,6 +79,8 @@ async fn gossip_is_bounded_and_only_takes_its_own_kind() {
 pub(crate) struct UdpProxy {
     pub(crate) addr: SocketAddr,
     pub(crate) task: tokio::task::JoinHandle<()>,
+    /// How many milliseconds each datagram takes, either way.
+    pub(crate) slow_ms: Arc<AtomicU64>,
 }
 
 impl UdpProxy {
@@ -80,8 +89,23 @@ impl UdpProxy {
     }
 
     pub(crate) async fn start_at(at: SocketAddr, to: SocketAddr) -> Self {
-        let (front, back) = (UdpSocket::bind(at).await.unwrap(), udp().await);
+        let front = Arc::new(UdpSocket::bind(at).await.unwrap());
+        let back = Arc::new(udp().await);
         let addr = front.local_addr().unwrap();
+        let slow_ms: Arc<AtomicU64> = Arc::default();
+        let slow = slow_ms.clone();
+        let pass = move |by: &Arc<UdpSocket>, datagram: &[u8], to: SocketAddr| {
+            let (by, datagram, slow) = (by.clone(), datagram.to_vec(), slow.clone());
+            async move {
+                match slow.load(Ordering::Relaxed) {
+                    0 => drop(by.send_to(&datagram, to).await),
+                    ms => drop(tokio::spawn(async move {
+                        tokio::time::sleep(Duration::from_millis(ms)).await;
+                        by.send_to(&datagram, to).await
+                    })),
+                }
+            }
+        };
         let task = tokio::spawn(async move {
             let (mut there, mut here) = (vec![0; 65_536], vec![0; 65_536]);
             let mut client = None;
@@ -89,17 +113,17 @@ impl UdpProxy {
                 tokio::select! {
                     Ok((n, from)) = front.recv_from(&mut there) => {
                         client = Some(from);
-                        let _ = back.send_to(&there[..n], to).await;
+                        pass(&back, &there[..n], to).await;
                     }
                     Ok((n, _)) = back.recv_from(&mut here) => {
                         if let Some(client) = client {
-                            let _ = front.send_to(&here[..n], client).await;
+                            pass(&front, &here[..n], client).await;
                         }
                     }
                 }
             }
         });
-        Self { addr, task }
+        Self { addr, task, slow_ms }
     }
 }
 
