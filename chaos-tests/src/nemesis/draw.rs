@@ -168,9 +168,10 @@ pub(super) fn draw(random: &mut Seeded, kinds: &[Kind], field: &Field) -> Fault 
             Fault::Apart { by_ms, for_ms: random.between(6_000, 12_000) }
         }
         Kind::Turns => turns(random, field),
-        // Round trips of 250 to 300 ms.
+        // Round trips of 320 to 360 ms: more than a heartbeat that is twice as slow for silence's sake
+        // bears, and less than the slowest one that follows them.
         Kind::Stretch => Fault::Stretch {
-            delay_ms: 125 + small(random, 0, 25),
+            delay_ms: 160 + small(random, 0, 20),
             for_ms: random.between(28_000, 30_000),
         },
     }
