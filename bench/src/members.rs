@@ -219,18 +219,7 @@ async fn death(subject: &mut Subject, node: usize, deaths: &mut Deaths) -> Resul
     let start = Instant::now();
     subject.kill(node);
     let left = subject.living();
-    let name = subject.watch.name(node).to_owned();
-    let mut times: Vec<Option<Duration>> = vec![None; subject.members.len()];
-    subject
-        .watch
-        .until(DEATH, "a death is known to all", |_, told| {
-            for told in told.iter().filter(|told| told.of == name && told.word == Word::Dead) {
-                times[told.by].get_or_insert(told.at.saturating_duration_since(start));
-            }
-            left.iter().all(|by| times[*by].is_some())
-        })
-        .await?;
-    let times: Vec<Duration> = left.iter().filter_map(|by| times[*by]).collect();
+    let times = subject.watch.until_told(DEATH, (node, Word::Dead), &left, start).await?;
     times.iter().for_each(|time| deaths.each.record(*time));
     deaths.first.record(times.iter().min().copied().unwrap_or_default());
     deaths.all.record(times.iter().max().copied().unwrap_or_default());

@@ -49,18 +49,7 @@ async fn tag(
 ) -> Result<Vec<Duration>> {
     let rpc = subject.members[node].api;
     let (_open, sent): (TcpStream, Instant) = serf::set_tag(rpc, &number.to_string()).await?;
-    let name = subject.watch.name(node).to_owned();
-    let mut times: Vec<Option<Duration>> = vec![None; subject.members.len()];
-    subject
-        .watch
-        .until(PATIENCE, "a tag is seen", |_, told| {
-            for told in told.iter().filter(|told| told.of == name && told.word == Word::Changed) {
-                times[told.by].get_or_insert(told.at.saturating_duration_since(sent));
-            }
-            observers.iter().all(|by| times[*by].is_some())
-        })
-        .await?;
-    Ok(observers.iter().filter_map(|by| times[*by]).collect())
+    subject.watch.until_told(PATIENCE, (node, Word::Changed), observers, sent).await
 }
 
 async fn stop(subject: &mut Subject, node: usize, observers: &[usize]) -> Result<Vec<Duration>> {

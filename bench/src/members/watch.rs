@@ -76,11 +76,6 @@ impl Watch {
         self.away[node] = false;
     }
 
-    /// As which the others know a node.
-    pub(super) fn name(&self, node: usize) -> &str {
-        &self.names[node]
-    }
-
     /// What was told since the last look.
     pub(super) fn look(&mut self) -> Result<Vec<Told>> {
         let mut all = Vec::new();
@@ -125,6 +120,26 @@ impl Watch {
             ensure!(start.elapsed() < patience, "{what}: not within {patience:?}");
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Waits until each of these nodes has told this of that one; how long after `since` each did.
+    pub(super) async fn until_told(
+        &mut self,
+        patience: Duration,
+        (of, word): (usize, Word),
+        by: &[usize],
+        since: Instant,
+    ) -> Result<Vec<Duration>> {
+        let name = self.names[of].clone();
+        let mut times: Vec<Option<Duration>> = vec![None; self.logs.len()];
+        self.until(patience, &format!("{word:?} of {name}"), |_, told| {
+            for told in told.iter().filter(|told| told.of == name && told.word == word) {
+                times[told.by].get_or_insert(told.at.saturating_duration_since(since));
+            }
+            by.iter().all(|by| times[*by].is_some())
+        })
+        .await?;
+        Ok(by.iter().filter_map(|by| times[*by]).collect())
     }
 }
 

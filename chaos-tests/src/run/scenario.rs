@@ -153,7 +153,7 @@ pub const SCENARIOS: &[Scenario] = &[
         registers: Some(LIGHT),
         set: 2,
         lists: 2,
-        traffic: Some(Traffic { clients: 2, replicas: 2, versions: true }),
+        traffic: Some(CALLERS),
         needs: Needs { txns: 20, leaders: 0, faults: 0, ..NEEDS },
         ..BASE
     },
@@ -227,7 +227,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "registers and deployments while wall clocks are wrong by up to an hour and jump",
         kinds: CLOCKS,
         registers: Some(REGISTERS),
-        traffic: Some(Traffic { clients: 2, replicas: 2, versions: true }),
+        traffic: Some(CALLERS),
         needs: Needs { struck: &[(Mark::Clock, 2)], leaders: 0, ..NEEDS },
         ..BASE
     },
@@ -236,7 +236,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "requests through every ingress while node after node is restarted by SIGTERM: none fails",
         kinds: &[Kind::Rolling],
         registers: Some(LIGHT),
-        traffic: Some(Traffic { clients: 4, replicas: 2, versions: true }),
+        traffic: Some(Traffic { clients: 4, ..CALLERS }),
         needs: Needs { struck: &[(Mark::Restart, 3)], ok: 300, reconnects: 3, ..NEEDS },
         ..BASE
     },
@@ -247,7 +247,7 @@ pub const SCENARIOS: &[Scenario] = &[
         kinds: &[Kind::Upgrade],
         registers: Some(LIGHT),
         lists: 3,
-        traffic: Some(Traffic { clients: 4, replicas: 2, versions: true }),
+        traffic: Some(Traffic { clients: 4, ..CALLERS }),
         needs: Needs {
             struck: &[(Mark::Upgrade, 3)],
             ok: 300,
@@ -400,7 +400,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "traffic",
         about: "requests through every ingress while versions change, under every fault",
         registers: Some(LIGHT),
-        traffic: Some(Traffic { clients: 4, replicas: 2, versions: true }),
+        traffic: Some(Traffic { clients: 4, ..CALLERS }),
         ..BASE
     },
     Scenario {
@@ -476,7 +476,7 @@ pub const SCENARIOS: &[Scenario] = &[
         registers: Some(REGISTERS),
         set: 3,
         lists: 3,
-        traffic: Some(Traffic { clients: 3, replicas: 2, versions: true }),
+        traffic: Some(Traffic { clients: 3, ..CALLERS }),
         needs: Needs { txns: 20, ..NEEDS },
         ..BASE
     },
@@ -489,7 +489,7 @@ pub const SCENARIOS: &[Scenario] = &[
         registers: Some(REGISTERS),
         set: 3,
         lists: 3,
-        traffic: Some(Traffic { clients: 3, replicas: 2, versions: true }),
+        traffic: Some(Traffic { clients: 3, ..CALLERS }),
         needs: Needs { ok: 300, txns: 5, ..NEEDS },
         ..BASE
     },

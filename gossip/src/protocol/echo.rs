@@ -20,6 +20,11 @@ const CANDIDATES: usize = 4;
 /// and a thousand that have just met would do little else for minutes.
 const TOLD_APART: Duration = Duration::from_millis(200);
 
+/// How often one of so many members tells where it stands, at most.
+fn told_every(interval: Duration, members: usize) -> Duration {
+    interval.max(TOLD_APART.saturating_mul(u32::try_from(members).unwrap_or(u32::MAX)))
+}
+
 struct Asked {
     /// Nobody but the peer can know it.
     number: u64,
@@ -134,9 +139,7 @@ impl Core {
     /// Sends the record if what it says of distances is wrong by now, and not often: thousands of
     /// nodes at rest must have nothing to say.
     fn tell_coordinate(&mut self, time: Duration) {
-        let members = u32::try_from(self.view.active()).unwrap_or(u32::MAX);
-        let interval =
-            self.timing.publish_coordinate_interval.max(TOLD_APART.saturating_mul(members));
+        let interval = told_every(self.timing.publish_coordinate_interval, self.view.active());
         let told = self.local.facts().coordinate;
         let now = time + self.stalled;
         if self.echoes.told_at.is_none_or(|at| time >= at + interval)
@@ -150,5 +153,18 @@ impl Core {
     pub(super) fn forget_distance(&mut self, node: NodeId) {
         self.echoes.locator.forget(node);
         self.echoes.cached = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_members_the_less_each_of_them_tells_where_it_stands() {
+        let secs = Duration::from_secs;
+        for (members, expected) in [(1, 30), (150, 30), (300, 60), (4_096, 819)] {
+            assert_eq!(told_every(secs(30), members).as_secs(), expected, "{members} members");
+        }
     }
 }

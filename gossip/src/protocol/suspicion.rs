@@ -124,16 +124,21 @@ impl Core {
     pub(super) fn own_suspicion(&mut self, time: Duration, timer: Timer<Peer>) {
         let Timer::ChangeSuspectToDown { member_id: peer, incarnation, .. } = timer else { return };
         self.stats.probes_failed += 1;
-        self.doubt(time, peer, incarnation);
+        if !self.doubt(time, peer, incarnation) {
+            return;
+        }
+        // The others can confirm.
+        for other in self.random_peers(crate::DIRECT_FANOUT) {
+            if other != peer {
+                self.send(&other, &Message::Suspicion { peer, incarnation });
+            }
+        }
     }
 
     /// A member holds another for dead that lives for us: its death did not reach us, or the other has
-    /// not heard yet that it came back. We see for ourselves.
+    /// not heard yet that it came back. We see for ourselves, and accuse it before nobody.
     pub(super) fn told_of_death(&mut self, time: Duration, by: NodeId, row: &Row) {
         let Row { peer, incarnation, .. } = *row;
-        if !self.view.is_active(&peer) || !self.may_speak_of(&peer) {
-            return;
-        }
         self.heard_from.insert(peer.node, by);
         self.swim_rows(time, &[Row { state: RowState::Suspect, ..*row }], false);
         if self.view.doubts(&peer) == Some(incarnation) {
@@ -142,27 +147,22 @@ impl Core {
         }
     }
 
-    /// It is on us to decide from here on.
-    fn doubt(&mut self, time: Duration, peer: Peer, incarnation: Incarnation) {
+    /// It is on us to decide from here on, if it was not: asks over QUIC, and tells the suspect, which
+    /// can refute.
+    fn doubt(&mut self, time: Duration, peer: Peer, incarnation: Incarnation) -> bool {
         let suspicion = self.suspicion_of(time, peer, incarnation);
-        // The probe may have begun before the member's last word.
+        // Probed again while suspect, the clock that runs goes on; and a probe may have begun before the
+        // member's last word.
         if suspicion.own.is_some() || (suspicion.peer, suspicion.incarnation) != (peer, incarnation)
         {
-            // Probed again while suspect: the clock that runs goes on.
-            return;
+            return false;
         }
         suspicion.own =
             Some(Own { since: time, not_before: Duration::ZERO, confirmed: None, look: None });
         self.outputs.push_back(Output::ConfirmAlive { node: peer.node, addr: peer.addr });
-        // The suspect hears of it at once and can refute; the others can confirm.
-        let mut told = self.random_peers(crate::DIRECT_FANOUT);
-        if !told.contains(&peer) {
-            told.push(peer);
-        }
-        for other in told {
-            self.send(&other, &Message::Suspicion { peer, incarnation });
-        }
+        self.send(&peer, &Message::Suspicion { peer, incarnation });
         self.schedule_suspicion(peer.node);
+        true
     }
 
     /// Another member's own probe failed.
@@ -251,28 +251,24 @@ impl Core {
     }
 
     pub(super) fn suspicion_due(&mut self, time: Duration, node: NodeId) {
-        let Some(suspicion) = self.suspicions.get_mut(&node) else { return };
+        let Some(suspicion) = self.suspicions.get(&node) else { return };
         let Suspicion { peer, incarnation, .. } = *suspicion;
-        let Some(own) = suspicion.own.as_mut() else { return };
-        if own.look.is_none_or(|at| at > time) {
-            return;
-        }
-        own.look = None;
-        if self.suspicions.get(&node).and_then(|s| self.deadline(s)).is_some_and(|at| at > time) {
-            self.schedule_suspicion(node);
-            return;
-        }
+        let Some(deadline) = self.deadline(suspicion) else { return };
         let again = time + self.suspicion_time(time, usize::MAX - 1);
         let live = self.liveness.has_live_connection(node);
-        let Some(suspicion) = self.suspicions.get_mut(&node) else { return };
-        let Some(own) = suspicion.own.as_mut() else { return };
-        if live || own.confirmed == Some(true) {
+        let own = self.suspicions.get_mut(&node).and_then(|s| s.own.as_mut());
+        // Of another time than the one that is kept: there is, or was, another task.
+        let Some(own) = own.filter(|own| own.look.is_some_and(|at| at <= time)) else { return };
+        own.look = None;
+        let vetoed = live || own.confirmed == Some(true);
+        if deadline <= time && vetoed {
             own.not_before = again;
             own.confirmed = None;
             self.stats.vetoes += 1;
             self.outputs.push_back(Output::ConfirmAlive { node, addr: peer.addr });
-            self.schedule_suspicion(node);
-            return;
+        }
+        if deadline > time || vetoed {
+            return self.schedule_suspicion(node);
         }
         let held = Row { peer, incarnation, state: RowState::Suspect };
         // It may have objected since; of its death foca would be convinced all the same.

@@ -91,6 +91,8 @@ pub(crate) struct Node {
     pub(crate) refused: Vec<(Option<NodeId>, Refusal)>,
     pub(crate) twins: Vec<Twin>,
     pub(crate) sent: u64,
+    /// What it sent in its last exchange.
+    pub(crate) exchanged: Option<Bytes>,
 }
 
 enum Event {
@@ -240,6 +242,7 @@ impl Sim {
             refused: Vec::new(),
             twins: Vec::new(),
             sent: 0,
+            exchanged: None,
         };
         // A copy of a node is another one with its id, at another address.
         let same = |node: &Node| node.id == id && !(copy && node.addr != addr);
@@ -361,6 +364,7 @@ impl Sim {
                     }
                 }
                 Output::StartPushPull { node, addr, request } => {
+                    self.nodes[index].exchanged = Some(request.clone());
                     // A dial and a round trip.
                     let at = self.now + self.latency() * 4;
                     let event = Event::Request { from: index, to: node, addr, bytes: request };

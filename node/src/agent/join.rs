@@ -312,19 +312,11 @@ fn check_claim(claim: &Place, admitted: &Place, by: &str) -> Outcome<()> {
     Err(Problem::new(codes::CLAIM, why))
 }
 
-/// A node that the others do not reach is of no use to them, and would not hear of it by itself: its
-/// own dials work. Only whoever shows a good token has anybody dialled.
+/// A node that the others do not reach is of no use to them. Only whoever shows a good token has anybody
+/// dialled.
 async fn look_there(context: &Context, request: &JoinRequest) -> Outcome<()> {
-    let address = request.address;
-    let why = match context.transport.key_at(address, Instant::now() + LOOK_DEADLINE).await {
-        Ok(spki) if spki == request.spki => return Ok(()),
-        Ok(_) => format!("another node answers at {address}, which it advertises"),
-        Err(error) => {
-            let why = crate::problem::chain(&error);
-            format!("it advertises {address}, where this node does not reach it: {why}")
-        }
-    };
-    Err(Problem::new(codes::ADVERTISE, why).retry_after(1))
+    let found = context.reach(request.address, &request.spki, LOOK_DEADLINE).await;
+    found.map_err(|why| Problem::new(codes::ADVERTISE, why).retry_after(1))
 }
 
 /// The voters of now, for a node to begin with: there is one at least, or it could begin nowhere.

@@ -18,7 +18,7 @@ use crate::{
     problem::{Outcome, Problem},
 };
 
-/// How often a node that moved looks again whether its address can be written down.
+/// When a node tries again whose address could not be written down.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Who was removed is cut off, and this node's own entry is corrected when it moved. Runs until
@@ -57,28 +57,26 @@ async fn cut_off(context: &Context, book: &PeerBook, shutdown: &CancellationToke
 
 async fn keep_address(context: &Context, shutdown: &CancellationToken) {
     let mut states = context.desired.subscribe();
-    let mut lost = false;
+    let mut unreached = false;
     loop {
         states.borrow_and_update();
         let outcome = correct_address(context).await;
-        let told = lost;
-        lost = outcome.as_ref().is_err_and(|problem| problem.code == codes::ADVERTISE);
-        match outcome {
-            Ok(()) => {}
-            Err(problem) if lost && !told => {
-                tracing::error!(target: "swarmer::node", code = problem.code.name,
+        let before = unreached;
+        unreached = outcome.as_ref().is_err_and(|problem| problem.code == codes::ADVERTISE);
+        if let Err(problem) = &outcome {
+            match unreached && !before {
+                true => tracing::error!(target: "swarmer::node", code = problem.code.name,
                     detail = %problem.detail, remedy = problem.code.remedy,
-                    "the other members do not reach this node");
-            }
-            Err(problem) => {
-                tracing::debug!(target: "swarmer::node", detail = %problem.detail,
-                    "address not corrected");
+                    "the other members do not reach this node"),
+                false => tracing::debug!(target: "swarmer::node", detail = %problem.detail,
+                    "address not corrected"),
             }
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(LOOK_AGAIN) => {}
-            changed = states.changed(), if !lost => if changed.is_err() { return },
+            () = tokio::time::sleep(LOOK_AGAIN), if outcome.is_err() => {}
+            // The state has no say in who reaches it.
+            changed = states.changed(), if !unreached => if changed.is_err() { return },
         }
     }
 }
@@ -132,8 +130,7 @@ async fn correct_address(context: &Context) -> Outcome<()> {
         return Ok(());
     }
     if let Some(why) = context.unreached_at(context.advertise).await {
-        let detail = format!("it advertises {}; {why}", context.advertise);
-        return Err(Problem::new(codes::ADVERTISE, detail));
+        return Err(Problem::new(codes::ADVERTISE, why));
     }
     node.spec.address = context.advertise;
     let value = serde_json::to_vec(&node)

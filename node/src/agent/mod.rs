@@ -29,6 +29,7 @@ mod node;
 mod observe;
 mod placement;
 mod raft_transport;
+mod reach;
 mod readiness;
 mod recover;
 mod renew;

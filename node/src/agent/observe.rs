@@ -1,4 +1,5 @@
-//! What an operator asks of all nodes: log lines, how a function stands on each, how they are.
+//! What nodes ask each other: for an operator log lines, how a function stands on each, how they are;
+//! for themselves whether they are reached.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -13,7 +14,6 @@ use crate::{
     agent::{Context, Explanation, Failure, HealthReport, Made},
     codes,
     functions::{LogPage, LogPosition},
-    problem,
 };
 
 /// How long one node may take; those that take longer are left out of the answer.
@@ -21,7 +21,7 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// How long a node waits for its copy of the state to get where it is asked for: less than the
 /// above, so that one that is late says so.
 const CATCH_UP: Duration = Duration::from_millis(1500);
-/// How long a member may take to answer where it says that it is: less than the first of these, too.
+/// How long a member may take to answer where it says that it is: less than `DEADLINE`, too.
 const LOOK: Duration = Duration::from_millis(1500);
 /// Between two tries of a node that starts to be taken for a member: at first, and at most.
 const INTRODUCTION: Duration = Duration::from_millis(20);
@@ -321,19 +321,11 @@ impl Context {
         serde_json::to_vec(&self.answer(by, question).await).ok()
     }
 
-    /// Why this node does not reach a member at an address, for the operators of both sides.
+    /// Why this node does not reach a member at an address, told to the operators of both sides.
     async fn look_for(&self, member: NodeId, address: SocketAddr) -> Option<String> {
-        let why = match self.transport.key_at(address, Instant::now() + LOOK).await {
-            Ok(spki) => {
-                let desired = self.desired.current();
-                let own = desired.nodes.get(&member).and_then(|node| node.spec.spki());
-                if own.as_deref() == Some(&spki[..]) {
-                    return None;
-                }
-                format!("another node answers at {address}")
-            }
-            Err(error) => format!("not reached at {address}: {}", problem::chain(&error)),
-        };
+        // Of one that is not known here nothing can be said.
+        let spki = self.desired.current().nodes.get(&member)?.spec.spki()?;
+        let why = self.reach(address, &spki, LOOK).await.err()?;
         tracing::warn!(target: "swarmer::node", code = codes::ADVERTISE.name,
             node = self.node_name(member), why, remedy = codes::ADVERTISE.remedy,
             "a member is not where it says");
