@@ -4,6 +4,7 @@ mod agenda;
 mod codec;
 mod echo;
 mod exchange;
+mod inquiry;
 mod local;
 mod pace;
 mod peer;
@@ -34,6 +35,7 @@ use self::{
     codec::PeerCodec,
     echo::Echoes,
     exchange::Exchanges,
+    inquiry::Inquiries,
     local::Local,
     peer::Peer,
     seeds::Seeds,
@@ -165,6 +167,7 @@ pub struct Core {
     exchanges: Exchanges,
     agreement: Agreement,
     echoes: Echoes,
+    inquiries: Inquiries,
     outputs: VecDeque<Output>,
     stats: Stats,
     /// How long this node itself stood still, all in all. Deadlines are in time without it.
@@ -243,6 +246,7 @@ impl Core {
             exchanges: Exchanges::default(),
             agreement: Agreement::default(),
             echoes: Echoes::default(),
+            inquiries: Inquiries::default(),
             outputs: VecDeque::new(),
             stats: Stats::default(),
             stalled: Duration::ZERO,
@@ -307,6 +311,7 @@ impl Core {
         match task {
             Task::Swim(timer) => self.swim_timer(time, timer),
             Task::Suspicion(node) => self.suspicion_due(time, node),
+            Task::Inquiry(node) => self.inquiry_due(time, node),
             Task::Publish => self.publish_due(time),
             Task::Spread => self.spread_rumours(time),
             Task::Digest => {

@@ -25,6 +25,18 @@ pub enum EndpointState {
     Draining,
 }
 
+/// How the calls of an endpoint went of late, by its own node's account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum Standing {
+    /// Nothing is known against it.
+    #[default]
+    Good,
+    /// It failed call after call a while ago, and is to get a few again to show how it does.
+    Trial,
+    /// It fails call after call: others are better.
+    Failing,
+}
+
 /// One version of a function on the node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -38,6 +50,10 @@ pub struct Endpoint {
     pub in_flight: u32,
     /// Calls that it may serve at once.
     pub concurrency: u32,
+    /// How its calls went of late. A node that is too old to say says nothing against it.
+    // Behind the record: see `LaterStandings`.
+    #[serde(skip)]
+    pub standing: Standing,
 }
 
 /// How busy the node was at the time of the record.
@@ -134,6 +150,35 @@ struct LaterCoordinate {
     coordinate: Option<Coordinate>,
 }
 
+/// What follows [`LaterCoordinate`]: which endpoints do not stand well, by their places in the list.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct LaterStandings {
+    failing: Vec<u16>,
+    trial: Vec<u16>,
+}
+
+impl LaterStandings {
+    fn of(endpoints: &[Endpoint]) -> Self {
+        let places = |standing| {
+            let places = endpoints.iter().enumerate().filter(|(_, e)| e.standing == standing);
+            places.filter_map(|(place, _)| u16::try_from(place).ok()).collect()
+        };
+        Self { failing: places(Standing::Failing), trial: places(Standing::Trial) }
+    }
+
+    /// A place that there is not is nobody's.
+    fn tell(&self, endpoints: &mut [Endpoint]) {
+        let told = [(Standing::Failing, &self.failing), (Standing::Trial, &self.trial)];
+        for (standing, places) in told {
+            for place in places {
+                if let Some(endpoint) = endpoints.get_mut(usize::from(*place)) {
+                    endpoint.standing = standing;
+                }
+            }
+        }
+    }
+}
+
 impl Facts {
     /// Checks every bound.
     ///
@@ -215,11 +260,12 @@ impl Record {
         let authority = LaterAuthority { authority: self.facts.authority };
         let capacity = LaterCapacity { capacity: self.facts.capacity };
         let coordinate = LaterCoordinate { coordinate: self.facts.coordinate };
-        let bytes = postcard::to_stdvec(&(self, later, keys, authority, capacity, coordinate))
-            .map_err(|error| GossipError::Record {
-                field: "record",
-                problem: format!("cannot be encoded: {error}"),
-            })?;
+        let standings = LaterStandings::of(&self.facts.endpoints);
+        let all = (self, later, keys, authority, capacity, coordinate, standings);
+        let bytes = postcard::to_stdvec(&all).map_err(|error| GossipError::Record {
+            field: "record",
+            problem: format!("cannot be encoded: {error}"),
+        })?;
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(GossipError::Record {
                 field: "record",
@@ -299,6 +345,9 @@ impl SignedRecord {
         if let Some(later) = take::<LaterCoordinate>(&mut rest)? {
             // One that is out of bounds would spoil this node's own; the rest of the record is good.
             record.facts.coordinate = later.coordinate.filter(Coordinate::is_sound);
+        }
+        if let Some(later) = take::<LaterStandings>(&mut rest)? {
+            later.tell(&mut record.facts.endpoints);
         }
         record.facts.check().map_err(|_| Refusal::OversizedRecord)?;
         Ok(record)
@@ -476,6 +525,35 @@ mod tests {
         // Cut off in the middle of it: of nobody.
         let cut = new.bytes[..new.bytes.len() - 1].to_vec();
         assert!(matches!(read(cut), Err(Refusal::Malformed)));
+    }
+
+    #[test]
+    fn how_endpoints_stand_is_told_behind_the_record() {
+        let endpoint = |version, standing| Endpoint {
+            function: "default/f".into(),
+            version,
+            state: EndpointState::Ready,
+            in_flight: 0,
+            concurrency: 1,
+            standing,
+        };
+        let mut told = record("1.2.3");
+        told.facts.endpoints = vec![
+            endpoint(1, Standing::Good),
+            endpoint(2, Standing::Failing),
+            endpoint(3, Standing::Trial),
+            endpoint(4, Standing::Failing),
+        ];
+        let signed = told.sign(ClusterId(1), &NoKey).unwrap();
+        assert_eq!(signed.read().unwrap(), told);
+        // A node that does not know it reads the rest, and passes on the bytes as they are.
+        let (mut seen, _) = postcard::take_from_bytes::<Record>(&signed.bytes).unwrap();
+        assert!(seen.facts.endpoints.iter().all(|e| e.standing == Standing::Good));
+        // Said of endpoints that there are not.
+        LaterStandings { failing: vec![4, u16::MAX], trial: vec![0] }
+            .tell(&mut seen.facts.endpoints);
+        let standings: Vec<Standing> = seen.facts.endpoints.iter().map(|e| e.standing).collect();
+        assert_eq!(standings, [Standing::Trial, Standing::Good, Standing::Good, Standing::Good]);
     }
 
     #[test]

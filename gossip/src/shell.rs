@@ -26,6 +26,7 @@ enum Command {
     SetSeeds(Vec<String>),
     SetKeyring(Keyring, oneshot::Sender<Result<(), GossipError>>),
     AdmissionChanged,
+    LookInto(NodeId),
     Leave(oneshot::Sender<()>),
 }
 
@@ -219,6 +220,13 @@ impl Handle {
     /// Busy or stopped.
     pub async fn admission_changed(&self) -> Result<(), GossipError> {
         self.tell(Command::AdmissionChanged).await
+    }
+
+    /// Says that nothing was heard from a member for longer than there should have been: it is asked at
+    /// once, and suspect if it does not answer. Never blocks; one that comes while the queue is full
+    /// is dropped, and found by a probe.
+    pub fn look_into(&self, node: NodeId) {
+        let _ = self.commands.try_send(Command::LookInto(node));
     }
 
     /// Leaves the cluster for good and ends the task. Returns when the farewell has been sent

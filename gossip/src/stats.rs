@@ -82,6 +82,8 @@ pub struct Stats {
     pub push_pulls_failed: u64,
     /// Probes of ours that nobody answered.
     pub probes_failed: u64,
+    /// Members asked out of turn that said nothing.
+    pub inquiries_failed: u64,
     /// Deaths that a live connection or an answered probe over QUIC held back.
     pub vetoes: u64,
     /// Times that this node itself was late by more than the stall limit.

@@ -12,6 +12,8 @@ pub struct Usage {
     pub refused: u64,
     /// Calls that ended without a whole answer for a reason of the guest: trap, limit, silence.
     pub failed: u64,
+    /// Calls that the guest answered with a status of 500 or above.
+    pub errors: u64,
     /// Calls whose caller went away.
     pub cancelled: u64,
     /// CPU time of guests, in nanoseconds.
@@ -59,6 +61,7 @@ meter!(
     requests,
     refused,
     failed,
+    errors,
     cancelled,
     cpu_ns,
     wall_ns,

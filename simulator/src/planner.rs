@@ -9,7 +9,7 @@ use std::{
 
 use rand::{RngExt as _, rngs::StdRng};
 use serde::{Deserialize, Serialize};
-use swarmer_gossip::{Endpoint, EndpointState};
+use swarmer_gossip::{Endpoint, EndpointState, Standing};
 use swarmer_model::{NodeId, Revision};
 use swarmer_raft::{Expect, Role, Txn, Update, View};
 use swarmer_scheduler::{
@@ -236,6 +236,7 @@ pub(crate) async fn hold(world: Arc<World>, node: Arc<Node>) {
             state: EndpointState::Ready,
             in_flight: 0,
             concurrency: 1,
+            standing: Standing::Good,
         };
         node.gossip.offer(here.map(endpoint).collect());
     }

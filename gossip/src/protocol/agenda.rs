@@ -9,6 +9,7 @@ use super::peer::Peer;
 pub(super) enum Task {
     Swim(foca::Timer<Peer>),
     Suspicion(NodeId),
+    Inquiry(NodeId),
     Publish,
     Spread,
     Digest,

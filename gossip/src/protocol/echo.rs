@@ -84,6 +84,10 @@ impl Core {
         let candidates = able.into_iter().sample(&mut self.rng, CANDIDATES);
         let longest_ago = |peer: &&Peer| self.echoes.locator.measured_at(peer.node);
         let Some(peer) = candidates.iter().min_by_key(longest_ago).copied() else { return };
+        self.send_echo(time, peer);
+    }
+
+    pub(super) fn send_echo(&mut self, time: Duration, peer: Peer) {
         let number = self.rng.random();
         if self.echoes.waiting.len() == MAX_WAITING {
             self.echoes.waiting.pop_front();

@@ -23,6 +23,9 @@ impl Core {
             Ok(opened) => {
                 let time = self.time(now);
                 let sender = opened.sender;
+                if opened.addressed {
+                    self.inquiries.heard(sender);
+                }
                 if let Err(reason) = self.take(time, from, opened) {
                     self.refuse(Some(from), Some(sender), reason);
                 }
@@ -111,7 +114,7 @@ impl Core {
                 self.take_echo(time, (sender, opened.boot), number, &coordinate)?;
             }
             Message::Summary { members, records } => {
-                self.take_summary(sender, members, records)?;
+                self.take_summary(time, sender, members, records)?;
             }
             Message::Stretches(stretches) => self.take_stretches(sender, &stretches)?,
             // Only ever sent to an address.

@@ -1,6 +1,8 @@
 //! Whether two members hold the same, in a few bytes: fingerprints of all that they hold, and only
 //! where these differ of ever shorter stretches of it (range-based set reconciliation, Meyer 2023).
 
+use std::time::Duration;
+
 use rand::seq::IteratorRandom;
 use serde::{Deserialize, Serialize};
 use swarmer_model::{NodeId, wire};
@@ -18,6 +20,10 @@ const PARTS: usize = 16;
 /// is two, and the next summary finds the rest.
 const FOLLOWED: usize = 2;
 
+/// Gossip of a change is over within this: what somebody has missed by then it misses for good. So
+/// often at most a node exchanges everything with one that sees other members.
+const SETTLED: Duration = Duration::from_secs(2);
+
 /// What is held of the nodes `from..=to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stretch {
@@ -32,14 +38,33 @@ pub(crate) struct Stretch {
 pub(super) struct Agreement {
     same: u32,
     different: u32,
+    /// When this node last saw a member come, go or return.
+    moved_at: Duration,
+    /// When it last exchanged everything because another one saw other members.
+    mended_at: Duration,
 }
 
 impl Agreement {
     /// Whether all who told whom they take for alive say just what this node does: then an exchange
     /// of everything has nothing to bring. Begins anew.
     pub(super) fn take(&mut self) -> bool {
-        let told = std::mem::take(self);
-        told.same > 0 && told.different == 0
+        let agree = self.same > 0 && self.different == 0;
+        (self.same, self.different) = (0, 0);
+        agree
+    }
+
+    pub(super) fn moved(&mut self, time: Duration) {
+        self.moved_at = time;
+    }
+
+    /// Whether another one that sees other members than this node has news for it, or the other way
+    /// round, which gossip brings no more.
+    fn mends(&mut self, time: Duration) -> bool {
+        let mends = time >= self.moved_at + SETTLED && time >= self.mended_at + SETTLED;
+        if mends {
+            self.mended_at = time;
+        }
+        mends
     }
 }
 
@@ -72,6 +97,7 @@ impl Core {
 
     pub(super) fn take_summary(
         &mut self,
+        time: Duration,
         from: NodeId,
         members: u64,
         records: u64,
@@ -82,7 +108,12 @@ impl Core {
         let Some(peer) = self.view.peer(from) else { return Ok(()) };
         match members == self.view.fingerprint_without(from) {
             true => self.agreement.same += 1,
-            false => self.agreement.different += 1,
+            false => {
+                self.agreement.different += 1;
+                if self.agreement.mends(time) {
+                    self.start_exchange(time, peer);
+                }
+            }
         }
         if records != self.catalog.fingerprint() {
             self.detail(&peer, NodeId(0), NodeId(u64::MAX));

@@ -51,6 +51,9 @@ pub(super) struct Suspicion {
     since: Duration,
     /// Other members whose own probes failed.
     accusers: BTreeSet<NodeId>,
+    /// Somebody holds it for dead: a suspicion has run its course elsewhere, and no accuser more is
+    /// waited for.
+    declared: bool,
     /// Set once we are to decide: our own probe failed, or a member has decided already.
     own: Option<Own>,
 }
@@ -68,7 +71,7 @@ struct Own {
 
 impl Suspicion {
     fn new(peer: Peer, incarnation: Incarnation, since: Duration) -> Self {
-        Self { peer, incarnation, since, accusers: BTreeSet::new(), own: None }
+        Self { peer, incarnation, since, accusers: BTreeSet::new(), declared: false, own: None }
     }
 
     /// Why the member is suspect, for people.
@@ -116,7 +119,11 @@ impl Core {
 
     fn deadline(&self, suspicion: &Suspicion) -> Option<Duration> {
         let own = suspicion.own.as_ref()?;
-        let lasts = self.suspicion_time(own.since, suspicion.accusers.len());
+        let accusers = match suspicion.declared {
+            true => usize::MAX - 1,
+            false => suspicion.accusers.len(),
+        };
+        let lasts = self.suspicion_time(own.since, accusers);
         Some((own.since + lasts).max(own.not_before))
     }
 
@@ -124,10 +131,14 @@ impl Core {
     pub(super) fn own_suspicion(&mut self, time: Duration, timer: Timer<Peer>) {
         let Timer::ChangeSuspectToDown { member_id: peer, incarnation, .. } = timer else { return };
         self.stats.probes_failed += 1;
+        self.accuse(time, peer, incarnation);
+    }
+
+    /// It did not answer this node, which decides from here on; the others can confirm.
+    pub(super) fn accuse(&mut self, time: Duration, peer: Peer, incarnation: Incarnation) {
         if !self.doubt(time, peer, incarnation) {
             return;
         }
-        // The others can confirm.
         for other in self.random_peers(crate::DIRECT_FANOUT) {
             if other != peer {
                 self.send(&other, &Message::Suspicion { peer, incarnation });
@@ -142,8 +153,11 @@ impl Core {
         self.heard_from.insert(peer.node, by);
         self.swim_rows(time, &[Row { state: RowState::Suspect, ..*row }], false);
         if self.view.doubts(&peer) == Some(incarnation) {
-            self.suspicion_of(time, peer, incarnation).accusers.insert(by);
+            let suspicion = self.suspicion_of(time, peer, incarnation);
+            suspicion.accusers.insert(by);
+            suspicion.declared = true;
             self.doubt(time, peer, incarnation);
+            self.schedule_suspicion(peer.node);
         }
     }
 

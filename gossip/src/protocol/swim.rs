@@ -212,7 +212,11 @@ impl Core {
         }
         self.heard_from.clear();
         present.sort_unstable();
-        for node in self.view.retain(&present) {
+        let (gone, moved) = self.view.retain(&present);
+        if moved {
+            self.agreement.moved(time);
+        }
+        for node in gone {
             self.catalog.remove(node);
             self.envelope.forget(node);
             self.suspicions.remove(&node);

@@ -151,7 +151,8 @@ impl View {
     }
 
     /// Drops the members that are not in the sorted list; returns them.
-    pub(super) fn retain(&mut self, present: &[NodeId]) -> Vec<NodeId> {
+    /// Says too whether other members live than before, or under other identities.
+    pub(super) fn retain(&mut self, present: &[NodeId]) -> (Vec<NodeId>, bool) {
         let gone: Vec<NodeId> = self
             .others
             .keys()
@@ -162,8 +163,9 @@ impl View {
             self.others.remove(node);
             self.touch();
         }
+        let before = self.fingerprint;
         self.recount();
-        gone
+        (gone, self.fingerprint != before)
     }
 
     fn recount(&mut self) {

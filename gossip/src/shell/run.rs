@@ -135,6 +135,7 @@ impl Runner {
                 let _ = answer.send(core.set_keyring(now, keyring));
             }
             Command::AdmissionChanged => core.admission_changed(now),
+            Command::LookInto(node) => core.look_into(now, node),
             Command::Leave(answer) => {
                 if let Err(error) = core.leave(now) {
                     tracing::error!(target: "swarmer::gossip", %error, "cannot say farewell");

@@ -33,7 +33,24 @@ pub struct Endpoint {
     pub load: u32,
     /// Whether it said that it has room for more.
     pub has_room: bool,
+    /// Whether there is something against it.
+    pub standing: Standing,
 }
+
+/// What is known against an endpoint, by other accounts than this node's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Standing {
+    /// Nothing.
+    #[default]
+    Good,
+    /// It failed before, and gets a small share of what it would get to show whether it still does.
+    Trial,
+    /// It fails, or its node seems to be gone.
+    Failing,
+}
+
+/// One in so many choices takes an endpoint on trial for a good one.
+const TRIAL_ONE_IN: u32 = 20;
 
 /// How near the chosen node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,7 +85,7 @@ pub enum Why {
         /// The node that it was compared with.
         over: NodeId,
     },
-    /// All ready nodes had failed lately; the least bad of them.
+    /// All ready nodes had failed lately, or say that they fail; the least bad of them.
     AllEjected(Locality),
     /// Ready nowhere: the candidate of this position (from 0) is the first that lives and starts
     /// it.
@@ -175,8 +192,8 @@ impl Balancer {
     ///    it as follows. It is drawn of those that have a node to be chosen: one that did not fail
     ///    lately and has room, unless no node anywhere is so. If none of them has, the choice goes
     ///    on as if the route said nothing of shares;
-    /// 2. this node, if the function is ready here and has room;
-    /// 3. of the ready nodes that did not fail lately, the nearest: same zone, same region, the
+    /// 2. this node, if the function is ready here, does not fail and has room;
+    /// 3. of the ready nodes that did not fail lately and stand well, the nearest: same zone, same region, the
     ///    first of the regions that the route names to take over, the region with the shortest
     ///    round trip; those with room before those without; of two drawn at random the less loaded
     ///    one;
@@ -208,7 +225,16 @@ impl Balancer {
         rng: &mut impl Rng,
         now: Instant,
     ) -> Option<(NodeId, Why)> {
-        let healthy = |endpoint: &Endpoint| !outlier.is_ejected(endpoint.node, now);
+        let on_trial = choice.ready.iter().any(|endpoint| endpoint.standing == Standing::Trial);
+        let tries = on_trial && rng.random_ratio(1, TRIAL_ONE_IN);
+        let healthy = |endpoint: &Endpoint| {
+            let good = match endpoint.standing {
+                Standing::Good => true,
+                Standing::Trial => tries,
+                Standing::Failing => false,
+            };
+            good && !outlier.is_ejected(endpoint.node, now)
+        };
         let state = |endpoint: &Endpoint| (!healthy(endpoint), !endpoint.has_room);
         let drawn = match choice.prefer.is_spread() {
             true => draw(choice, state, rng),
@@ -219,7 +245,7 @@ impl Balancer {
                 && drawn.is_none_or(|region| endpoint.region == region)
         };
         let own = choice.ready.iter().filter(usable).find(|endpoint| endpoint.node == choice.own);
-        if own.is_some_and(|endpoint| endpoint.has_room) {
+        if own.is_some_and(|endpoint| endpoint.has_room && healthy(endpoint)) {
             return Some((choice.own, Why::Local));
         }
         // The best class there is: not failed lately, with room, near. One pass finds it, a
@@ -324,6 +350,7 @@ mod tests {
             way: None,
             load,
             has_room: true,
+            standing: Standing::Good,
         }
     }
 
@@ -441,6 +468,39 @@ mod tests {
             Some((NodeId(3), Why::Candidate(1)))
         );
         assert_eq!(pick(&choice(&ready, &[], &[OWN, NodeId(2)]), &outlier, now), None);
+    }
+
+    #[test]
+    fn one_that_fails_gives_way_and_one_on_trial_gets_a_few() {
+        let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(3));
+        let none = Outlier::new(OutlierConfig::default());
+        let standing = |node, standing| Endpoint { standing, ..endpoint(node, "r", "z", 0) };
+        let mut counts = |ready: &[Endpoint]| {
+            let balancer = Balancer::new();
+            let mut nodes = [0; 4];
+            for _ in 0..10_000 {
+                let picked = balancer.choose(&choice(ready, &[], &[]), &none, &mut rng, now);
+                nodes[picked.unwrap().node.0 as usize] += 1;
+            }
+            nodes
+        };
+        let (bad, good) = (standing(1, Standing::Failing), endpoint(2, "far", "z", 0));
+        assert_eq!(
+            counts(&[bad.clone(), good.clone()]),
+            [0, 0, 10_000, 0],
+            "also this node itself"
+        );
+        let full = without_room(good.clone());
+        assert_eq!(counts(&[bad.clone(), full]), [0, 0, 10_000, 0], "busy is better than bad");
+        let other = standing(3, Standing::Failing);
+        let near = [bad.clone(), other.clone()];
+        assert_eq!(counts(&near), [0, 10_000, 0, 0], "where all fail it is as if none did");
+        let nodes = counts(&[standing(1, Standing::Trial), good.clone()]);
+        assert!(about(nodes[1], 1.0 / 20.0), "this node on trial: {nodes:?}");
+        let nodes = counts(&[standing(2, Standing::Trial), endpoint(3, "r", "z", 0)]);
+        assert!(about(nodes[2], 1.0 / 40.0), "another one: {nodes:?}");
+        let nodes = counts(&[standing(2, Standing::Trial), other]);
+        assert!(about(nodes[2], 0.5 + 1.0 / 40.0), "on trial is no better than failing: {nodes:?}");
     }
 
     /// The rules of a route for what enters in `r`.
@@ -620,7 +680,8 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_chosen_is_allowed_and_something_is_chosen_if_anything_can_be(
-            ready in prop::collection::vec((1u64..8, 0usize..3, 0usize..3, any::<bool>()), 0..8),
+            ready in prop::collection::vec(
+                (1u64..8, 0usize..3, 0usize..3, any::<bool>(), any::<bool>()), 0..8),
             candidates in prop::collection::vec(1u64..8, 0..6),
             exclude in prop::collection::vec(1u64..8, 0..6),
             failed in prop::collection::vec(1u64..8, 0..6),
@@ -630,8 +691,9 @@ mod tests {
             let places = ["r", "z", "q"];
             let ready: Vec<Endpoint> = ready
                 .into_iter()
-                .map(|(node, region, zone, has_room)| Endpoint {
+                .map(|(node, region, zone, has_room, good)| Endpoint {
                     has_room,
+                    standing: if good { Standing::Good } else { Standing::Failing },
                     ..endpoint(node, places[region], places[zone], 0)
                 })
                 .collect();
@@ -656,9 +718,12 @@ mod tests {
                         Why::Local => prop_assert_eq!(picked.node, OWN),
                         _ => prop_assert!(ready.iter().any(|e| e.node == picked.node)),
                     }
-                    let healthy = ready.iter().any(|e| free(&e.node) && !outlier.is_ejected(e.node, now));
-                    if healthy && picked.why != Why::Local {
-                        prop_assert!(!outlier.is_ejected(picked.node, now));
+                    let healthy = |e: &Endpoint| {
+                        e.standing == Standing::Good && !outlier.is_ejected(e.node, now)
+                    };
+                    if ready.iter().any(|e| free(&e.node) && healthy(e)) {
+                        // One node may stand there twice here.
+                        prop_assert!(ready.iter().any(|e| e.node == picked.node && healthy(e)));
                     }
                 }
             }

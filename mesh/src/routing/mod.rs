@@ -8,7 +8,9 @@ mod regions;
 mod table;
 mod version;
 
-pub use balance::{Balancer, Choice, Endpoint, InFlight, Locality, NoEndpoint, Picked, Why};
+pub use balance::{
+    Balancer, Choice, Endpoint, InFlight, Locality, NoEndpoint, Picked, Standing, Why,
+};
 pub use outlier::{Outlier, OutlierConfig};
 pub use regions::{Preference, RegionRules};
 pub use table::{

@@ -340,6 +340,13 @@ impl Handle {
         self.shared.registry.of(peer).iter().any(heard)
     }
 
+    /// Peers from which nothing was received for longer than there should have been, each once in a
+    /// silence: reasons to ask, no more, and long before [`Self::has_live_connection`] says no. A
+    /// slow reader misses the oldest.
+    pub fn silent_peers(&self) -> broadcast::Receiver<NodeId> {
+        self.shared.silent.subscribe()
+    }
+
     /// The smoothed round trip time to a peer, where a connection stands: the smallest of them,
     /// which is the least disturbed by load.
     ///

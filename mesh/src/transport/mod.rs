@@ -22,6 +22,7 @@ mod refusals;
 mod registry;
 mod runtime;
 mod shared;
+mod silence;
 mod socket;
 mod steer;
 mod stranger;

@@ -19,6 +19,7 @@ use super::{
     close::CloseCode,
     config::{MAX_INBOUND, MAX_INBOUND_PER_PEER},
     dial::chain,
+    silence::Received,
     vigil::Heard,
 };
 use crate::{
@@ -293,6 +294,23 @@ impl Registry {
     pub(crate) fn all(&self) -> Vec<Arc<Live>> {
         let peers = self.peers.lock();
         peers.values().flatten().filter(|live| live.alive()).cloned().collect()
+    }
+
+    /// What was received of each peer by now.
+    pub(crate) fn received(&self) -> Vec<Received> {
+        let mut all: HashMap<NodeId, Received> = HashMap::new();
+        for live in self.all() {
+            let (peer, stats) = (live.peer.node, live.connection.stats());
+            let datagrams = stats.udp_rx.datagrams;
+            let one = Received { peer, datagrams, way: stats.path.rtt };
+            all.entry(peer)
+                .and_modify(|held| {
+                    held.datagrams += datagrams;
+                    held.way = held.way.max(stats.path.rtt);
+                })
+                .or_insert(one);
+        }
+        all.into_values().collect()
     }
 
     pub(crate) fn infos(&self) -> Vec<ConnectionInfo> {

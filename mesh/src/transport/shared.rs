@@ -15,7 +15,8 @@ use quinn::{
     ClientConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
-use tokio::sync::Semaphore;
+use swarmer_model::NodeId;
+use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -42,6 +43,8 @@ use crate::{
 /// Round trip time assumed before one is measured: a lost first packet is sent again after
 /// about twice this. The RFC's 333 ms would cost a second.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
+/// Silent peers that are told of and not heard yet by who wants to know; the oldest give way.
+const SILENT_QUEUE: usize = 256;
 /// Bytes of not yet accepted connection attempts that are kept, in all.
 const INCOMING_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -123,6 +126,8 @@ pub(crate) struct Shared {
     /// What loses packets on purpose, where that is allowed.
     pub(crate) faults: Option<Arc<Faults>>,
     pub(crate) strangers: Arc<Semaphore>,
+    /// Peers that nothing was heard of for a moment.
+    pub(crate) silent: broadcast::Sender<NodeId>,
     pub(crate) stopping: CancellationToken,
     pub(crate) counters: Counters,
 }
@@ -150,6 +155,7 @@ impl Shared {
             gate: Arc::default(),
             faults,
             strangers: Arc::new(Semaphore::new(MAX_STRANGERS)),
+            silent: broadcast::channel(SILENT_QUEUE).0,
             stopping: CancellationToken::new(),
             counters: Counters::default(),
         }

@@ -14,11 +14,11 @@ use parking_lot::Mutex;
 use swarmer_model::NodeId;
 use tokio::time::Instant;
 
-use super::{close::CloseCode, registry::Live, shared::Shared};
+use super::{close::CloseCode, registry::Live, shared::Shared, silence::Silence};
 use crate::stream::Class;
 
 /// Looks in each `idle_timeout`. One costs a lock for each data connection.
-const LOOKS: u32 = 4;
+const LOOKS: u32 = 8;
 
 /// Silence after which a peer counts as gone if nothing else says that it lives, from the silence that
 /// ends a control connection.
@@ -115,6 +115,7 @@ pub(crate) fn keep(shared: &Arc<Shared>) -> io::Result<()> {
     let shared = Arc::downgrade(shared);
     let vigil = move || {
         let mut last = Instant::now();
+        let mut silence = Silence::default();
         loop {
             std::thread::sleep(pause);
             let Some(shared) = shared.upgrade() else { return };
@@ -124,6 +125,14 @@ pub(crate) fn keep(shared: &Arc<Shared>) -> io::Result<()> {
             let now = Instant::now();
             let was_away = now.saturating_duration_since(last) > pause * 2;
             last = now;
+            if was_away {
+                silence.excuse(now);
+            }
+            let received = shared.registry.received();
+            for peer in silence.look(&received, shared.config.keep_alive, now) {
+                // Nobody may want to know.
+                let _ = shared.silent.send(peer);
+            }
             for live in shared.registry.data() {
                 if was_away {
                     live.heard.excuse(now);

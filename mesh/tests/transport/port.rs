@@ -149,10 +149,15 @@ async fn a_killed_peer_is_noticed_within_about_a_second_and_dialled_again() {
     write_frame(&mut send, Bytes::from_static(b"x")).await.unwrap();
     // Dead as far as anybody can tell: it says nothing by another way either.
     b.book.addresses.lock().clear();
+    let mut silent = a.handle.silent_peers();
     proxy.task.abort();
     let killed = Instant::now();
-    let error = read_frame(&mut recv, 100).await.unwrap_err();
-    let noticed = killed.elapsed();
+    // Before it is given up its silence is told of.
+    let told = async { (silent.recv().await, killed.elapsed()) };
+    let given_up = async { (read_frame(&mut recv, 100).await.unwrap_err(), killed.elapsed()) };
+    let ((peer, told), (error, noticed)) = tokio::join!(told, given_up);
+    assert_eq!(peer.unwrap(), b.id);
+    assert!(told < noticed, "{told:?}, {noticed:?}");
     assert!(matches!(error, FrameError::Connection(_)), "{error}");
     // 800 ms + 200 ms, and room for a loaded test machine.
     assert!(noticed < Duration::from_millis(1_800), "{noticed:?}");

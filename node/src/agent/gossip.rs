@@ -11,7 +11,8 @@ use swarmer_mesh::{
     transport::{GossipSender, Handle},
 };
 use swarmer_model::NodeId;
-use tokio::time::Instant;
+use tokio::{sync::broadcast::error::RecvError, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 use crate::agent::admission::{PeerBook, SigningKey};
 
@@ -73,5 +74,26 @@ pub(crate) fn deps(sender: GossipSender, transport: Handle, book: PeerBook, key:
         admission: Arc::new(book.clone()),
         signer: Arc::new(SigningKey(key)),
         verifier: Arc::new(book),
+    }
+}
+
+/// Has membership ask whom the transport hears nothing of, until `shutdown`.
+pub(crate) async fn look_into_silence(
+    transport: Handle,
+    gossip: swarmer_gossip::Handle,
+    shutdown: CancellationToken,
+) {
+    let mut silent = transport.silent_peers();
+    loop {
+        let peer = tokio::select! {
+            () = shutdown.cancelled() => return,
+            peer = silent.recv() => peer,
+        };
+        match peer {
+            Ok(peer) => gossip.look_into(peer),
+            // Whoever is still silent is found by a probe.
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use axum::{Extension, extract::State};
-use swarmer_gossip::{MemberState, Refusal};
+use swarmer_gossip::{MemberState, Refusal, Standing};
 use swarmer_mesh::transport::Direction;
 use swarmer_raft::{APPEND_BOUNDS_MS, AppendLatency, Role};
 
@@ -194,9 +194,12 @@ fn functions(text: &mut Text, context: &Context, grant: &Grant) {
         status.function.split_once('/').is_some_and(|(namespace, _)| grant.covers(namespace))
     });
     type Read = fn(&swarmer_runtime::Usage) -> f64;
-    let columns: [(&str, &str, &str, Read); 12] = [
+    let columns: [(&str, &str, &str, Read); 13] = [
         ("requests_total", "counter", "Calls that were started.", |u| u.requests as f64),
         ("failed_total", "counter", "Calls that failed by the guest's fault.", |u| u.failed as f64),
+        ("errors_total", "counter", "Calls answered with a status of 500 or above.", |u| {
+            u.errors as f64
+        }),
         ("refused_total", "counter", "Calls refused before they started.", |u| u.refused as f64),
         ("cancelled_total", "counter", "Calls whose caller left.", |u| u.cancelled as f64),
         ("cpu_seconds_total", "counter", "CPU time of guests.", |u| u.cpu_ns as f64 / NANOS),
@@ -229,6 +232,18 @@ fn functions(text: &mut Text, context: &Context, grant: &Grant) {
         let version = status.version.to_string();
         let labels = [("function", status.function.as_str()), ("version", &version)];
         text.sample("swarmer_function_ready", &labels, flag(status.error.is_none()));
+    }
+    let help = "1 if the copy here fails call after call and others get its calls, 0.5 on trial.";
+    text.head("swarmer_function_failing", "gauge", help);
+    for status in &all {
+        let version = status.version.to_string();
+        let labels = [("function", status.function.as_str()), ("version", &version)];
+        let failing = match status.standing {
+            Standing::Good => 0.0,
+            Standing::Trial => 0.5,
+            Standing::Failing => 1.0,
+        };
+        text.sample("swarmer_function_failing", &labels, failing);
     }
 }
 
@@ -318,7 +333,7 @@ fn transport(text: &mut Text, context: &Context) {
 #[expect(clippy::cast_precision_loss, reason = "counters below 2^52; the format is a float")]
 fn gossip(text: &mut Text, context: &Context) {
     let stats = context.gossip.stats();
-    let counters: [(&str, &str, u64); 10] = [
+    let counters: [(&str, &str, u64); 11] = [
         ("datagrams_in_total", "Datagrams taken from the socket.", stats.datagrams_in),
         ("datagrams_out_total", "Datagrams handed to the socket.", stats.datagrams_out),
         ("out_bytes_total", "Bytes handed to the socket.", stats.bytes_out),
@@ -326,6 +341,11 @@ fn gossip(text: &mut Text, context: &Context) {
         ("push_pulls_total", "Exchanges of all state that succeeded.", stats.push_pulls),
         ("push_pulls_failed_total", "Exchanges that failed.", stats.push_pulls_failed),
         ("probes_failed_total", "Probes that nobody answered.", stats.probes_failed),
+        (
+            "inquiries_failed_total",
+            "Members asked out of turn, as nothing was heard of them, that said nothing.",
+            stats.inquiries_failed,
+        ),
         ("vetoes_total", "Deaths that a living connection held back.", stats.vetoes),
         ("round_trips_total", "Ways to members that were measured.", stats.round_trips),
         ("stalls_total", "Times that this node itself was late.", stats.stalls),

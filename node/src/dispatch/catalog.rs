@@ -6,8 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use swarmer_gossip::{EndpointState, Members};
-use swarmer_mesh::routing::Endpoint;
+use swarmer_gossip::{EndpointState, MemberState, Members};
+use swarmer_mesh::routing::{Endpoint, Standing};
 use swarmer_model::NodeId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,8 @@ pub(crate) struct Index {
     serving: HashMap<Box<str>, Vec<Serving>>,
     /// The nodes that are being emptied, alone or with their region.
     emptied: HashSet<NodeId>,
+    /// Nodes that say of an endpoint of theirs that it does not stand well.
+    unwell: HashSet<NodeId>,
     alive: HashSet<NodeId>,
     /// The round trip from here to each region, as far as any is known.
     ways: HashMap<String, Duration>,
@@ -85,7 +87,17 @@ impl Index {
                     zone: committed.map(|spec| spec.zone.clone()).unwrap_or_default(),
                     load: endpoint.in_flight,
                     has_room: endpoint.in_flight < endpoint.concurrency,
+                    standing: match endpoint.standing {
+                        // It did not answer somebody; if it lives it says so soon.
+                        _ if member.state == MemberState::Suspect => Standing::Failing,
+                        swarmer_gossip::Standing::Good => Standing::Good,
+                        swarmer_gossip::Standing::Trial => Standing::Trial,
+                        swarmer_gossip::Standing::Failing => Standing::Failing,
+                    },
                 };
+                if ready.standing != Standing::Good {
+                    index.unwell.insert(member.node);
+                }
                 let of_function =
                     index.serving.entry(endpoint.function.as_str().into()).or_default();
                 let at = of_function.iter().position(|s| s.version == endpoint.version);
@@ -126,9 +138,18 @@ impl Index {
         self.of(function, version).map_or(&[], |serving| &serving.all)
     }
 
-    /// Whether a node that is being emptied leaves a call to another one: where one is ready.
+    /// Whether a node that has a copy leaves the choice to who chooses among all: one that is being
+    /// emptied does where another is ready, and one whose copy does not stand well where another's
+    /// does.
     pub(crate) fn leaves_to_others(&self, node: NodeId, function: &str, version: u32) -> bool {
-        self.emptied.contains(&node) && !self.ready(function, version).is_empty()
+        let ready = || self.ready(function, version);
+        if self.emptied.contains(&node) {
+            return !ready().is_empty();
+        }
+        // Asked of each call that could stay here: most of the time nobody is unwell.
+        self.unwell.contains(&node)
+            && ready().iter().any(|e| e.node == node && e.standing != Standing::Good)
+            && ready().iter().any(|e| e.node != node && e.standing == Standing::Good)
     }
 
     fn of(&self, function: &str, version: u32) -> Option<&Serving> {
@@ -232,7 +253,7 @@ impl Catalog {
 
 #[cfg(test)]
 mod tests {
-    use swarmer_gossip::{Endpoint as Told, Facts, Member, MemberState, Record};
+    use swarmer_gossip::{Endpoint as Told, Facts, Member, Record};
     use swarmer_mesh::identity::FINISH;
     use swarmer_model::{Digest, Function, Labels, Metadata, Node, NodeSpec, Placement};
 
@@ -245,6 +266,7 @@ mod tests {
             state: EndpointState::Ready,
             in_flight: 0,
             concurrency: 10,
+            standing: swarmer_gossip::Standing::Good,
         });
         let facts = Facts { endpoints: told.collect(), ..Facts::default() };
         let node = NodeId(node);
@@ -330,6 +352,39 @@ mod tests {
         assert!(ids(index.ready("default/f", 1)).is_empty());
         assert_eq!(ids(index.answering("default/f", 1)), [1, 2]);
         assert!(!index.leaves_to_others(NodeId(2), "default/f", 1), "then it serves itself");
+    }
+
+    #[test]
+    fn one_whose_copy_fails_leaves_calls_to_others_whose_copies_do_not() {
+        let now = Instant::now();
+        let desired = placed(&Desired::default(), &[1, 2], &[], now);
+        let stand = |standings: [swarmer_gossip::Standing; 2]| {
+            let members: Vec<Member> = [1, 2].map(|node| member(node, &["default/f"])).into();
+            let told = |mut member: Member, standing| {
+                let record = Arc::make_mut(member.record.as_mut().unwrap());
+                record.facts.endpoints[0].standing = standing;
+                member
+            };
+            let members = members.into_iter().zip(standings).map(|(m, s)| told(m, s)).collect();
+            Index::build(&members, &desired, |_| None, now)
+        };
+        let leaves = |index: &Index| index.leaves_to_others(NodeId(1), "default/f", 1);
+        use swarmer_gossip::Standing::{Failing, Good, Trial};
+        for (own, other, expected) in [
+            (Good, Good, false),
+            (Good, Failing, false),
+            (Failing, Good, true),
+            (Trial, Good, true),
+            (Failing, Failing, false),
+            (Failing, Trial, false),
+        ] {
+            let index = stand([own, other]);
+            assert_eq!(leaves(&index), expected, "{own:?}, {other:?}");
+            let failing = index.ready("default/f", 1).iter();
+            let failing = failing.filter(|e| e.standing == Standing::Failing).count();
+            let told = [own, other].into_iter().filter(|standing| *standing == Failing).count();
+            assert_eq!(failing, told);
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 use parking_lot::{Mutex, RwLock};
-use swarmer_gossip::{Endpoint, EndpointState, RecordUpdate};
+use swarmer_gossip::{Endpoint, EndpointState, RecordUpdate, Standing};
 use swarmer_model::{Coded as _, Digest, NodeId, Template};
 use swarmer_runtime::{Function, FunctionConfig, FunctionKey, Outgoing};
 
@@ -24,6 +24,7 @@ use crate::{
     artifacts::ArtifactStore,
     codes,
     desired::DesiredStore,
+    functions::pulse::Pulse,
     problem::{Outcome, Problem},
 };
 
@@ -66,6 +67,8 @@ pub(crate) struct LocalStatus {
     /// Why it is not ready; none if it is.
     pub(crate) error: Option<String>,
     pub(crate) usage: Option<swarmer_runtime::Usage>,
+    /// How its calls went of late.
+    pub(crate) standing: Standing,
 }
 
 /// Cheap to clone.
@@ -98,6 +101,7 @@ pub(super) struct Loaded {
     pub(super) since: Instant,
     /// It is withdrawn, and takes calls only of those who have not heard that yet.
     pub(super) leaving: bool,
+    pulse: Arc<Mutex<Pulse>>,
 }
 
 impl FunctionManager {
@@ -165,13 +169,15 @@ impl FunctionManager {
         match outcome {
             Ok(function) => {
                 let (function, since) = (function.clone(), Instant::now());
-                let loaded = Loaded { function: function.clone(), since, leaving: false };
+                let pulse = Arc::default();
+                let loaded = Loaded { function, since, leaving: false, pulse };
                 {
                     let mut ready = self.inner.ready.write();
-                    ready.entry(Arc::clone(&slot.0)).or_default().insert(slot.1, loaded);
+                    let versions = ready.entry(Arc::clone(&slot.0)).or_default();
+                    versions.insert(slot.1, loaded.clone());
                 }
                 self.inner.failed.lock().remove(slot);
-                self.publish(slot, EndpointState::Ready, &function).await;
+                self.publish(slot, &loaded).await;
             }
             Err(problem) => {
                 tracing::warn!(target: "swarmer::functions", function = %slot.0, version = slot.1,
@@ -185,13 +191,15 @@ impl FunctionManager {
         self.inner.loading.lock().remove(slot);
     }
 
-    async fn publish(&self, slot: &Slot, state: EndpointState, function: &Function) {
+    async fn publish(&self, slot: &Slot, loaded: &Loaded) {
+        let function = &loaded.function;
         let endpoint = Endpoint {
             function: slot.0.to_string(),
             version: slot.1,
-            state,
+            state: EndpointState::Ready,
             in_flight: u32::try_from(function.usage().running).unwrap_or(u32::MAX),
             concurrency: function.config().concurrency,
+            standing: loaded.pulse.lock().standing(),
         };
         let told = self.inner.deps.gossip.publish(RecordUpdate::Endpoint(endpoint)).await;
         let mut unannounced = self.inner.unannounced.lock();
@@ -354,7 +362,33 @@ impl FunctionManager {
     /// Tells the others how busy each function is.
     pub(super) async fn publish_load(&self) {
         for (slot, loaded) in self.all_ready().into_iter().filter(|(_, loaded)| !loaded.leaving) {
-            self.publish(&slot, EndpointState::Ready, &loaded.function).await;
+            self.publish(&slot, &loaded).await;
+        }
+    }
+
+    /// Looks at how the calls of each copy went, and tells the others where that changed how it
+    /// stands.
+    pub(super) async fn feel_pulses(&self) {
+        let now = Instant::now();
+        for (slot, loaded) in self.all_ready().into_iter().filter(|(_, loaded)| !loaded.leaving) {
+            let usage = loaded.function.usage();
+            let standing = {
+                let mut pulse = loaded.pulse.lock();
+                pulse.look(&usage, now).then(|| pulse.standing())
+            };
+            let Some(standing) = standing else { continue };
+            let (function, version) = (&slot.0, slot.1);
+            match standing {
+                Standing::Failing => {
+                    tracing::warn!(target: "swarmer::functions", %function, version,
+                    "a copy fails call after call: others get its calls where there are any")
+                }
+                Standing::Trial => tracing::info!(target: "swarmer::functions", %function, version,
+                    "a copy that failed is tried again with a few calls"),
+                Standing::Good => tracing::info!(target: "swarmer::functions", %function, version,
+                    "a copy that failed does well again"),
+            }
+            self.publish(&slot, &loaded).await;
         }
     }
 
@@ -365,6 +399,7 @@ impl FunctionManager {
             version,
             error: None,
             usage: Some(loaded.function.usage()),
+            standing: loaded.pulse.lock().standing(),
         });
         let failed = self.inner.failed.lock();
         let failed = failed.iter().map(|((id, version), Failed { problem, .. })| LocalStatus {
@@ -372,6 +407,7 @@ impl FunctionManager {
             version: *version,
             error: Some(format!("{}: {}", problem.code, problem.detail)),
             usage: None,
+            standing: Standing::Good,
         });
         ready.chain(failed).collect()
     }

@@ -3,6 +3,7 @@
 mod logs;
 mod makers;
 mod manager;
+mod pulse;
 mod reconcile;
 mod wanted;
 

@@ -13,6 +13,8 @@ use crate::functions::{
 
 /// How often failures are tried again and load is told.
 const TICK: Duration = Duration::from_secs(1);
+/// How often it is looked at how calls went: a copy that fails is left alone by all soon after.
+const PULSE: Duration = Duration::from_millis(200);
 /// How often images that nobody wants are looked for: disk is the only thing they cost.
 const PRUNE: Duration = Duration::from_secs(3600);
 /// How long a version stays that was started here only because no placed node was ready.
@@ -24,6 +26,8 @@ impl FunctionManager {
         let mut states = self.inner.deps.desired.subscribe();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut pulses = tokio::time::interval(PULSE);
+        pulses.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // Not at the start, when what this node knows may be old.
         let mut prunes = tokio::time::interval_at(tokio::time::Instant::now() + PRUNE, PRUNE);
         prunes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -34,6 +38,10 @@ impl FunctionManager {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 changed = states.changed() => if changed.is_err() { return },
+                _ = pulses.tick() => {
+                    self.feel_pulses().await;
+                    continue;
+                }
                 _ = ticks.tick() => self.publish_load().await,
                 _ = prunes.tick() => self.prune_images().await,
             }

@@ -22,6 +22,7 @@ mod docs;
 mod encounters;
 mod entitled;
 mod explained;
+mod failing;
 mod founding_tokens;
 mod foundings;
 mod functions;

@@ -376,6 +376,9 @@ impl Started {
         if let Some(error) = body.failed_early() {
             return Err(error);
         }
+        if head.status.is_server_error() {
+            add(&inner.meter.errors, 1);
+        }
         instance.go_on();
         Ok(http::Response::from_parts(head, body.boxed_unsync()))
     }

@@ -178,6 +178,12 @@ impl Agent {
             .map_err(|error| Problem::of(&error, "starting membership"))?;
         let _ = self.slots.gossip.set(handle.clone());
         self.io.spawn(gossip.run(self.shutdown.clone()));
+        let silence = gossip::look_into_silence(
+            self.transport.clone(),
+            handle.clone(),
+            self.shutdown.clone(),
+        );
+        self.io.spawn(silence);
         let (_, empty) = mpsc::channel(1);
         let mut incoming = std::mem::replace(&mut self.gossip_socket.incoming, empty);
         let to = handle.clone();

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::{Value, json};
+use swarmer_mesh::routing::Standing;
 use swarmer_model::{Function, NodeId, Placement, TrafficTarget};
 use swarmer_scheduler::unknown_regions;
 
@@ -47,6 +48,20 @@ pub(super) async fn live(
     // No faults: things that may well be meant so, and most often are slips.
     let mut hints = unknown_regions(&function.spec.regions(), known);
     hints.extend(near::unknown(function, &desired));
+    for version in &function.status.versions {
+        let failing = index.answering(&id, version.number).iter();
+        let failing = failing.filter(|endpoint| endpoint.standing != Standing::Good);
+        let failing: Vec<String> = failing.map(|e| context.node_name(e.node)).collect();
+        if !failing.is_empty() {
+            hints.push(format!(
+                "version {} failed call after call on {}: others get nearly all of its calls, where \
+                 there are any, until it does well; `swarmer logs {}` says why",
+                version.number,
+                failing.join(", "),
+                function.metadata.name,
+            ));
+        }
+    }
     live["hints"] = json!(hints);
     let unready = live["upToDate"] == false || (live["ready"] == 0 && live["switchedOff"] == false);
     if ask == Ask::Always || (ask == Ask::IfNotReady && unready) {

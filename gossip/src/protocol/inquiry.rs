@@ -1,0 +1,91 @@
+//! Asking out of turn whether a member lives, when something else than a probe says that it may not.
+//!
+//! Among many members a probe comes to a dead one late: the first of all after a period at the
+//! mean. The transport hears from each peer several times in a second, so that it knows of a silence
+//! sooner; but its packets may wait behind others' work. What it says is a reason to ask, no more.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use swarmer_model::{NodeId, wire};
+
+use super::{
+    Core,
+    agenda::Task,
+    codec::{Row, RowState},
+    peer::Peer,
+};
+
+/// Members that are asked at one time. Where more fall silent at once it is this node's network, or
+/// everybody's, and nobody is in a hurry.
+const MAX_INQUIRIES: usize = 32;
+
+struct Inquiry {
+    peer: Peer,
+    /// It was asked twice.
+    again: bool,
+}
+
+/// Who is being asked.
+#[derive(Default)]
+pub(super) struct Inquiries(BTreeMap<NodeId, Inquiry>);
+
+impl Inquiries {
+    /// A member said something, whatever it is: it lives.
+    pub(super) fn heard(&mut self, node: NodeId) {
+        self.0.remove(&node);
+    }
+}
+
+impl Core {
+    /// Asks a member at once, out of turn, as the caller has not heard from it for longer than it should
+    /// have. One that says nothing in the time of a probe, asked twice, is suspect as after a failed
+    /// probe: then all can avoid it, and it can object.
+    pub fn look_into(&mut self, now: Duration, node: NodeId) {
+        let time = self.time(now);
+        // One that stood still itself has heard from nobody.
+        if self.farewells.is_some() || time < self.slow_until || !self.speaks(wire::DISTANCES) {
+            return;
+        }
+        let Some(peer) = self.view.peer(node) else { return };
+        let asks = self.view.is_active(&peer)
+            && self.view.doubts(&peer).is_none()
+            && self.admission.admitted(node)
+            && self.understands(&peer, wire::DISTANCES)
+            && self.inquiries.0.len() < MAX_INQUIRIES
+            && !self.inquiries.0.contains_key(&node);
+        if asks {
+            self.inquiries.0.insert(node, Inquiry { peer, again: false });
+            self.send_echo(time, peer);
+            self.agenda.add(time + self.patience() / 4, Task::Inquiry(node));
+        }
+    }
+
+    /// How long an answer may take over the ways as they are.
+    fn patience(&self) -> Duration {
+        self.lan.probe_timeout * self.pace
+    }
+
+    pub(super) fn inquiry_due(&mut self, time: Duration, node: NodeId) {
+        let Some(inquiry) = self.inquiries.0.get_mut(&node) else { return };
+        let peer = inquiry.peer;
+        if !self.view.is_active(&peer) {
+            self.inquiries.0.remove(&node);
+            return;
+        }
+        if !std::mem::replace(&mut inquiry.again, true) {
+            self.send_echo(time, peer);
+            self.agenda.add(time + self.patience(), Task::Inquiry(node));
+            return;
+        }
+        self.inquiries.0.remove(&node);
+        self.stats.inquiries_failed += 1;
+        let alive = |row: &Row| row.peer == peer && row.state == RowState::Alive;
+        let Some(row) = self.swim.iter_membership_state().map(Row::from).find(alive) else {
+            return;
+        };
+        self.swim_rows(time, &[Row { state: RowState::Suspect, ..row }], true);
+        if self.view.doubts(&peer) == Some(row.incarnation) {
+            self.accuse(time, peer, row.incarnation);
+        }
+    }
+}

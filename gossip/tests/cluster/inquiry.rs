@@ -1,0 +1,95 @@
+//! Members that somebody asks out of turn, as the transport hears nothing of them.
+
+use std::time::Duration;
+
+use rand::RngExt;
+use swarmer_gossip::MemberState;
+
+use crate::{secs, sim::*};
+
+const MEMBERS: usize = 32;
+
+/// Who has a connection with the killed one notices its silence a moment later; all others avoid it
+/// soon after, long before a probe would have come to it.
+#[test]
+fn all_suspect_a_killed_member_as_soon_as_somebody_is_told_of_its_silence() {
+    let (mut avoided, mut dead) = (Vec::new(), Vec::new());
+    for seed in 0..20 {
+        let mut sim = Sim::cluster(seed, MEMBERS);
+        let more = Duration::from_millis(sim.rng.random_range(0..3000));
+        sim.run(more);
+        let victim = sim.rng.random_range(0..MEMBERS);
+        let killed = sim.now;
+        sim.kill(victim);
+        for step in 1..=3 {
+            sim.run(Duration::from_millis(100));
+            let by = (victim + step * 7) % MEMBERS;
+            sim.with(by, |core, now| core.look_into(now, id(victim)));
+        }
+        let all = |sim: &mut Sim, is: fn(MemberState) -> bool| {
+            (0..MEMBERS).all(|by| by == victim || sim.state(by, id(victim)).is_some_and(is))
+        };
+        let took = sim.until(secs(20), |sim| all(sim, |state| state != MemberState::Alive));
+        took.unwrap_or_else(|| panic!("seed {seed}: not suspected by all"));
+        avoided.push(sim.now - killed);
+        let took = sim.until(secs(20), |sim| all(sim, |state| state == MemberState::Down));
+        took.unwrap_or_else(|| panic!("seed {seed}: not known by all"));
+        dead.push(sim.now - killed);
+    }
+    let [p50, p95] = [50, 95].map(|percent| percentile(&mut avoided, percent));
+    let [dead_p50, dead_p95] = [50, 95].map(|percent| percentile(&mut dead, percent));
+    println!(
+        "all {MEMBERS} suspect: p50 {p50:?}, p95 {p95:?}; know it dead: p50 {dead_p50:?}, p95 {dead_p95:?}"
+    );
+    assert!(p95 <= Duration::from_millis(800), "p95 {p95:?} of {avoided:?}");
+    assert!(dead_p50 <= Duration::from_millis(2500), "p50 {dead_p50:?} of {dead:?}");
+}
+
+#[test]
+fn who_lives_answers_and_is_not_suspected() {
+    for seed in 0..3 {
+        let mut sim = Sim::cluster(seed, MEMBERS);
+        let asks = |sim: &mut Sim| {
+            let (by, of) = (sim.rng.random_range(0..MEMBERS), sim.rng.random_range(0..MEMBERS));
+            sim.with(by, |core, now| core.look_into(now, id(of)));
+            sim.run(Duration::from_millis(20));
+        };
+        (0..500).for_each(|_| asks(&mut sim));
+        let failed = |sim: &Sim| {
+            sim.nodes.iter().map(|node| node.core.stats().inquiries_failed).sum::<u64>()
+        };
+        let states = |sim: &Sim, state| {
+            let changes = sim.nodes.iter().flat_map(|node| &node.changes);
+            changes.filter(|change| change.3 == state).count()
+        };
+        assert_eq!((failed(&sim), states(&sim, MemberState::Suspect)), (0, 0), "seed {seed}");
+        // Where much is lost some are suspected, and object.
+        sim.loss = 0.1;
+        (0..1000).for_each(|_| asks(&mut sim));
+        assert!(failed(&sim) > 0, "seed {seed}: nothing was lost");
+        assert_eq!(states(&sim, MemberState::Down), 0, "seed {seed}");
+        sim.loss = 0.0;
+        assert!(sim.until(secs(10), Sim::whole).is_some(), "seed {seed}: {}", sim.describe());
+    }
+}
+
+/// An older member does not answer such a question, and is left to its probes.
+#[test]
+fn a_member_of_an_older_version_is_not_asked() {
+    let mut sim = Sim::new(4);
+    for index in 0..3 {
+        let mut config = config(index, 1);
+        if index == 1 {
+            config.facts.wire_max = u16::from(swarmer_model::wire::DISTANCES) - 1;
+        }
+        sim.start(config, Vec::new());
+    }
+    assert!(sim.until(secs(30), Sim::whole).is_some(), "{}", sim.describe());
+    for _ in 0..50 {
+        sim.with(0, |core, now| core.look_into(now, id(1)));
+        sim.run(Duration::from_millis(20));
+    }
+    let stats = sim.nodes[0].core.stats();
+    assert_eq!(stats.inquiries_failed, 0);
+    assert_eq!(sim.state(0, id(1)), Some(MemberState::Alive));
+}
