@@ -18,10 +18,10 @@ pub(super) fn print(health: &Health, outcomes: &[(Event, Vec<Outcome>)], filters
     );
     println!(
         "| what happens to one copy | trials | last request to it, of each other node: p50 ms | \
-         p99 ms | worst ms | requests to it after: p50, most of a node | nodes that go on with it | \
-         requests | failed | failed at its node | tried after it ended |"
+         p99 ms | worst ms | requests to it until then: p50, most of a node | to try it, later | nodes that \
+         never leave it alone | requests | failed | failed at its node | tried after it ended |"
     );
-    println!("|---|{}", "---:|".repeat(10));
+    println!("|---|{}", "---:|".repeat(11));
     for (event, outcomes) in outcomes {
         let (mut last, mut counts) = (Histogram::default(), Vec::new());
         for sender in outcomes.iter().flat_map(|outcome| &outcome.senders) {
@@ -33,6 +33,7 @@ pub(super) fn print(health: &Health, outcomes: &[(Event, Vec<Outcome>)], filters
         let most = counts.last().copied().unwrap_or_default();
         let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(of).sum::<u64>();
         let to_the_end: usize = outcomes.iter().map(|outcome| outcome.to_the_end).sum();
+        let later: u64 = outcomes.iter().flat_map(|o| &o.senders).map(|s| s.later).sum();
         let away = matches!(event, Event::Killed | Event::Stopped);
         let there = match away {
             true => "–".to_owned(),
@@ -43,7 +44,7 @@ pub(super) fn print(health: &Health, outcomes: &[(Event, Vec<Outcome>)], filters
             _ => "–".to_owned(),
         };
         println!(
-            "| {} | {trials} | {} | {} | {} | {middle}, {most} | {to_the_end} of {} | {} | {} | \
+            "| {} | {trials} | {} | {} | {} | {middle}, {most} | {later} | {to_the_end} of {} | {} | {} | \
              {there} | {after_end} |",
             name(*event, health.failure),
             millis(last.quantile(0.5)),
@@ -73,9 +74,9 @@ fn notes(health: &Health, outcomes: &[(Event, Vec<Outcome>)], filters: bool) {
          and a copy that is struck is not theirs if another is to be had. Watched for {} s after \
          each event. Who answered says `x-swarmer-node`; what was tried in vain, and then elsewhere, \
          each node's log (`swarmer::dispatch`), where the time is that of the failure. Zero: no \
-         request went there any more. A node that goes on with it sent it a request in the last \
-         second, be it to try whether it is well again; nodes are counted once in each trial. A \
-         node with a copy of its own sends none to another one. The client of a node that goes away \
+         request went there any more. A node has left it alone when it sends it nothing for two \
+         seconds; what it sends later is to try whether it is well again. Nodes are counted once in \
+         each trial. A node with a copy of its own sends none to another one. The client of a node that goes away \
          rests meanwhile; of the others every request counts that ended after the event. The copy \
          fails as what it calls is refused to its node alone, by nftables.",
         health.watch

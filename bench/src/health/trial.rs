@@ -28,8 +28,10 @@ const LOOK: Duration = Duration::from_millis(20);
 const UNDER_WAY: Duration = Duration::from_millis(500);
 /// A node may take so long to stop in good order.
 const STOPPING: Duration = Duration::from_secs(30);
-/// Who is still sent requests so shortly before the end is taken to go on with it.
-const LATE: Duration = Duration::from_secs(1);
+/// A node that sent the copy nothing for so long has left it alone; what it sends later is to try
+/// whether it is well again. By chance it sends nothing for so long in one of a hundred cases, at ten
+/// requests a second among six copies and more.
+const LEFT_ALONE: Duration = Duration::from_secs(2);
 /// A command of the API may take so long.
 const COMMAND: Duration = Duration::from_secs(30);
 
@@ -78,10 +80,30 @@ struct Attempt {
 /// What one of the other nodes did.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sender {
-    /// From the event to the last request that it sent to the copy; zero if none.
+    /// From the event to the last request that it sent to the copy before it left it alone; zero if
+    /// none.
     pub(super) last: Duration,
-    /// So many it sent.
+    /// So many it sent until then.
     pub(super) sent: u64,
+    /// And so many later.
+    pub(super) later: u64,
+}
+
+impl Sender {
+    /// By when it sent a request to the copy.
+    fn of(mut sent: Vec<Duration>) -> Self {
+        sent.sort_unstable();
+        let mut sender = Self::default();
+        for at in sent {
+            if sender.later == 0 && at < sender.last + LEFT_ALONE {
+                sender.last = at;
+                sender.sent += 1;
+            } else {
+                sender.later += 1;
+            }
+        }
+        sender
+    }
 }
 
 /// What came of one trial.
@@ -235,21 +257,21 @@ fn judge(
     seen: &[Seen],
     attempts: &[Attempt],
 ) -> Outcome {
-    let mut senders = vec![Sender::default(); nodes];
+    let mut sent: Vec<Vec<Duration>> = vec![Vec::new(); nodes];
     let mut after_end = 0;
-    let mut sent = |by: usize, at: Instant| {
-        senders[by].last = senders[by].last.max(at.saturating_duration_since(start));
-        senders[by].sent += 1;
+    let mut note = |by: usize, at: Instant| {
+        sent[by].push(at.saturating_duration_since(start));
         after_end += u64::from(ended.is_some_and(|ended| at > ended));
     };
     // What Swarmer answered instead of the copy is in the log as an attempt.
     let answered = seen.iter().filter(|seen| seen.server == Some(struck) && !seen.refused);
-    answered.filter(|seen| seen.sent >= start).for_each(|seen| sent(seen.from, seen.sent));
-    attempts.iter().filter(|a| a.at >= start).for_each(|attempt| sent(attempt.by, attempt.at));
+    answered.filter(|seen| seen.sent >= start).for_each(|seen| note(seen.from, seen.sent));
+    attempts.iter().filter(|a| a.at >= start).for_each(|attempt| note(attempt.by, attempt.at));
+    let mut senders: Vec<Sender> = sent.into_iter().map(Sender::of).collect();
     senders.remove(struck);
     let since = || seen.iter().filter(|seen| seen.ended >= start);
     let failed = || since().filter(|seen| seen.fault.is_some());
-    let late = watch.saturating_sub(LATE);
+    let late = watch.saturating_sub(LEFT_ALONE);
     Outcome {
         to_the_end: senders.iter().filter(|sender| sender.last > late).count(),
         senders,
@@ -304,9 +326,12 @@ mod tests {
         let watch = Duration::from_secs(10);
         let outcome = judge(3, 1, start, Some(at(301)), watch, &all, &attempts);
         let ms = Duration::from_millis;
-        let wanted = [Sender { last: ms(100), sent: 1 }, Sender { last: ms(9_500), sent: 2 }];
+        let wanted = [(100, 1, 0), (302, 1, 1)];
+        let wanted = wanted.map(|(last, sent, later)| Sender { last: ms(last), sent, later });
         assert_eq!(outcome.senders, wanted);
-        assert_eq!((outcome.to_the_end, outcome.after_end), (1, 2));
+        assert_eq!((outcome.to_the_end, outcome.after_end), (0, 2));
+        let goes_on = (0..10).map(|second| ms(second * 1_000)).collect();
+        assert_eq!(Sender::of(goes_on), Sender { last: ms(9_000), sent: 10, later: 0 });
         assert_eq!((outcome.requests, outcome.failed, outcome.failed_there), (4, 3, 1));
         assert_eq!(outcome.first_fault.as_deref(), Some("late"));
     }
