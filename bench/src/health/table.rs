@@ -73,7 +73,7 @@ fn notes(health: &Health, outcomes: &[(Event, Vec<Outcome>)], filters: bool) {
         "\nAll nodes on one machine, in a network namespace of their own; {FOUNDERS} of them vote, \
          and a copy that is struck is not theirs if another is to be had. Watched for {} s after \
          each event. Who answered says `x-swarmer-node`; what was tried in vain, and then elsewhere, \
-         each node's log (`swarmer::dispatch`), where the time is that of the failure. Zero: no \
+         each node's log (`swarmer::dispatch`); the time is that at which it began. Zero: no \
          request went there any more. A node has left it alone when it sends it nothing for two \
          seconds; what it sends later is to try whether it is well again. Nodes are counted once in \
          each trial. A node with a copy of its own sends none to another one. The client of a node that goes away \

@@ -71,7 +71,7 @@ pub(super) struct Stage<'a> {
     pub(super) last: Option<usize>,
 }
 
-/// A failed attempt at the struck copy, told by the node that made it.
+/// A failed attempt at the struck copy, told by the node that made it; when it began.
 struct Attempt {
     by: usize,
     at: Instant,
@@ -177,8 +177,8 @@ impl Stage<'_> {
         for (by, log) in self.logs.iter_mut().enumerate() {
             let at = Instant::now();
             log.lines(|line| {
-                if is_attempt(line, id) {
-                    all.push(Attempt { by, at });
+                if let Some(took) = attempt(line, id) {
+                    all.push(Attempt { by, at: at.checked_sub(took).unwrap_or(at) });
                 }
             })?;
         }
@@ -238,13 +238,14 @@ impl Stage<'_> {
     }
 }
 
-/// Whether a log line tells that an attempt at this node failed.
-fn is_attempt(line: &str, id: &str) -> bool {
+/// How long an attempt at this node took that failed, if a log line tells of one.
+fn attempt(line: &str, id: &str) -> Option<Duration> {
     if !line.contains("an attempt failed") {
-        return false;
+        return None;
     }
-    let event: Value = serde_json::from_str(line).unwrap_or_default();
-    event["target"] == "swarmer::dispatch" && event["node"] == id
+    let event: Value = serde_json::from_str(line).ok()?;
+    let at_it = event["target"] == "swarmer::dispatch" && event["node"] == id;
+    at_it.then(|| Duration::from_millis(event["took_ms"].as_u64().unwrap_or(0)))
 }
 
 /// What the requests and the failed attempts say.
@@ -291,13 +292,15 @@ mod tests {
     fn only_failed_attempts_at_the_struck_node_are_counted() {
         let line = |node: &str, message: &str| {
             format!(
-                "{{\"node\":\"{node}\",\"message\":\"{message}\",\"target\":\"swarmer::dispatch\"}}"
+                "{{\"node\":\"{node}\",\"message\":\"{message}\",\"target\":\"swarmer::dispatch\",\
+                 \"took_ms\":7}}"
             )
         };
-        assert!(is_attempt(&line("a1", "an attempt failed"), "a1"));
-        assert!(!is_attempt(&line("a2", "an attempt failed"), "a1"));
-        assert!(!is_attempt(&line("a1", "something else"), "a1"));
-        assert!(!is_attempt("an attempt failed, in no JSON", "a1"));
+        let told = |line: String| attempt(&line, "a1");
+        assert_eq!(told(line("a1", "an attempt failed")), Some(Duration::from_millis(7)));
+        assert_eq!(told(line("a2", "an attempt failed")), None);
+        assert_eq!(told(line("a1", "something else")), None);
+        assert_eq!(told("an attempt failed, in no JSON".into()), None);
     }
 
     #[test]

@@ -22,7 +22,7 @@ const MEANINGFUL: u64 = 16;
 /// Round trips over which the point that is told to others is smoothed: what jitters is no news.
 const SMOOTHED: f64 = 16.0;
 /// A move of less is none, whatever the distances are.
-const LEAST_MOVE: Duration = Duration::from_millis(1);
+const LEAST_MOVE: Duration = Duration::from_millis(5);
 /// A move is worth telling if it is more than this share of the usual distance.
 const NOTABLE_MOVE: f64 = 0.1;
 

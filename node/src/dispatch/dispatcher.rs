@@ -305,6 +305,7 @@ impl Dispatcher {
                     "the request's body cannot be sent again",
                 ));
             };
+            let begun = Instant::now();
             let outcome = if node == self.inner.deps.node {
                 self.start_local(entry, version, parts.clone(), attempt, call).await
             } else {
@@ -317,8 +318,9 @@ impl Dispatcher {
                     return Ok(keep_until_end(response, in_flight));
                 }
                 Err(failed) => {
+                    let took_ms = u64::try_from((now - begun).as_millis()).unwrap_or(u64::MAX);
                     tracing::debug!(target: "swarmer::dispatch", function = %entry.id, version,
-                        %node, error = %failed.problem.detail, "an attempt failed");
+                        %node, took_ms, error = %failed.problem.detail, "an attempt failed");
                     if failed.node_fault {
                         self.inner.outlier.lock().failed(node, now);
                     }
