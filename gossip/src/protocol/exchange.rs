@@ -172,6 +172,11 @@ impl Core {
             self.take_record(time, None, signed);
         }
         self.swim_rows(time, &lives, true);
+        // This node is not well spoken of: it objects.
+        let own = self.identity();
+        for row in others.iter().filter(|row| row.peer == own) {
+            self.swim_rows(time, &[*row], true);
+        }
         // A list may be old, and the dead can object: a death is looked into. Gossip brings nearly
         // all of them, but each with its own few copies; of a hundred members one in a hundred deaths
         // misses somebody, who finds it by its own probe after minutes.

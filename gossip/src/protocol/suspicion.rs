@@ -280,6 +280,8 @@ impl Core {
             own.confirmed = None;
             self.stats.vetoes += 1;
             self.outputs.push_back(Output::ConfirmAlive { node, addr: peer.addr });
+            // It lives: it may not have heard that it has to object.
+            self.send(&peer, &Message::Suspicion { peer, incarnation });
         }
         if deadline > time || vetoed {
             return self.schedule_suspicion(node);

@@ -69,7 +69,8 @@ fn a_death_that_somebody_missed_is_told_again() {
             // Five minutes for a round of all.
             config.timing.probe_period = secs(5);
             config.timing.suspicion_min_periods = 1;
-            config.timing.push_pull_interval = secs(5);
+            // Nobody waits for that.
+            config.timing.push_pull_interval = secs(600);
             sim.start(config, Vec::new());
         }
         assert!(sim.until(secs(30), Sim::whole).is_some(), "seed {seed}: {}", sim.describe());
