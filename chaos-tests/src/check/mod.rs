@@ -2,10 +2,13 @@
 
 pub mod admission;
 pub mod append;
+pub mod back;
 pub mod dedup;
 pub mod deploy;
 pub mod distance;
+pub mod flaps;
 pub mod jobs;
+pub mod lease;
 mod map;
 pub mod membership;
 pub mod near;
@@ -114,7 +117,7 @@ pub fn harness_errors(history: &[Operation]) -> Vec<String> {
 
 /// Every checker for which the history has something to check.
 pub fn all(history: &[Operation]) -> Vec<Verdict> {
-    let checkers: [fn(&[Operation]) -> Verdict; 19] = [
+    let checkers: [fn(&[Operation]) -> Verdict; 24] = [
         register::check,
         set::check,
         watch::check,
@@ -134,6 +137,11 @@ pub fn all(history: &[Operation]) -> Vec<Verdict> {
         region_loss::answers,
         near::check,
         distance::check,
+        flaps::leaders,
+        flaps::writes,
+        flaps::answers,
+        back::check,
+        lease::check,
     ];
     checkers.iter().map(|check| check(history)).filter(|verdict| verdict.checked > 0).collect()
 }

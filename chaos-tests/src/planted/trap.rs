@@ -42,6 +42,9 @@ pub const TRAPS: &[Trap] = &[
     trap(Bug::RouteFar, "region-near", 20),
     trap(Bug::ForgetRegion, "region-away", 110),
     trap(Bug::LanClock, "far-apart", 36),
+    trap(Bug::SkipPreVote, "link-flap", 60),
+    trap(Bug::KeepOldState, "region-back", 50),
+    trap(Bug::LeaseByClock, "region-clock", 30),
 ];
 
 impl Trap {

@@ -3,6 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use openraft::SnapshotPolicy;
+use swarmer_model::planted::{self, Bug};
 
 use super::types::{Position, decode, encode};
 use crate::{
@@ -105,7 +106,7 @@ pub(super) fn engine_config(config: &Config) -> Result<Arc<openraft::Config>, Ra
         max_in_snapshot_log_to_keep: config.log_keep_entries,
         purge_batch_size: PURGE_BATCH,
         api_channel_size: Some(API_QUEUE),
-        enable_pre_vote: Some(true),
+        enable_pre_vote: Some(!planted::is_on(Bug::SkipPreVote)),
         // A leader sends entries while it still writes them. If it is killed between the two and
         // led on in its old term, it would give their ids to other entries.
         enable_leader_restore: Some(false),
