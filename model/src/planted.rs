@@ -79,8 +79,6 @@ bugs! {
     ForgetRegion = "forget-region",
     /// Heartbeats and elections do not follow the round trips.
     LanClock = "lan-clock",
-    /// Who misses the leader stands for election without asking whether the others miss it too.
-    SkipPreVote = "skip-pre-vote",
     /// A node that starts leaves out what became of its functions while it was away.
     KeepOldState = "keep-old-state",
     /// Leases age by the leader's wall clock.

@@ -3,7 +3,6 @@
 use std::{io, sync::Arc, time::Duration};
 
 use openraft::SnapshotPolicy;
-use swarmer_model::planted::{self, Bug};
 
 use super::types::{Position, decode, encode};
 use crate::{
@@ -112,7 +111,7 @@ pub(super) fn engine_config(config: &Config) -> Result<Arc<openraft::Config>, Ra
         purge_batch_size: PURGE_BATCH,
         api_channel_size: Some(API_QUEUE),
         backoff: BACKOFF.to_owned(),
-        enable_pre_vote: Some(!planted::is_on(Bug::SkipPreVote)),
+        enable_pre_vote: Some(true),
         // A leader sends entries while it still writes them. If it is killed between the two and
         // led on in its old term, it would give their ids to other entries.
         enable_leader_restore: Some(false),
