@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod append;
 pub mod back;
+pub mod choice;
 pub mod dedup;
 pub mod deploy;
 pub mod distance;
@@ -117,7 +118,7 @@ pub fn harness_errors(history: &[Operation]) -> Vec<String> {
 
 /// Every checker for which the history has something to check.
 pub fn all(history: &[Operation]) -> Vec<Verdict> {
-    let checkers: [fn(&[Operation]) -> Verdict; 24] = [
+    let checkers: [fn(&[Operation]) -> Verdict; 25] = [
         register::check,
         set::check,
         watch::check,
@@ -131,6 +132,7 @@ pub fn all(history: &[Operation]) -> Vec<Verdict> {
         membership::check,
         placement::check,
         placement::rest,
+        choice::check,
         restart::check,
         voters::check,
         region_loss::writes,

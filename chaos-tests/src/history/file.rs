@@ -150,6 +150,7 @@ fn fits(action: &Action, answer: &Answer) -> bool {
             | Action::Capacity { .. }
             | Action::Wish { .. }
             | Action::Drain { .. }
+            | Action::DrainRegion { .. }
             | Action::Acquire { .. }
             | Action::Renew { .. }
             | Action::Release { .. }

@@ -146,6 +146,13 @@ pub enum Action {
         /// Which of the two.
         draining: bool,
     },
+    /// Asks that a region is emptied as a whole, or takes work again.
+    DrainRegion {
+        /// Its name.
+        region: String,
+        /// Which of the two.
+        draining: bool,
+    },
     /// One connection of a watch of all that placement looks at and says.
     Trace {
         /// Changes after this revision are wanted.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use swarmer_model::wire;
 
 use crate::{
-    check::{back, lease, near, placement},
+    check::{back, choice, lease, near, placement},
     history::{Action, Answer, Operation, Outcome, Step, Strange},
     nemesis::{Done, Mark},
 };
@@ -61,6 +61,9 @@ pub struct Coverage {
     /// Renewals of leases that were ok.
     #[serde(default)]
     pub leases: u64,
+    /// Copies of which is known that they stand where they should rather.
+    #[serde(default)]
+    pub chosen: u64,
 }
 
 /// The least that a scenario demands, in every run of it.
@@ -95,6 +98,8 @@ pub struct Needs {
     pub returned: u64,
     /// Renewals of leases that were ok.
     pub leases: u64,
+    /// Copies of which is known that they stand where they should rather.
+    pub chosen: u64,
     /// Cuts of the network in each minute of faults.
     pub pace: u64,
     /// Faults of any kind.
@@ -131,6 +136,7 @@ impl Coverage {
             near: near::seen(history),
             returned: back::seen(history),
             leases: lease::seen(history),
+            chosen: choice::seen(history),
         }
     }
 
@@ -149,6 +155,7 @@ impl Coverage {
             ("calls that had to stay in their region", self.near, needs.near),
             ("calls at nodes that were back", self.returned, needs.returned),
             ("renewals of leases", self.leases, needs.leases),
+            ("copies whose place was judged", self.chosen, needs.chosen),
             ("faults", faults, needs.faults),
         ];
         // Since these, writes are sent in another way.
@@ -254,6 +261,9 @@ impl fmt::Display for Coverage {
         }
         if self.leases > 0 {
             write!(f, "; {} renewals of leases", self.leases)?;
+        }
+        if self.chosen > 0 {
+            write!(f, "; {} copies whose place was judged", self.chosen)?;
         }
         if self.mixed > 0 {
             write!(f, "; {} looks at a mixed cluster", self.mixed)?;

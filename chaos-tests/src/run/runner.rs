@@ -237,6 +237,7 @@ fn start_clients(scenario: &Scenario, context: &Context) -> JoinSet<()> {
             working.spawn(placements.run(context.clone(), number));
         });
         working.spawn(placements.drain(context.clone()));
+        working.spawn(placements.drain_regions(context.clone()));
     }
     if let Some(jobs) = scenario.jobs {
         for node in 0..scenario.nodes {

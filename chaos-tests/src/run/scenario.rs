@@ -124,6 +124,7 @@ pub(super) const NEEDS: Needs = Needs {
     near: 0,
     returned: 0,
     leases: 0,
+    chosen: 0,
     pace: 0,
     faults: 2,
 };
@@ -470,6 +471,7 @@ pub const SCENARIOS: &[Scenario] = &[
         ..BASE
     },
     placement::PLACEMENT,
+    placement::CHOICE,
     regions::CALM,
     regions::NEAR,
     regions::KILL,
