@@ -13,7 +13,7 @@ use anyhow::Result;
 use chaos_tests::{
     failover::{MAX_LANES, Plan as Failover},
     planted::MAX_SEEDS,
-    run::{Ending, Plan, SCENARIOS},
+    run::{Ending, Plan, SCENARIOS, Scenario},
 };
 use clap::{Parser, Subcommand};
 
@@ -47,9 +47,9 @@ enum Command {
         /// How many seeds, from that one on
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
         runs: u64,
-        /// How long faults strike: 60s, 5m
-        #[arg(long, default_value = "60s", value_parser = duration)]
-        duration: Duration,
+        /// How long faults strike: 60s, 5m; as the scenario has it if it is not given, mostly a minute
+        #[arg(long, value_parser = duration)]
+        duration: Option<Duration>,
         /// Keep history and logs even if it passes
         #[arg(long)]
         keep: bool,
@@ -163,8 +163,10 @@ fn start(options: &Options) -> Result<Ending> {
         }
         Command::Run { scenario, seed, runs, duration, keep } => {
             let mut worst = Ending::Passed;
+            let own = Scenario::named(scenario).map(|known| Duration::from_secs(known.lasts_s));
+            let duration = duration.or(own).unwrap_or_default();
             for seed in *seed..seed.saturating_add(*runs) {
-                let plan = Plan::of(scenario, seed, *duration)?;
+                let plan = Plan::of(scenario, seed, duration)?;
                 let ending = carry_out(&plan, &options.out, *keep)?.ending();
                 if worst == Ending::Passed || ending == Ending::Invalid {
                     worst = ending;

@@ -79,6 +79,16 @@ bugs! {
     ForgetRegion = "forget-region",
     /// Heartbeats and elections do not follow the round trips.
     LanClock = "lan-clock",
+    /// A node that starts leaves out what became of its functions while it was away.
+    KeepOldState = "keep-old-state",
+    /// Leases age by the leader's wall clock.
+    LeaseByClock = "lease-by-clock",
+    /// A drained region gets copies as any other one.
+    FillDrainedRegion = "fill-drained-region",
+    /// Copies are placed without a look at zones.
+    ForgetSpread = "forget-spread",
+    /// Copies are placed without a look at what they are to be near to, or apart from.
+    ForgetAffinity = "forget-affinity",
 }
 
 impl fmt::Display for Bug {

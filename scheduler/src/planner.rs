@@ -19,6 +19,8 @@ mod trouble;
 
 use std::{cmp::Reverse, collections::BTreeSet};
 
+use swarmer_model::planted::{self, Bug};
+
 pub(crate) use self::{company::affinities, state::State};
 use self::{
     company::{Closeness, Company},
@@ -123,7 +125,7 @@ struct Zones(Vec<u32>);
 
 impl Zones {
     fn of(state: &State<'_>, at: NeedAt, good: &[Standee]) -> Self {
-        let counted = state.need(at).spread == Spread::Zone;
+        let counted = state.need(at).spread == Spread::Zone && !planted::is_on(Bug::ForgetSpread);
         let mut zones = Self(vec![0; if counted { state.zones() } else { 0 }]);
         good.iter().for_each(|copy| zones.put(state.zone(copy.node)));
         zones

@@ -2,10 +2,14 @@
 
 pub mod admission;
 pub mod append;
+pub mod back;
+pub mod choice;
 pub mod dedup;
 pub mod deploy;
 pub mod distance;
+pub mod flaps;
 pub mod jobs;
+pub mod lease;
 mod map;
 pub mod membership;
 pub mod near;
@@ -114,7 +118,7 @@ pub fn harness_errors(history: &[Operation]) -> Vec<String> {
 
 /// Every checker for which the history has something to check.
 pub fn all(history: &[Operation]) -> Vec<Verdict> {
-    let checkers: [fn(&[Operation]) -> Verdict; 19] = [
+    let checkers: [fn(&[Operation]) -> Verdict; 25] = [
         register::check,
         set::check,
         watch::check,
@@ -128,12 +132,18 @@ pub fn all(history: &[Operation]) -> Vec<Verdict> {
         membership::check,
         placement::check,
         placement::rest,
+        choice::check,
         restart::check,
         voters::check,
         region_loss::writes,
         region_loss::answers,
         near::check,
         distance::check,
+        flaps::leaders,
+        flaps::writes,
+        flaps::answers,
+        back::check,
+        lease::check,
     ];
     checkers.iter().map(|check| check(history)).filter(|verdict| verdict.checked > 0).collect()
 }

@@ -61,14 +61,14 @@ pub fn seen(history: &[Operation]) -> (u64, u64) {
 }
 
 /// All changes, by revision.
-struct Trace<'a> {
-    revisions: BTreeMap<u64, Vec<&'a Commit>>,
+pub(super) struct Trace<'a> {
+    pub(super) revisions: BTreeMap<u64, Vec<&'a Commit>>,
 }
 
 impl<'a> Trace<'a> {
     /// # Errors
     /// Why it is not whole: then of no revision is known what held before it.
-    fn of(history: &'a [Operation]) -> Result<Self, String> {
+    pub(super) fn of(history: &'a [Operation]) -> Result<Self, String> {
         let mut revisions: BTreeMap<u64, Vec<&Commit>> = BTreeMap::new();
         let mut reached = 0;
         for operation in history {
@@ -97,15 +97,15 @@ impl<'a> Trace<'a> {
 
 /// A function with what it asked for since.
 #[derive(Debug, Default)]
-struct Wish {
+pub(super) struct Wish {
     /// The revision and the rule of each change of it, since it was made.
-    rules: Vec<(u64, Rule)>,
-    placed: Placed,
+    pub(super) rules: Vec<(u64, Rule)>,
+    pub(super) placed: Placed,
 }
 
 impl Wish {
     /// The rule that holds.
-    fn rule(&self) -> Option<&Rule> {
+    pub(super) fn rule(&self) -> Option<&Rule> {
         self.rules.last().map(|(_, rule)| rule)
     }
 
@@ -117,15 +117,18 @@ impl Wish {
     }
 }
 
-struct State {
+/// What holds at a revision.
+pub(super) struct State {
     /// Of nodes by name.
     capacities: BTreeMap<String, Capacity>,
-    members: BTreeMap<String, Member>,
-    functions: BTreeMap<String, Wish>,
+    pub(super) members: BTreeMap<String, Member>,
+    /// The regions that are drained.
+    drained: BTreeSet<String>,
+    pub(super) functions: BTreeMap<String, Wish>,
 }
 
 impl State {
-    fn new(history: &[Operation]) -> Self {
+    pub(super) fn new(history: &[Operation]) -> Self {
         let capacity = |operation: &Operation| match operation.action {
             Action::Capacity { functions, memory } => {
                 Some((operation.node.clone(), (functions, memory)))
@@ -133,11 +136,20 @@ impl State {
             _ => None,
         };
         let capacities = history.iter().filter_map(capacity).collect();
-        Self { capacities, members: BTreeMap::new(), functions: BTreeMap::new() }
+        Self {
+            capacities,
+            members: BTreeMap::new(),
+            drained: BTreeSet::new(),
+            functions: BTreeMap::new(),
+        }
     }
 
     /// Gives the copies that it added: function and node.
-    fn apply<'a>(&mut self, revision: u64, commits: &[&'a Commit]) -> BTreeSet<(&'a str, &'a str)> {
+    pub(super) fn apply<'a>(
+        &mut self,
+        revision: u64,
+        commits: &[&'a Commit],
+    ) -> BTreeSet<(&'a str, &'a str)> {
         let mut added = BTreeSet::new();
         for Commit { of, fact, .. } in commits {
             match fact {
@@ -160,6 +172,8 @@ impl State {
                 }
                 Fact::Node(Some(member)) => drop(self.members.insert(of.clone(), member.clone())),
                 Fact::Node(None) => drop(self.members.remove(of)),
+                Fact::Region(Some(true)) => drop(self.drained.insert(of.clone())),
+                Fact::Region(_) => drop(self.drained.remove(of)),
             }
         }
         added
@@ -195,7 +209,7 @@ impl State {
     }
 
     /// Why the function may not stand on the node, however much room there is.
-    fn against(&self, function: &str, node: &str) -> Option<String> {
+    pub(super) fn against(&self, function: &str, node: &str) -> Option<String> {
         let Some(rule) = self.functions.get(function).and_then(Wish::rule) else {
             return Some("there is no such function".to_owned());
         };
@@ -205,7 +219,15 @@ impl State {
         if member.draining {
             return Some("it is being emptied".to_owned());
         }
+        if self.drained.contains(&member.region) {
+            return Some(format!("its region {} is drained", member.region));
+        }
         (!rule.allows(member)).then(|| format!("{rule:?} does not allow {member:?}"))
+    }
+
+    /// Whether a member is emptied, alone or with its region.
+    pub(super) fn is_emptied(&self, member: &Member) -> bool {
+        member.draining || self.drained.contains(&member.region)
     }
 
     /// What cannot be so at rest.
@@ -241,7 +263,7 @@ impl State {
         violations
     }
 
-    fn could_take(&self, function: &str, rule: &Rule, node: &str) -> bool {
+    pub(super) fn could_take(&self, function: &str, rule: &Rule, node: &str) -> bool {
         let (used, capacity) = (self.used(node), self.capacity(node));
         let stands = |wish: &Wish| wish.placed.nodes.iter().any(|at| at == node);
         self.against(function, node).is_none()
@@ -274,7 +296,7 @@ impl State {
         self.capacities.get(self.name(node)).copied().unwrap_or((u32::MAX, u64::MAX))
     }
 
-    fn name<'a>(&'a self, node: &'a str) -> &'a str {
+    pub(super) fn name<'a>(&'a self, node: &'a str) -> &'a str {
         self.members.get(node).map_or(node, |member| &member.name)
     }
 }

@@ -25,6 +25,10 @@ fn drained(node: &str) -> Fact {
     Fact::Node(Some(Member { draining: true, ..member }))
 }
 
+fn drain(drained: bool) -> Fact {
+    Fact::Region(Some(drained))
+}
+
 fn rule(replicas: u32, memory: u64) -> Rule {
     Rule { replicas, memory, ..Rule::default() }
 }
@@ -92,7 +96,7 @@ fn a_copy_that_is_added_against_its_rule_is_found() {
     let labels = BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]);
     let ssd = Fact::Function(Some(Rule { labels, ..rule(1, 0) }));
     let zone = Fact::Function(Some(Rule { zones: vec!["b".into()], ..rule(1, 0) }));
-    let bad: [&[(u64, &str, Fact)]; 7] = [
+    let bad: [&[(u64, &str, Fact)]; 9] = [
         &[(2, "d/a", in_us(1)), (3, "d/a", placed(2, &["n1"]))],
         &[(2, "d/a", ssd), (3, "d/a", placed(2, &["n2"]))],
         &[(2, "d/a", zone), (3, "d/a", placed(2, &["n1"]))],
@@ -101,10 +105,29 @@ fn a_copy_that_is_added_against_its_rule_is_found() {
         &[(2, "d/a", wish(1, 0)), (3, "n1", drained("n1")), (4, "d/a", placed(2, &["n1"]))],
         &[(2, "d/a", wish(1, 0)), (3, "n1", Fact::Node(None)), (4, "d/a", placed(2, &["n1"]))],
         &[(2, "d/a", placed(0, &["n1"]))],
+        &[(2, "d/a", wish(1, 0)), (3, "eu", drain(true)), (4, "d/a", placed(2, &["n1"]))],
+        // In the same revision it is drained, too.
+        &[(2, "d/a", wish(1, 0)), (3, "eu", drain(true)), (3, "d/a", placed(2, &["n1"]))],
     ];
     for changes in bad {
         assert!(judged(changes).is_invalid(), "{changes:#?}");
     }
+}
+
+#[test]
+fn a_region_that_takes_work_again_gets_copies_and_one_that_is_drained_loses_them() {
+    let stood = [(2, "d/a", wish(1, 0)), (3, "d/a", placed(2, &["n1"])), (4, "eu", drain(true))];
+    assert!(judged(&stood).is_valid(), "it was there before");
+    assert!(rest(&history(&stood)).is_invalid(), "but not for ever: n2 could take it");
+    let moved = [&stood[..], &[(5, "d/a", placed(2, &["n2"]))]].concat();
+    assert!(judged(&moved).is_valid() && rest(&history(&moved)).is_valid());
+    let back = (7, "d/a", placed(2, &["n1"]));
+    for open in [drain(false), Fact::Region(None)] {
+        let resumed = [&moved[..], &[(6, "eu", open), back.clone()]].concat();
+        assert!(judged(&resumed).is_valid());
+    }
+    let other = [&moved[..], &[(6, "us", drain(false)), back]].concat();
+    assert!(judged(&other).is_invalid(), "another region");
 }
 
 #[test]

@@ -13,10 +13,10 @@ const INVARIANT: &str = "requests end in time, once, and not by removed versions
 
 /// Every call, whatever it was told.
 pub fn check(history: &[Operation]) -> Verdict {
-    let mut retired: BTreeMap<u64, &Operation> = BTreeMap::new();
+    let mut retired: BTreeMap<u64, (&Operation, &[String])> = BTreeMap::new();
     for operation in history.iter().filter(|operation| operation.is_ok()) {
-        if let Action::Retire { version } = operation.action {
-            retired.insert(version, operation);
+        if let Action::Retire { version, without } = &operation.action {
+            retired.insert(*version, (operation, without));
         }
     }
     let pauses: Vec<&Operation> =
@@ -43,8 +43,10 @@ pub fn check(history: &[Operation]) -> Verdict {
         if let Some(first) = seen.insert(echo, operation) {
             violations.push(format!("answered twice: {first}\n  and {operation}"));
         }
-        if let Some(retire) = retired.get(version)
+        // What those have to know that were away is another question.
+        if let Some((retire, without)) = retired.get(version)
             && retire.completed_ns < operation.invoked_ns
+            && !without.contains(&operation.node)
         {
             violations.push(format!("by a removed version: {operation}\n  after {retire}"));
         }
@@ -82,13 +84,20 @@ mod tests {
 
     #[test]
     fn planted_violations_are_found() {
-        let retire = ok(9, (0, SECOND), Action::Retire { version: 1 }, done(3));
+        let retire =
+            ok(9, (0, SECOND), Action::Retire { version: 1, without: Vec::new() }, done(3));
         let judged = |calls: &[Operation]| {
             check(&[std::slice::from_ref(&retire), calls].concat()).is_valid()
         };
         assert!(judged(&[call(1, 2 * SECOND, 3 * SECOND, "c1", 2, 1)]));
         assert!(judged(&[call(1, SECOND / 2, 3 * SECOND, "c1", 1, 1)]), "began before");
         assert!(!judged(&[call(1, 2 * SECOND, 3 * SECOND, "c1", 1, 1)]), "removed");
+        let mut away = retire.clone();
+        away.action = Action::Retire { version: 1, without: vec!["n1".into()] };
+        let late = call(1, 2 * SECOND, 3 * SECOND, "c1", 1, 1);
+        assert!(check(&[away.clone(), late.clone()]).is_valid(), "it was away");
+        away.node = "n2".into();
+        assert!(check(&[away, Operation { node: "n3".into(), ..late }]).is_invalid());
         assert!(!judged(&[call(1, 0, 7 * SECOND, "c1", 2, 1)]), "late");
         assert!(!judged(&[call(1, 0, SECOND, "c2", 2, 1)]), "another's");
         assert!(!judged(&[call(1, 0, SECOND, "c1", 2, 2)]), "two answers");

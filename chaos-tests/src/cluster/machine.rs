@@ -46,6 +46,8 @@ pub struct Cluster {
     cuts: Mutex<Cuts>,
     /// Nodes that lost their log.
     lost: Mutex<BTreeSet<usize>>,
+    /// Nodes that are away with their region, so that they cannot know what happens.
+    away: Mutex<BTreeSet<usize>>,
     /// Removed last.
     pub(super) folder: TempDir,
 }
@@ -106,8 +108,8 @@ impl Cluster {
             true => Some(foreign(plain.fit(&folder.path().join("foreign"))?)?),
             false => None,
         };
-        let (cuts, lost) = (Mutex::default(), Mutex::default());
-        Ok(Self { nodes, names, foreign, network, cuts, lost, folder })
+        let (cuts, lost, away) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Self { nodes, names, foreign, network, cuts, lost, away, folder })
     }
 
     /// A cluster that stands and is ready on every node.
@@ -287,6 +289,23 @@ impl Cluster {
         let raft = self.data(node).join("raft");
         tokio::task::spawn_blocking(move || std::fs::remove_dir_all(raft)).await??;
         Ok(if ran { vec![node] } else { Vec::new() })
+    }
+
+    /// These nodes go away with their region, or are back.
+    pub fn part(&self, nodes: &[usize], away: bool) {
+        let mut all = self.away.lock();
+        for node in nodes {
+            if away {
+                all.insert(*node);
+            } else {
+                all.remove(node);
+            }
+        }
+    }
+
+    /// The nodes that are away with their region.
+    pub fn away(&self) -> BTreeSet<usize> {
+        self.away.lock().clone()
     }
 
     /// The nodes that did not lose their log.

@@ -150,13 +150,19 @@ fn fits(action: &Action, answer: &Answer) -> bool {
             | Action::Capacity { .. }
             | Action::Wish { .. }
             | Action::Drain { .. }
+            | Action::DrainRegion { .. }
+            | Action::Acquire { .. }
+            | Action::Renew { .. }
+            | Action::Release { .. }
             | Action::Rest
             | Action::Stands { .. }
             | Action::Lost { .. }
             | Action::Leads { .. }
             | Action::Stretched { .. }
+            | Action::Flapped { .. }
             | Action::Strike { .. }
             | Action::Restart
+            | Action::Back
             | Action::Retire { .. },
             Answer::Done { .. },
         )

@@ -146,10 +146,38 @@ pub enum Action {
         /// Which of the two.
         draining: bool,
     },
+    /// Asks that a region is emptied as a whole, or takes work again.
+    DrainRegion {
+        /// Its name.
+        region: String,
+        /// Which of the two.
+        draining: bool,
+    },
     /// One connection of a watch of all that placement looks at and says.
     Trace {
         /// Changes after this revision are wanted.
         from: u64,
+    },
+    /// Asks for a lease that nobody else may have; the revision of the answer is its token.
+    Acquire {
+        /// Its name.
+        lease: String,
+        /// Milliseconds for which it lasts without a renewal.
+        ttl_ms: u64,
+    },
+    /// Renews it.
+    Renew {
+        /// Its name.
+        lease: String,
+        /// The token.
+        token: u64,
+    },
+    /// Gives it back.
+    Release {
+        /// Its name.
+        lease: String,
+        /// The token.
+        token: u64,
     },
     /// Waited, after all was healed and no client wished for anything more, until no placement changed.
     Rest,
@@ -188,6 +216,12 @@ pub enum Action {
         /// Milliseconds from any of them to any other one.
         delay_ms: u32,
     },
+    /// Cut the link between two regions off and mended it so many times in that time, while nothing else
+    /// struck; done by the nemesis.
+    Flapped {
+        /// How often.
+        cuts: u64,
+    },
     /// Struck the cluster with a fault other than a drained restart; done by the nemesis.
     Strike {
         /// The fault.
@@ -199,7 +233,12 @@ pub enum Action {
     Retire {
         /// The version's number.
         version: u64,
+        /// The nodes that were away meanwhile, and need not know of it yet.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        without: Vec<String>,
     },
+    /// Reads at a node that was away with its region, until it gives what holds now: a linearizable read.
+    Back,
 }
 
 /// What is left of a node that lost its disk.
@@ -397,6 +436,7 @@ impl Operation {
                 | Action::Lost { .. }
                 | Action::Leads { .. }
                 | Action::Stretched { .. }
+                | Action::Flapped { .. }
                 | Action::Strike { .. }
                 | Action::Restart
                 | Action::Capacity { .. }

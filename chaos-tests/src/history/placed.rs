@@ -20,6 +20,12 @@ pub struct Rule {
     pub zones: Vec<String>,
     /// Only on nodes with all these labels.
     pub labels: BTreeMap<String, String>,
+    /// Functions of the same namespace, by name, that it goes near to.
+    #[serde(default)]
+    pub near: Vec<String>,
+    /// The same, that it keeps away from, and they from it.
+    #[serde(default)]
+    pub apart: Vec<String>,
 }
 
 /// A change of one key.
@@ -29,7 +35,7 @@ pub struct Commit {
     /// The revision of the change.
     pub revision: u64,
     /// The key without its kind: `namespace/name` of a function and its placement, the id of a
-    /// node.
+    /// node, the name of a region.
     pub of: String,
     /// What it is since then.
     pub fact: Fact,
@@ -45,6 +51,8 @@ pub enum Fact {
     Placement(Option<Placed>),
     /// A member; none: it is removed.
     Node(Option<Member>),
+    /// Whether a region is drained as a whole; none: nobody says anything of it.
+    Region(Option<bool>),
 }
 
 /// Where a function stands.

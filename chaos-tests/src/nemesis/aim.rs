@@ -24,6 +24,7 @@ impl Fault {
             | Self::Rolling { .. }
             | Self::Upgrade { .. } => true,
             Self::Flapping { .. }
+            | Self::Flaps { .. }
             | Self::Loss { .. }
             | Self::Full { .. }
             | Self::Pull { .. }
@@ -32,6 +33,7 @@ impl Fault {
             | Self::Clock { .. }
             | Self::Strobe { .. }
             | Self::Blackout { .. }
+            | Self::Return { .. }
             | Self::Pairs { .. }
             | Self::Apart { .. }
             | Self::Turns { .. }

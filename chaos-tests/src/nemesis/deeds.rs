@@ -120,7 +120,9 @@ impl Hands {
             | Fault::Pause { .. }
             | Fault::Partition { .. }
             | Fault::Flapping { .. }
+            | Fault::Flaps { .. }
             | Fault::Blackout { .. }
+            | Fault::Return { .. }
             | Fault::Pairs { .. }
             | Fault::Turns { .. }
             | Fault::Amnesia { .. }

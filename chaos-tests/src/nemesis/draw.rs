@@ -18,8 +18,13 @@ const WRONG_MS: [i64; 5] = [3_600_000, 3_600_000, 60_000, 5_000, 300];
 /// How far the clocks of regions are apart, in milliseconds; in turn.
 const APART_MS: [i64; 3] = [0, 3_600_000, -3_600_000];
 
-/// The next fault.
-pub(super) fn draw(random: &mut Seeded, kinds: &[Kind], field: &Field) -> Fault {
+/// How long a link that flaps is cut, and how long it is not, in milliseconds: from less than a heartbeat
+/// to more than elections take.
+const CUT_MS: (u64, u64) = (100, 9_000);
+const MENDED_MS: (u64, u64) = (100, 5_000);
+
+/// The next fault; `rest_ms` are left for it.
+pub(super) fn draw(random: &mut Seeded, kinds: &[Kind], field: &Field, rest_ms: u64) -> Fault {
     let nodes = field.nodes();
     match kinds[random.index(kinds.len())] {
         Kind::Kill => {
@@ -142,6 +147,12 @@ pub(super) fn draw(random: &mut Seeded, kinds: &[Kind], field: &Field) -> Fault 
             nodes: field.groups()[random.index(field.groups().len())].clone(),
             down_ms: random.between(1_500, 6_000),
         },
+        // Long enough for a version to come and go that they never hear of.
+        Kind::Return => Fault::Return {
+            nodes: field.groups()[random.index(field.groups().len())].clone(),
+            cut: random.chance(30),
+            for_ms: random.between(9_000, 14_000),
+        },
         Kind::Pairs => {
             let mut shapes = pairs(field);
             random.shuffle(&mut shapes);
@@ -157,6 +168,7 @@ pub(super) fn draw(random: &mut Seeded, kinds: &[Kind], field: &Field) -> Fault 
                 each_ms: random.between(300, 2_000),
             }
         }
+        Kind::Flaps => flaps(random, field, rest_ms),
         Kind::Apart => {
             let first = random.index(APART_MS.len());
             let mut by_ms = vec![0; nodes];
@@ -184,6 +196,21 @@ fn turns(random: &mut Seeded, field: &Field) -> Fault {
     random.shuffle(&mut regions);
     let (down_ms, calm_ms) = (random.between(24_000, 25_000), random.between(5_000, 6_000));
     Fault::Turns { leaves, regions, down_ms, calm_ms }
+}
+
+/// One pair of regions for all the time that is left; once at least.
+fn flaps(random: &mut Seeded, field: &Field, rest_ms: u64) -> Fault {
+    let shapes = pairs(field);
+    let shape = shapes[random.index(shapes.len())].clone();
+    let (mut beats, mut lasts) = (Vec::new(), 0);
+    loop {
+        let beat = (short(random, CUT_MS.0, CUT_MS.1), short(random, MENDED_MS.0, MENDED_MS.1));
+        lasts += beat.0 + beat.1;
+        if lasts > rest_ms && !beats.is_empty() {
+            return Fault::Flaps { shape, beats };
+        }
+        beats.push(beat);
+    }
 }
 
 /// Every pair of regions, cut off from each other.
@@ -283,12 +310,18 @@ mod tests {
     fn regions_are_lost_whole_cut_off_in_pairs_and_an_hour_apart() {
         let field = Field::new(5, Some(&THREE));
         for seed in 0..50 {
-            let of = |kind| draw(&mut Seeded::new(seed, "x"), &[kind], &field);
+            let of = |kind| draw(&mut Seeded::new(seed, "x"), &[kind], &field, 60_000);
             let Fault::Blackout { nodes, .. } = of(Kind::Blackout) else { panic!("another") };
+            assert!(THREE.groups().contains(&nodes), "{nodes:?} is no region");
+            let Fault::Return { nodes, .. } = of(Kind::Return) else { panic!("another") };
             assert!(THREE.groups().contains(&nodes), "{nodes:?} is no region");
             let Fault::Pairs { shapes, .. } = of(Kind::Pairs) else { panic!("another") };
             let cuts: Vec<usize> = shapes.iter().map(|shape| shape.cuts(5, 0).len()).collect();
             assert_eq!((cuts.len(), cuts.iter().sum::<usize>()), (3, 16), "{shapes:?}");
+            let Fault::Flaps { shape, beats } = of(Kind::Flaps) else { panic!("another") };
+            assert!(matches!(shape, Shape::Between(..)), "{shape}");
+            let lasts: u64 = beats.iter().map(|(cut, calm)| cut + calm).sum();
+            assert!((45_000..=60_000).contains(&lasts), "{lasts} ms of what is left");
             let Fault::Turns { leaves, mut regions, .. } = of(Kind::Turns) else {
                 panic!("another")
             };

@@ -206,6 +206,15 @@ pub enum Fault {
         /// Milliseconds until the start.
         down_ms: u64,
     },
+    /// All nodes of a region are away at once, and come back after this time with what they knew.
+    Return {
+        /// Those nodes.
+        nodes: Vec<usize>,
+        /// Whether they are cut off from all others; else they are killed.
+        cut: bool,
+        /// Milliseconds until they come back.
+        for_ms: u64,
+    },
     /// One cut after another.
     Pairs {
         /// In this order.
@@ -214,6 +223,13 @@ pub enum Fault {
         for_ms: u64,
         /// Milliseconds between two of them.
         calm_ms: u64,
+    },
+    /// Cut and mended again and again, and nothing else all the while.
+    Flaps {
+        /// How.
+        shape: Shape,
+        /// Milliseconds for which it is cut, and is not, in turn.
+        beats: Vec<(u64, u64)>,
     },
     /// Wall clocks are wrong for this time, each in its own way.
     Apart {
@@ -266,6 +282,7 @@ impl Fault {
             | Self::Stretch { for_ms: ms, .. }
             | Self::Clock { for_ms: ms, .. }
             | Self::Blackout { down_ms: ms, .. }
+            | Self::Return { for_ms: ms, .. }
             | Self::Apart { for_ms: ms, .. } => *ms,
             Self::Storm { times, each_ms, .. }
             | Self::Flapping { times, each_ms, .. }
@@ -282,6 +299,7 @@ impl Fault {
             }
             Self::Membership { changes, calm_ms } => changes.len() as u64 * (CHANGE_MS + calm_ms),
             Self::Pairs { shapes, for_ms, calm_ms } => shapes.len() as u64 * (for_ms + calm_ms),
+            Self::Flaps { beats, .. } => beats.iter().map(|(cut, calm)| cut + calm).sum(),
             Self::Turns { leaves, regions, down_ms, calm_ms } => {
                 let before = leaves.map_or(0, |_| CHANGE_MS + calm_ms);
                 before + regions.len() as u64 * (down_ms + calm_ms)
@@ -295,10 +313,15 @@ impl Fault {
             Self::Kill { .. }
             | Self::Storm { .. }
             | Self::Blackout { .. }
+            | Self::Return { cut: false, .. }
             | Self::Turns { .. }
             | Self::Amnesia { loss: Loss::Log, .. } => Mark::Kill,
             Self::Pause { .. } => Mark::Pause,
-            Self::Partition { .. } | Self::Flapping { .. } | Self::Pairs { .. } => Mark::Cut,
+            Self::Partition { .. }
+            | Self::Flapping { .. }
+            | Self::Flaps { .. }
+            | Self::Return { cut: true, .. }
+            | Self::Pairs { .. } => Mark::Cut,
             Self::Loss { .. } => Mark::Loss,
             Self::Power { .. }
             | Self::Brownout { .. }
@@ -337,12 +360,14 @@ impl Fault {
             | Self::Pause { .. }
             | Self::Partition { .. }
             | Self::Flapping { .. }
+            | Self::Flaps { .. }
             | Self::Loss { .. }
             | Self::Amnesia { loss: Loss::Log, .. }
             | Self::Rolling { .. }
             | Self::Upgrade { .. }
             | Self::Membership { .. }
             | Self::Blackout { .. }
+            | Self::Return { .. }
             | Self::Turns { .. }
             | Self::Pairs { .. } => &[],
         }

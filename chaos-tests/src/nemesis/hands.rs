@@ -14,12 +14,16 @@ use super::{
     fault::{Fault, Who},
     mark::Mark,
     schedule::Schedule,
+    topology::Shape,
 };
 use crate::{
     cluster::Cluster,
     history::{Action, Recorder},
-    workload::Context,
+    workload::{Context, back},
 };
+
+/// How long a node that was away may take until it gives what holds now.
+const RETURN: Duration = Duration::from_secs(30);
 
 /// A fault as it happened.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -137,8 +141,23 @@ impl Hands {
                 }
                 Ok(())
             }
+            Fault::Flaps { shape, beats } => {
+                let from_ns = self.now();
+                for (cut_ms, calm_ms) in beats {
+                    let cuts = shape.cuts(self.cluster.count(), self.leader());
+                    let what = format!("cut {shape} for {cut_ms} ms");
+                    self.cut(cuts, 0, *cut_ms, Mark::Cut, what).await?;
+                    sleep(*calm_ms).await;
+                }
+                let action = Action::Flapped { cuts: beats.len() as u64 };
+                self.recorder.note("any", action, (from_ns, self.now()));
+                Ok(())
+            }
             Fault::Blackout { nodes, down_ms } => {
                 self.kill(nodes, *down_ms, &fault.to_string()).await
+            }
+            Fault::Return { nodes, cut, for_ms } => {
+                self.send_away(nodes, *cut, *for_ms, fault).await
             }
             Fault::Turns { leaves, regions, down_ms, calm_ms } => {
                 if let Some(node) = leaves {
@@ -198,6 +217,42 @@ impl Hands {
         let names: Vec<String> = nodes.iter().map(|node| format!("n{}", node + 1)).collect();
         let what = format!("kill the region of {}, start after {down_ms} ms", names.join(" "));
         self.tell(Mark::Kill, from_ns, struck, what);
+        Ok(())
+    }
+
+    /// Takes a region away and brings it back with what it knew, until each of its nodes gives what holds
+    /// now.
+    async fn send_away(
+        &self,
+        nodes: &[usize],
+        cut: bool,
+        for_ms: u64,
+        fault: &Fault,
+    ) -> Result<()> {
+        let from_ns = self.now();
+        // Before anything happens: what they do not hear of from now on they need not know.
+        self.cluster.part(nodes, true);
+        let mut struck = Vec::new();
+        if cut {
+            let shape = Shape::Halves(nodes.to_vec());
+            let cuts = shape.cuts(self.cluster.count(), self.leader());
+            let id = self.cluster.cut(cuts, 0)?;
+            sleep(for_ms).await;
+            self.cluster.mend(id)?;
+        } else {
+            struck = nodes.iter().copied().filter(|node| self.cluster.kill(*node)).collect();
+            sleep(for_ms).await;
+            for node in nodes {
+                self.cluster.start(*node).await?;
+            }
+        }
+        let names = nodes.iter().map(|node| self.cluster.name(*node).to_string()).collect();
+        self.recorder.note("any", Action::Lost { nodes: names }, (from_ns, self.now()));
+        for node in nodes {
+            back(&self.context, *node, RETURN).await;
+        }
+        self.cluster.part(nodes, false);
+        self.tell(fault.mark(), from_ns, struck, fault.to_string());
         Ok(())
     }
 

@@ -65,10 +65,14 @@ pub enum Kind {
     Membership,
     /// A whole region is killed, and comes back later with its old state.
     Blackout,
+    /// A whole region is killed or cut off while versions change, and comes back with its old state.
+    Return,
     /// Each pair of regions is cut off from each other, in turn.
     Pairs,
     /// What is between two regions comes and goes.
     Flap,
+    /// What is between two regions comes and goes for as long as the run lasts.
+    Flaps,
     /// The wall clocks of regions are an hour apart.
     Apart,
     /// A voter is removed for good; then each region in turn is lost, for longer than writes and
@@ -104,8 +108,10 @@ impl Kind {
             | Self::Upgrade
             | Self::Membership
             | Self::Blackout
+            | Self::Return
             | Self::Pairs
             | Self::Flap
+            | Self::Flaps
             | Self::Turns => &[],
         }
     }

@@ -45,7 +45,7 @@ impl Schedule {
         let mut at_ms = FIRST_MS + random.below(1_000);
         let (mut faults, mut misfits) = (Vec::new(), 0);
         while !kinds.is_empty() && at_ms < end {
-            let fault = draw(&mut random, kinds, field);
+            let fault = draw(&mut random, kinds, field, end - at_ms);
             let lasts = fault.lasts_ms();
             // What does not fit is left out, not cut short: a fault means the same in every run.
             if at_ms + lasts <= end {

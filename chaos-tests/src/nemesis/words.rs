@@ -90,10 +90,18 @@ impl fmt::Display for Fault {
                 nodes.iter().try_for_each(|node| write!(f, " n{}", node + 1))?;
                 write!(f, ", start after {down_ms} ms")
             }
+            Self::Return { nodes, cut, for_ms } => {
+                write!(f, "{} the region of", if *cut { "cut off" } else { "kill" })?;
+                nodes.iter().try_for_each(|node| write!(f, " n{}", node + 1))?;
+                write!(f, ", back after {for_ms} ms")
+            }
             Self::Pairs { shapes, for_ms, calm_ms } => {
                 f.write_str("cut")?;
                 shapes.iter().try_for_each(|shape| write!(f, " {shape},"))?;
                 write!(f, " in turn, for {for_ms} ms, {calm_ms} ms between them")
+            }
+            Self::Flaps { shape, beats } => {
+                write!(f, "cut {shape} {} times in {} ms", beats.len(), self.lasts_ms())
             }
             Self::Apart { by_ms, for_ms } => {
                 f.write_str("set the clocks")?;

@@ -41,7 +41,12 @@ pub const TRAPS: &[Trap] = &[
     trap(Bug::VotersInOneRegion, "region-away", 110),
     trap(Bug::RouteFar, "region-near", 20),
     trap(Bug::ForgetRegion, "region-away", 110),
+    trap(Bug::FillDrainedRegion, "placement", 20),
+    trap(Bug::ForgetSpread, "placement-choice", 30),
+    trap(Bug::ForgetAffinity, "placement-choice", 30),
     trap(Bug::LanClock, "far-apart", 36),
+    trap(Bug::KeepOldState, "region-back", 50),
+    trap(Bug::LeaseByClock, "region-clock", 30),
 ];
 
 impl Trap {

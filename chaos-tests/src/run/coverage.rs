@@ -3,13 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 use swarmer_model::wire;
 
 use crate::{
-    check::{near, placement},
+    check::{back, choice, lease, near, placement},
     history::{Action, Answer, Operation, Outcome, Step, Strange},
     nemesis::{Done, Mark},
 };
@@ -54,6 +55,15 @@ pub struct Coverage {
     /// Calls that had to be answered in their own region.
     #[serde(default)]
     pub near: u64,
+    /// Calls at nodes that were back and had missed a change of the version.
+    #[serde(default)]
+    pub returned: u64,
+    /// Renewals of leases that were ok.
+    #[serde(default)]
+    pub leases: u64,
+    /// Copies of which is known that they stand where they should rather.
+    #[serde(default)]
+    pub chosen: u64,
 }
 
 /// The least that a scenario demands, in every run of it.
@@ -84,6 +94,14 @@ pub struct Needs {
     pub short: u64,
     /// Calls that had to be answered in their own region.
     pub near: u64,
+    /// Calls at nodes that were back and had missed a change of the version.
+    pub returned: u64,
+    /// Renewals of leases that were ok.
+    pub leases: u64,
+    /// Copies of which is known that they stand where they should rather.
+    pub chosen: u64,
+    /// Cuts of the network in each minute of faults.
+    pub pace: u64,
     /// Faults of any kind.
     pub faults: u64,
 }
@@ -116,6 +134,9 @@ impl Coverage {
             placed,
             short,
             near: near::seen(history),
+            returned: back::seen(history),
+            leases: lease::seen(history),
+            chosen: choice::seen(history),
         }
     }
 
@@ -132,6 +153,9 @@ impl Coverage {
             ("copies placed", self.placed, needs.placed),
             ("plans without room", self.short, needs.short),
             ("calls that had to stay in their region", self.near, needs.near),
+            ("calls at nodes that were back", self.returned, needs.returned),
+            ("renewals of leases", self.leases, needs.leases),
+            ("copies whose place was judged", self.chosen, needs.chosen),
             ("faults", faults, needs.faults),
         ];
         // Since these, writes are sent in another way.
@@ -153,6 +177,13 @@ impl Coverage {
             .filter(|(_, have, need)| have < need)
             .map(|(what, have, need)| format!("{have} {what}, {need} are needed"))
             .collect()
+    }
+
+    /// The same of what a longer run must have more of.
+    pub fn too_slow(&self, needs: &Needs, lasts: Duration) -> Option<String> {
+        let (have, need) = (self.of_mark(Mark::Cut), needs.pace * lasts.as_secs() / 60);
+        let what = Mark::Cut.counted();
+        (have < need).then(|| format!("{have} {what} in {lasts:?}, {need} are needed"))
     }
 
     /// How many messages with writes were of this version of the wire.
@@ -224,6 +255,15 @@ impl fmt::Display for Coverage {
         }
         if self.near > 0 {
             write!(f, "; {} calls that had to stay in their region", self.near)?;
+        }
+        if self.returned > 0 {
+            write!(f, "; {} calls at nodes that were back", self.returned)?;
+        }
+        if self.leases > 0 {
+            write!(f, "; {} renewals of leases", self.leases)?;
+        }
+        if self.chosen > 0 {
+            write!(f, "; {} copies whose place was judged", self.chosen)?;
         }
         if self.mixed > 0 {
             write!(f, "; {} looks at a mixed cluster", self.mixed)?;
@@ -304,6 +344,15 @@ mod tests {
         assert!(coverage.missing(&needs).is_empty());
         let missing = coverage.missing(&Needs { ok: 1, struck: &[(Mark::Pause, 2)], ..needs });
         assert_eq!(missing.len(), 2, "{missing:?}");
+        let flaps = Needs { pace: 8, ..Needs::default() };
+        let cuts = |cuts| Coverage { struck: [(Mark::Cut, cuts)].into(), ..Coverage::default() };
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        assert_eq!(cuts(80).too_slow(&flaps, minutes(10)), None);
+        assert!(
+            cuts(79).too_slow(&flaps, minutes(10)).is_some(),
+            "enough for less than ten minutes"
+        );
+        assert_eq!(cuts(0).too_slow(&Needs::default(), minutes(10)), None);
         let mixed = Needs { sent: 2, mixed: 1, ..Needs::default() };
         let one = Coverage { sent: [(1, 5), (2, 1)].into(), mixed: 1, ..Coverage::default() };
         assert_eq!(one.missing(&mixed).len(), 1, "of version 2 there was too little");

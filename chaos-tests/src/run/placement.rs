@@ -20,6 +20,15 @@ const SITES: &[Site] = &[
     site("ap", "c", SSD, 14, 256),
 ];
 
+/// More of them in a zone, and room for all that is asked for.
+const ROOMY: &[Site] = &[
+    site("eu", "a", SSD, 64, 4_096),
+    site("eu", "a", HDD, 64, 4_096),
+    site("eu", "b", SSD, 64, 4_096),
+    site("us", "a", SSD, 64, 4_096),
+    site("us", "a", HDD, 64, 4_096),
+];
+
 const fn site(
     region: &'static str,
     zone: &'static str,
@@ -37,5 +46,15 @@ pub(super) const PLACEMENT: Scenario = Scenario {
     kinds: &[Kind::Kill, Kind::Kill, Kind::Storm, Kind::Partition, Kind::Pause, Kind::Rolling],
     placements: Some(Placements { clients: 4, functions: 48, sites: SITES }),
     needs: Needs { ok: 100, placed: 50, short: 10, leaders: 2, ..NEEDS },
+    ..BASE
+};
+
+pub(super) const CHOICE: Scenario = Scenario {
+    name: "placement-choice",
+    about: "the same with room for all and no fault: copies spread over zones, near to and apart from others",
+    nodes: ROOMY.len(),
+    kinds: &[],
+    placements: Some(Placements { clients: 2, functions: 10, sites: ROOMY }),
+    needs: Needs { ok: 50, placed: 30, chosen: 20, leaders: 0, reconnects: 0, faults: 0, ..NEEDS },
     ..BASE
 };

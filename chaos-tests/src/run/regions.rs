@@ -96,7 +96,8 @@ pub(super) const CLOCK: Scenario = Scenario {
     name: "region-clock",
     about: "the same while the clocks of the regions are an hour apart, ahead and behind",
     kinds: &[Kind::Apart],
-    needs: Needs { struck: &[(Mark::Clock, 2)], ..FAR },
+    leases: 3,
+    needs: Needs { struck: &[(Mark::Clock, 2)], leases: 10, ..FAR },
     ..AFAR
 };
 
@@ -118,6 +119,16 @@ pub(super) const FLAP: Scenario = Scenario {
     ..AFAR
 };
 
+pub(super) const LINK: Scenario = Scenario {
+    name: "link-flap",
+    about: "one link between two regions comes and goes for ten minutes: it costs no leader, and calls go on",
+    kinds: &[Kind::Flaps],
+    lasts_s: 600,
+    regions: Some(OCEAN),
+    needs: Needs { ok: 50, struck: &[(Mark::Cut, 3)], pace: 8, ..FAR },
+    ..AFAR
+};
+
 pub(super) const AWAY: Scenario = Scenario {
     name: "region-away",
     about: "a voter is removed, then each region is lost for a while: writes and answers go on",
@@ -126,6 +137,16 @@ pub(super) const AWAY: Scenario = Scenario {
     joiners: 2,
     traffic: Some(Traffic { replicas: 1, ..CALLERS }),
     needs: Needs { ok: 50, struck: &[(Mark::Shrink, 1), (Mark::Kill, 4)], ..FAR },
+    ..AFAR
+};
+
+pub(super) const BACK: Scenario = Scenario {
+    name: "region-back",
+    about: "regions are killed or cut off while versions change: who comes back serves nothing of before",
+    kinds: &[Kind::Return],
+    // Long enough to see what it does before the next one goes.
+    calm_ms: (9_000, 11_000),
+    needs: Needs { ok: 50, returned: 20, ..FAR },
     ..AFAR
 };
 

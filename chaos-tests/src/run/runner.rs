@@ -22,7 +22,7 @@ use crate::{
     nemesis::{Field, Hands, Schedule},
     workload::{
         Context, Documents, Followers, PATIENCE, Stranger, Traced, admit, artifact_client, census,
-        follow, list_client, replay, set_client, trespass, voters,
+        follow, lease_client, list_client, replay, set_client, trespass, voters,
     },
 };
 
@@ -183,6 +183,7 @@ pub async fn run(
     coverage.sent = versions.sent();
     coverage.mixed = versions.mixed();
     let mut void = coverage.missing(&scenario.needs);
+    void.extend(coverage.too_slow(&scenario.needs, plan.lasts));
     void.extend(check::harness_errors(&history).into_iter().map(|e| format!("harness: {e}")));
     let run = Run {
         plan: plan.clone(),
@@ -221,6 +222,9 @@ fn start_clients(scenario: &Scenario, context: &Context) -> JoinSet<()> {
             working.spawn(traffic.renew(context.clone()));
         }
     }
+    (0..scenario.leases).for_each(|number| {
+        working.spawn(lease_client(context.clone(), number));
+    });
     (0..scenario.artifacts).for_each(|number| {
         working.spawn(artifact_client(context.clone(), number));
     });
@@ -233,6 +237,7 @@ fn start_clients(scenario: &Scenario, context: &Context) -> JoinSet<()> {
             working.spawn(placements.run(context.clone(), number));
         });
         working.spawn(placements.drain(context.clone()));
+        working.spawn(placements.drain_regions(context.clone()));
     }
     if let Some(jobs) = scenario.jobs {
         for node in 0..scenario.nodes {

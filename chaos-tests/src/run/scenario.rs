@@ -26,6 +26,8 @@ pub struct Scenario {
     pub kinds: &'static [Kind],
     /// The least and the most milliseconds between two of them.
     pub calm_ms: (u64, u64),
+    /// How many seconds faults strike, unless something else is asked for.
+    pub lasts_s: u64,
     /// Faults that the machine cannot make are left out, with the reason; otherwise it is not run.
     pub as_able: bool,
     /// Clients of registers.
@@ -40,6 +42,8 @@ pub struct Scenario {
     pub jobs: Option<Jobs>,
     /// Clients of functions that are placed by rules that change.
     pub placements: Option<Placements>,
+    /// How many clients of leases.
+    pub leases: usize,
     /// How many clients of artifacts.
     pub artifacts: usize,
     /// Whether somebody sends datagrams again, and a node that was removed goes on.
@@ -118,6 +122,10 @@ pub(super) const NEEDS: Needs = Needs {
     placed: 0,
     short: 0,
     near: 0,
+    returned: 0,
+    leases: 0,
+    chosen: 0,
+    pace: 0,
     faults: 2,
 };
 
@@ -130,6 +138,7 @@ pub(super) const BASE: Scenario = Scenario {
     old: 0,
     kinds: EVERY,
     calm_ms: CALM_MS,
+    lasts_s: 60,
     as_able: false,
     registers: None,
     set: 0,
@@ -137,6 +146,7 @@ pub(super) const BASE: Scenario = Scenario {
     traffic: None,
     jobs: None,
     placements: None,
+    leases: 0,
     artifacts: 0,
     admission: false,
     stranger: false,
@@ -228,7 +238,8 @@ pub const SCENARIOS: &[Scenario] = &[
         kinds: CLOCKS,
         registers: Some(REGISTERS),
         traffic: Some(CALLERS),
-        needs: Needs { struck: &[(Mark::Clock, 2)], leaders: 0, ..NEEDS },
+        leases: 3,
+        needs: Needs { struck: &[(Mark::Clock, 2)], leaders: 0, leases: 10, ..NEEDS },
         ..BASE
     },
     Scenario {
@@ -460,6 +471,7 @@ pub const SCENARIOS: &[Scenario] = &[
         ..BASE
     },
     placement::PLACEMENT,
+    placement::CHOICE,
     regions::CALM,
     regions::NEAR,
     regions::KILL,
@@ -468,7 +480,9 @@ pub const SCENARIOS: &[Scenario] = &[
     regions::CLOCK,
     regions::SLOW,
     regions::FLAP,
+    regions::LINK,
     regions::AWAY,
+    regions::BACK,
     regions::STRETCH,
     Scenario {
         name: "mixed",

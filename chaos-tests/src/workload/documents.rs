@@ -86,6 +86,8 @@ impl Documents {
             "regions": rule.regions,
             "zones": rule.zones,
             "labels": rule.labels,
+            "near": rule.near,
+            "apart": rule.apart,
         });
         document.to_string()
     }

@@ -7,6 +7,7 @@ mod counts;
 mod documents;
 mod follower;
 mod jobs;
+mod leases;
 mod lists;
 mod placement;
 mod register;
@@ -35,12 +36,13 @@ pub use classify::{call, change, list};
 pub use documents::{Documents, LISTS, REGISTERS, SET, key_of};
 pub use follower::{Followers, follow};
 pub use jobs::Jobs;
+pub use leases::run as lease_client;
 pub use lists::{lists_of, run as list_client, snapshot};
 pub use placement::{Placements, Traced};
 pub use register::{Registers, read, write};
 pub use set::{members, run as set_client};
 pub use stranger::{Stranger, census};
-pub use traffic::Traffic;
+pub use traffic::{Traffic, back};
 pub use voters::voters;
 
 /// How long a client waits for an answer: longer than the cluster may take.

@@ -31,6 +31,11 @@ const DELETED: u64 = 15;
 const MEMORY_MIB: (u64, u64) = (4, 48);
 /// Between two nodes that are emptied, and how long one of them is.
 const DRAIN_MS: (u64, u64) = (1_000, 5_000);
+/// The same of a region.
+const REGION_MS: (u64, u64) = (4_000, 9_000);
+/// In percent: how many rules have functions to be near to, and apart from.
+const NEAR: u64 = 30;
+const APART: u64 = 30;
 /// How long the follower stays with one node.
 const STAY_MS: (u64, u64) = (1_000, 6_000);
 /// A leader looks at least so often by far: what has not moved for so long moves no more.
@@ -71,8 +76,9 @@ impl Placements {
         let mut client = context.recorder.client();
         while !context.is_stopped() {
             think(&mut random, 150).await;
-            let name = format!("p{}", random.index(self.functions));
-            let rule = (!random.chance(DELETED)).then(|| self.rule(&mut random));
+            let number = random.index(self.functions);
+            let name = format!("p{number}");
+            let rule = (!random.chance(DELETED)).then(|| self.rule(&mut random, number));
             let mut gateway = context.api(random.index(context.cluster.count()));
             let node = gateway.node().to_string();
             let path = Documents::path(PLACED, &name);
@@ -90,7 +96,7 @@ impl Placements {
         }
     }
 
-    fn rule(self, random: &mut Seeded) -> Rule {
+    fn rule(self, random: &mut Seeded, number: usize) -> Rule {
         let site = self.sites[random.index(self.sites.len())];
         let other = self.sites[random.index(self.sites.len())];
         let mut rule = Rule {
@@ -111,6 +117,14 @@ impl Placements {
             3 => rule.labels = BTreeMap::from([(site.label.0.to_owned(), site.label.1.to_owned())]),
             _ => {}
         }
+        // Only those of before: a circle is refused.
+        if number > 0 && random.chance(NEAR) {
+            rule.near = vec![format!("p{}", random.index(number))];
+        }
+        let other = format!("p{}", random.index(self.functions));
+        if random.chance(APART) && other != format!("p{number}") && !rule.near.contains(&other) {
+            rule.apart = vec![other];
+        }
         rule
     }
 
@@ -127,6 +141,26 @@ impl Placements {
             // At the end none is left so.
             let began = Instant::now();
             while !drain(&context, node, false, &mut random).await && began.elapsed() < REST {
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+    }
+
+    /// Empties one region after another for a while, until the run stops it.
+    pub async fn drain_regions(self, context: Context) {
+        let mut random = context.random("drained regions");
+        while !context.is_stopped() {
+            let pause = random.between(REGION_MS.0, REGION_MS.1);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            let region = self.sites[random.index(self.sites.len())].region;
+            drain_region(&context, region, true, &mut random).await;
+            let pause = random.between(REGION_MS.0, REGION_MS.1);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            // At the end none is left so.
+            let began = Instant::now();
+            while !drain_region(&context, region, false, &mut random).await
+                && began.elapsed() < REST
+            {
                 tokio::time::sleep(LOOK).await;
             }
         }
@@ -191,6 +225,23 @@ async fn drain(context: &Context, node: usize, draining: bool, random: &mut Seed
     matches!(outcome, Outcome::Ok { .. })
 }
 
+async fn drain_region(
+    context: &Context,
+    region: &str,
+    draining: bool,
+    random: &mut Seeded,
+) -> bool {
+    let mut client = context.recorder.client();
+    let mut gateway = context.api(random.index(context.cluster.count()));
+    let node = gateway.node().to_string();
+    let path = format!("/v1/regions/{region}/{}", if draining { "drain" } else { "resume" });
+    let work = async {
+        change(gateway.send(Method::POST, &path, &[], "", PATIENCE).await, false, |_| None)
+    };
+    let action = Action::DrainRegion { region: region.to_owned(), draining };
+    matches!(client.does(&node, action, work).await, Outcome::Ok { .. })
+}
+
 async fn listen(context: &Context, stream: Stream, stay: Duration, traced: &Traced) -> Outcome {
     let (mut commits, mut compacted) = (Vec::new(), false);
     let heard = hear(context, stream, stay, |block| {
@@ -229,6 +280,7 @@ fn told(block: &Block) -> Option<Vec<Commit>> {
                 Some(value) => Some(member(value)?),
                 None => None,
             }),
+            "regions" => Fact::Region(value.map(|region| region["spec"]["drained"] == true)),
             _ => continue,
         };
         commits.push(Commit { revision, of: of.to_owned(), fact });
@@ -247,6 +299,8 @@ fn rule(function: &Value) -> Rule {
         regions: names(&rule["regions"]),
         zones: names(&rule["zones"]),
         labels: labels(&rule["labels"]),
+        near: names(&rule["near"]),
+        apart: names(&rule["apart"]),
     }
 }
 
@@ -288,7 +342,7 @@ mod tests {
         let data = json!({ "revision": 7, "events": [
             { "key": "functions/placed/p1", "value": { "spec": { "placement": {
                 "replicas": 3, "memory": "4MiB", "priority": -2, "zones": ["a"],
-                "labels": { "disk": "ssd" },
+                "labels": { "disk": "ssd" }, "near": ["p0"], "apart": ["p2"],
             } } } },
             { "key": "functions/registers/last", "value": { "spec": { "placement": {} } } },
             { "key": "placements/placed/p1", "value": { "revision": 5, "nodes": ["0a", "0b"] } },
@@ -298,6 +352,8 @@ mod tests {
                 "metadata": { "name": "n1" },
                 "spec": { "region": "eu", "zone": "a", "draining": true },
             } },
+            { "key": "regions/eu", "value": { "spec": { "drained": true } } },
+            { "key": "regions/us", "value": null },
         ] });
         let block = Block { kind: "change".into(), data: data.to_string() };
         let facts: Vec<(String, Fact)> =
@@ -308,6 +364,8 @@ mod tests {
             priority: -2,
             zones: vec!["a".into()],
             labels: BTreeMap::from([("disk".into(), "ssd".into())]),
+            near: vec!["p0".into()],
+            apart: vec!["p2".into()],
             ..Rule::default()
         };
         let member = Member {
@@ -324,6 +382,8 @@ mod tests {
             ("placed/p1", Fact::Placement(Some(placed))),
             ("placed/p2", Fact::Placement(None)),
             ("0a", Fact::Node(Some(member))),
+            ("eu", Fact::Region(Some(true))),
+            ("us", Fact::Region(None)),
         ];
         assert_eq!(facts, wanted.map(|(of, fact)| (of.to_owned(), fact)));
         assert_eq!(told(&Block { kind: "change".into(), data: "{}".into() }), None);
@@ -338,6 +398,7 @@ mod tests {
             priority: 1,
             regions: vec!["eu".into()],
             labels: BTreeMap::from([("disk".into(), "hdd".into())]),
+            near: vec!["p0".into()],
             ..Rule::default()
         };
         let sent: Value = serde_json::from_str(&documents.placed("p1", &rule)).unwrap();

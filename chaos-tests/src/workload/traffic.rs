@@ -1,6 +1,9 @@
 //! Requests to a function through every ingress, while its versions change.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, bail};
 use http::Method;
@@ -8,7 +11,7 @@ use serde_json::Value;
 
 use super::{Context, Documents, PATIENCE, call, think};
 use crate::{
-    cluster::Port,
+    cluster::{Lost, Port},
     history::{Action, Answer, Outcome},
 };
 
@@ -103,9 +106,12 @@ impl Traffic {
             let pause = random.between(VERSION_MS.0, VERSION_MS.1);
             tokio::time::sleep(Duration::from_millis(pause)).await;
             made += 1;
-            let node = random.index(context.cluster.count());
-            let mut gateway = context.api(node);
-            let before = kept(&context, 0).await.and_then(|(_, serving)| serving.last().copied());
+            let away = context.cluster.away();
+            let here: Vec<usize> =
+                (0..context.cluster.count()).filter(|node| !away.contains(node)).collect();
+            let mut gateway = context.api(here[random.index(here.len())]);
+            let before =
+                kept(&context, here[0]).await.and_then(|(_, serving)| serving.last().copied());
             let body = context.documents.service(NAME, made, self.replicas, DEADLINE);
             let path = Documents::path(NAMESPACE, NAME);
             let reply = gateway.send(Method::PUT, &path, &[], body, PATIENCE).await;
@@ -113,32 +119,60 @@ impl Traffic {
             if !reply.is_ok_and(|reply| reply.status == 200) {
                 continue;
             }
-            if gone(&context, before).await {
+            if let Some(mut without) = gone(&context, before).await {
                 // Every node's own copy says so: from now on none may send anything there.
                 tokio::time::sleep(SETTLES).await;
+                without.extend(context.cluster.away());
+                let names = without.iter().map(|node| context.cluster.name(*node).to_string());
+                let action = Action::Retire { version: before, without: names.collect() };
                 let answer = Answer::Done { revision: None };
-                let done = async { Outcome::Ok { answer } };
-                client.does("all", Action::Retire { version: before }, done).await;
+                client.does("all", action, async { Outcome::Ok { answer } }).await;
             }
         }
     }
 }
 
-async fn gone(context: &Context, version: u64) -> bool {
+/// Waits until every node that is there says that the version is gone. Gives those that were away
+/// meanwhile; none if one did not say so.
+async fn gone(context: &Context, version: u64) -> Option<BTreeSet<usize>> {
     for _ in 0..RETIRE_TRIES {
         let mut everywhere = true;
-        for node in 0..context.cluster.count() {
+        let mut away = context.cluster.away();
+        for node in (0..context.cluster.count()).filter(|node| !away.contains(node)) {
             let serving = kept(context, node).await;
             everywhere &= serving.is_some_and(|(planned, serving)| {
                 planned && !serving.is_empty() && !serving.contains(&version)
             });
         }
+        away.extend(context.cluster.away());
         if everywhere || context.is_stopped() {
-            return everywhere;
+            return everywhere.then_some(away);
         }
         tokio::time::sleep(LOOK).await;
     }
-    false
+    None
+}
+
+/// Asks a node that was away for what holds now, until it says so. Taken down as one operation.
+pub async fn back(context: &Context, node: usize, within: Duration) {
+    let path = format!("/v1/namespaces/{NAMESPACE}/functions?consistency=linearizable");
+    let mut gateway = context.api(node);
+    let work = async {
+        let (began, mut last) = (Instant::now(), String::new());
+        while began.elapsed() < within {
+            let reply = gateway.send(Method::GET, &path, &[], "", PATIENCE).await;
+            match reply {
+                Ok(reply) if reply.status == 200 => {
+                    return Outcome::Ok { answer: Answer::Done { revision: None } };
+                }
+                Ok(reply) => last = format!("{} {}", reply.status, reply.code()),
+                Err(Lost::Sent(why) | Lost::NotSent(why)) => last = why,
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Outcome::Unknown { why: format!("not within {within:?}: {last}") }
+    };
+    context.recorder.client().does(context.cluster.name(node), Action::Back, work).await;
 }
 
 /// The versions that a node's own copy sends requests to; and whether that is what is wanted now.

@@ -1,9 +1,12 @@
 //! On the leader: ends leases that were not renewed in time.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::{StreamExt as _, stream};
-use swarmer_model::{Kind, Lease};
+use swarmer_model::{
+    Kind, Lease,
+    planted::{self, Bug},
+};
 use swarmer_raft::{Expect, Handle, ListAndWatch, Outcome, RaftError, Txn, Update};
 use swarmer_scheduler::{Expired, LEASE_LOOK_MS, LeaseClock};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +27,13 @@ pub(crate) async fn run(control: Control, shutdown: CancellationToken) {
 /// Counts the time of all leases and ends those that are over. Ends with the engine.
 async fn count(handle: &Handle, term: u64) {
     let start = Instant::now();
-    let now_ms = || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let now_ms = || {
+        let passed = match planted::is_on(Bug::LeaseByClock) {
+            true => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+            false => start.elapsed(),
+        };
+        u64::try_from(passed.as_millis()).unwrap_or(u64::MAX)
+    };
     let mut clock = LeaseClock::default();
     let mut leases: ListAndWatch = handle.view().list_and_watch(Kind::Lease.prefix());
     let mut look = tokio::time::interval(Duration::from_millis(LEASE_LOOK_MS));

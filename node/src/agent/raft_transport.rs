@@ -58,8 +58,13 @@ impl Transport for RaftTransport {
         })?;
         // It fails on a closed stream only, which the first message finds out.
         let _ = send.set_priority(RAFT_PRIORITY);
+        let mut writer = FrameWriter::with_prefix(send, prefix);
+        // At once: the first message may be a while, and the other side, which learns of the channel by
+        // whatever is opened next, would wait for the header in vain and break it off.
+        let written = tokio::time::timeout_at(until, writer.flush()).await;
+        written.unwrap_or(Ok(())).map_err(|error| broken(&error))?;
         Ok(Channel {
-            sender: Box::new(Sender(FrameWriter::with_prefix(send, prefix))),
+            sender: Box::new(Sender(writer)),
             receiver: Box::new(Receiver(FrameReader::new(recv, MAX_MESSAGE_BYTES))),
         })
     }

@@ -1,8 +1,12 @@
 //! Keeps the typed state up to date with the keyspace.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::FutureExt as _;
+use swarmer_model::planted::{self, Bug};
 use swarmer_raft::{Entry, Update, View};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +17,10 @@ use crate::desired::{Change, Desired};
 /// Updates that are shown together at most, if they are there at once: a few tens of milliseconds of
 /// work.
 const MAX_AT_ONCE: usize = 1024;
+
+/// For so long after a start [`Bug::KeepOldState`] leaves things out: until all of what happened while
+/// the node was away has come.
+const PLANTED: Duration = Duration::from_secs(15);
 
 /// An entry of a listing, as a change.
 fn whole((key, entry): &(String, Entry)) -> Change<'_> {
@@ -40,6 +48,14 @@ impl DesiredStore {
         let (typed_sender, typed) = watch::channel(first);
         let mut updates = view.list_and_watch("");
         let mut draft = Draft::new(Desired::clone(&current.borrow()));
+        let began = Instant::now();
+        let had = planted::is_on(Bug::KeepOldState).then(|| Arc::clone(&current.borrow()));
+        let keeps = move |key: &str, now: Instant| {
+            had.as_ref().is_some_and(|had| {
+                let id = key.split_once('/').map_or(key, |(_, id)| id);
+                now.duration_since(began) < PLANTED && had.functions.contains_key(id)
+            })
+        };
         tokio::spawn(async move {
             loop {
                 let mut update = tokio::select! {
@@ -56,6 +72,7 @@ impl DesiredStore {
                         Some(Update::Changes(item)) => {
                             let (events, at) = (item.events.iter(), item.revision);
                             let changes = events.map(|e| (e.key.as_str(), at, e.value.as_deref()));
+                            let changes = changes.filter(|(key, ..)| !keeps(key, now));
                             draft.change(at, changes, now);
                         }
                     }

@@ -17,6 +17,11 @@ use crate::{
 
 /// Entries of one AppendEntries at most; their bytes are bounded by the log's reader.
 const MAX_PAYLOAD_ENTRIES: u64 = 300;
+/// The engine's pauses before it sends to a node again that could not be reached, one heartbeat at most.
+/// They are on its clock, which may go ten times slower, and lie between the opening of a channel and the
+/// first message on it, for which the other side waits a few seconds only: with pauses of a second, the
+/// engine's own, it broke off every channel before anything came, for ever.
+const BACKOFF: &str = "50ms ...100ms";
 /// How long sending a whole snapshot may take before the engine starts again.
 const SNAPSHOT_TIMEOUT_MS: u64 = 120_000;
 /// Entries purged at once, so that the log drops whole segments.
@@ -105,6 +110,7 @@ pub(super) fn engine_config(config: &Config) -> Result<Arc<openraft::Config>, Ra
         max_in_snapshot_log_to_keep: config.log_keep_entries,
         purge_batch_size: PURGE_BATCH,
         api_channel_size: Some(API_QUEUE),
+        backoff: BACKOFF.to_owned(),
         enable_pre_vote: Some(true),
         // A leader sends entries while it still writes them. If it is killed between the two and
         // led on in its old term, it would give their ids to other entries.
@@ -116,4 +122,23 @@ pub(super) fn engine_config(config: &Config) -> Result<Arc<openraft::Config>, Ra
     };
     let checked = engine.validate().map_err(|error| RaftError::Invalid(error.to_string()))?;
     Ok(Arc::new(checked))
+}
+
+#[cfg(test)]
+mod tests {
+    use swarmer_model::NodeId;
+
+    use super::*;
+    use crate::multiplier::MAX_MULTIPLIER;
+
+    #[test]
+    fn a_pause_before_another_try_is_short_however_slow_the_clock_goes() {
+        let config = Config::new(NodeId(1), "nowhere");
+        let pauses = engine_config(&config).unwrap().build_backoff();
+        for pause in pauses.take(100) {
+            assert!(pause <= config.timing.heartbeat, "{pause:?}");
+            // Much less than the time in which the header of a stream has to come.
+            assert!(pause * MAX_MULTIPLIER <= Duration::from_secs(1), "{pause:?}");
+        }
+    }
 }

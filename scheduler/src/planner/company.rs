@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use swarmer_model::planted::{self, Bug};
+
 use super::state::{NeedAt, NodeAt, Placed, State};
 use crate::{
     input::FunctionNeed,
@@ -114,6 +116,9 @@ impl Company {
     pub(super) fn of(state: &State<'_>, at: NeedAt) -> Option<Self> {
         let ties = state.ties();
         if !ties.near.contains_key(&at) && !ties.apart.contains_key(&at) {
+            return None;
+        }
+        if planted::is_on(Bug::ForgetAffinity) {
             return None;
         }
         let mut company =

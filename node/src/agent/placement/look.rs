@@ -7,7 +7,10 @@ use std::{
 };
 
 use swarmer_gossip::Members;
-use swarmer_model::{Coded as _, NodeId, Placement, PlacementReason};
+use swarmer_model::{
+    Coded as _, NodeId, Placement, PlacementReason, RegionState,
+    planted::{self, Bug},
+};
 use swarmer_scheduler::{
     Capacity, Conflict, CopyState, Decision, Desired as Wishes, FunctionNeed, NodeFacts, Observed,
     Plan, Policy, Record, Spread, misfit,
@@ -184,7 +187,10 @@ fn observed(
         zone: node.spec.zone.clone(),
         labels: node.spec.labels.clone(),
         draining: node.spec.draining,
-        region_state: desired.region_state(&node.spec.region),
+        region_state: match planted::is_on(Bug::FillDrainedRegion) {
+            true => RegionState::default(),
+            false => desired.region_state(&node.spec.region),
+        },
         dead_since_ms: dead.get(id).copied(),
         trouble: None,
         capacity: capacity(*id),
