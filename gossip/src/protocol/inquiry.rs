@@ -19,27 +19,36 @@ use super::{
 /// everybody's, and nobody is in a hurry.
 const MAX_INQUIRIES: usize = 32;
 
+/// So many others are asked beside it, by whose answers this node knows that it can hear at all.
+const WITNESSES: usize = 2;
+
 struct Inquiry {
     peer: Peer,
+    at: Duration,
     /// It was asked twice.
     again: bool,
 }
 
 /// Who is being asked.
 #[derive(Default)]
-pub(super) struct Inquiries(BTreeMap<NodeId, Inquiry>);
+pub(super) struct Inquiries {
+    asked: BTreeMap<NodeId, Inquiry>,
+    /// When any member was heard last.
+    heard_at: Option<Duration>,
+}
 
 impl Inquiries {
     /// A member said something, whatever it is: it lives.
-    pub(super) fn heard(&mut self, node: NodeId) {
-        self.0.remove(&node);
+    pub(super) fn heard(&mut self, time: Duration, node: NodeId) {
+        self.asked.remove(&node);
+        self.heard_at = Some(time);
     }
 }
 
 impl Core {
     /// Asks a member at once, out of turn, as the caller has not heard from it for longer than it should
     /// have. One that says nothing in the time of a probe, asked twice, is suspect as after a failed
-    /// probe: then all can avoid it, and it can object.
+    /// probe, if anybody else is heard meanwhile: then all can avoid it, and it can object.
     pub fn look_into(&mut self, now: Duration, node: NodeId) {
         let time = self.time(now);
         // One that stood still itself has heard from nobody.
@@ -51,11 +60,16 @@ impl Core {
             && self.view.doubts(&peer).is_none()
             && self.admission.admitted(node)
             && self.understands(&peer, wire::DISTANCES)
-            && self.inquiries.0.len() < MAX_INQUIRIES
-            && !self.inquiries.0.contains_key(&node);
+            && self.inquiries.asked.len() < MAX_INQUIRIES
+            && !self.inquiries.asked.contains_key(&node);
         if asks {
-            self.inquiries.0.insert(node, Inquiry { peer, again: false });
+            self.inquiries.asked.insert(node, Inquiry { peer, at: time, again: false });
             self.send_echo(time, peer);
+            for witness in self.random_peers(WITNESSES) {
+                if witness != peer && self.understands(&witness, wire::DISTANCES) {
+                    self.send_echo(time, witness);
+                }
+            }
             self.agenda.add(time + self.patience() / 4, Task::Inquiry(node));
         }
     }
@@ -66,23 +80,26 @@ impl Core {
     }
 
     pub(super) fn inquiry_due(&mut self, time: Duration, node: NodeId) {
-        let Some(inquiry) = self.inquiries.0.get_mut(&node) else { return };
-        let peer = inquiry.peer;
-        if !self.view.is_active(&peer) {
-            self.inquiries.0.remove(&node);
-            return;
-        }
-        if !std::mem::replace(&mut inquiry.again, true) {
+        let Some(inquiry) = self.inquiries.asked.get_mut(&node) else { return };
+        let Inquiry { peer, at, again } = *inquiry;
+        if self.view.is_active(&peer) && !again {
+            inquiry.again = true;
             self.send_echo(time, peer);
             self.agenda.add(time + self.patience(), Task::Inquiry(node));
             return;
         }
-        self.inquiries.0.remove(&node);
-        self.stats.inquiries_failed += 1;
+        self.inquiries.asked.remove(&node);
+        // Who hears nobody is cut off itself, and leaves it to its probes to say of whom.
+        let deaf =
+            self.inquiries.heard_at.is_none_or(|heard| heard <= at) && self.view.active() > 2;
+        if deaf {
+            return;
+        }
         let alive = |row: &Row| row.peer == peer && row.state == RowState::Alive;
         let Some(row) = self.swim.iter_membership_state().map(Row::from).find(alive) else {
             return;
         };
+        self.stats.inquiries_failed += 1;
         self.swim_rows(time, &[Row { state: RowState::Suspect, ..row }], true);
         if self.view.doubts(&peer) == Some(row.incarnation) {
             self.accuse(time, peer, row.incarnation);

@@ -24,7 +24,7 @@ impl Core {
                 let time = self.time(now);
                 let sender = opened.sender;
                 if opened.addressed {
-                    self.inquiries.heard(sender);
+                    self.inquiries.heard(time, sender);
                 }
                 if let Err(reason) = self.take(time, from, opened) {
                     self.refuse(Some(from), Some(sender), reason);

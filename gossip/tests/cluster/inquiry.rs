@@ -73,6 +73,25 @@ fn who_lives_answers_and_is_not_suspected() {
     }
 }
 
+/// A node whose own network is gone hears of nobody, and would suspect all others at once: each that it
+/// called dead would have to come back under another identity.
+#[test]
+fn who_hears_nobody_accuses_nobody_by_it() {
+    for seed in 0..5 {
+        let mut sim = Sim::cluster(seed, MEMBERS);
+        sim.group[7] = 1;
+        sim.run(Duration::from_millis(300));
+        for of in (0..MEMBERS).filter(|of| *of != 7) {
+            sim.with(7, |core, now| core.look_into(now, id(of)));
+        }
+        sim.run(Duration::from_millis(500));
+        assert_eq!(sim.nodes[7].core.stats().inquiries_failed, 0, "seed {seed}");
+        sim.run(secs(3));
+        sim.group[7] = 0;
+        assert!(sim.until(secs(10), Sim::whole).is_some(), "seed {seed}: {}", sim.describe());
+    }
+}
+
 /// An older member does not answer such a question, and is left to its probes.
 #[test]
 fn a_member_of_an_older_version_is_not_asked() {
