@@ -32,6 +32,9 @@ struct Asked {
     at: Duration,
     /// How long this node had stood still by then.
     stalled: Duration,
+    /// Whether the answer is to say how long the way is. That of one which was silent before it was asked
+    /// says how long it stood still.
+    measures: bool,
 }
 
 #[derive(Default)]
@@ -84,15 +87,15 @@ impl Core {
         let candidates = able.into_iter().sample(&mut self.rng, CANDIDATES);
         let longest_ago = |peer: &&Peer| self.echoes.locator.measured_at(peer.node);
         let Some(peer) = candidates.iter().min_by_key(longest_ago).copied() else { return };
-        self.send_echo(time, peer);
+        self.send_echo(time, peer, true);
     }
 
-    pub(super) fn send_echo(&mut self, time: Duration, peer: Peer) {
+    pub(super) fn send_echo(&mut self, time: Duration, peer: Peer, measures: bool) {
         let number = self.rng.random();
         if self.echoes.waiting.len() == MAX_WAITING {
             self.echoes.waiting.pop_front();
         }
-        let asked = Asked { number, peer, at: time, stalled: self.stalled };
+        let asked = Asked { number, peer, at: time, stalled: self.stalled, measures };
         self.echoes.waiting.push_back(asked);
         self.send(&peer, &Message::Echo(number));
     }
@@ -126,7 +129,7 @@ impl Core {
             return Err(Refusal::Malformed);
         }
         // This node stood still meanwhile: nobody knows for how long the answer waited.
-        if asked.stalled != self.stalled {
+        if !asked.measures || asked.stalled != self.stalled {
             return Ok(());
         }
         let (rtt, now) = (time.saturating_sub(asked.at), time + self.stalled);

@@ -64,10 +64,10 @@ impl Core {
             && !self.inquiries.asked.contains_key(&node);
         if asks {
             self.inquiries.asked.insert(node, Inquiry { peer, at: time, again: false });
-            self.send_echo(time, peer);
+            self.send_echo(time, peer, false);
             for witness in self.random_peers(WITNESSES) {
                 if witness != peer && self.understands(&witness, wire::DISTANCES) {
-                    self.send_echo(time, witness);
+                    self.send_echo(time, witness, false);
                 }
             }
             self.agenda.add(time + self.patience() / 4, Task::Inquiry(node));
@@ -84,7 +84,7 @@ impl Core {
         let Inquiry { peer, at, again } = *inquiry;
         if self.view.is_active(&peer) && !again {
             inquiry.again = true;
-            self.send_echo(time, peer);
+            self.send_echo(time, peer, false);
             self.agenda.add(time + self.patience(), Task::Inquiry(node));
             return;
         }

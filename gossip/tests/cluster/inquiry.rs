@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rand::RngExt;
-use swarmer_gossip::MemberState;
+use swarmer_gossip::{MemberState, Refusal};
 
 use crate::{secs, sim::*};
 
@@ -90,6 +90,26 @@ fn who_hears_nobody_accuses_nobody_by_it() {
         sim.group[7] = 0;
         assert!(sim.until(secs(10), Sim::whole).is_some(), "seed {seed}: {}", sim.describe());
     }
+}
+
+/// It is asked because it is silent: how long it takes to answer is not how far away it is.
+#[test]
+fn the_answer_of_one_that_stood_still_measures_no_way() {
+    let mut sim = Sim::new(9);
+    for index in 0..3 {
+        let mut config = config(index, 1);
+        config.timing.echo_interval = secs(600);
+        sim.start(config, Vec::new());
+    }
+    assert!(sim.until(secs(30), Sim::whole).is_some(), "{}", sim.describe());
+    sim.nodes[1].paused = true;
+    sim.with(0, |core, now| core.look_into(now, id(1)));
+    sim.run(Duration::from_millis(1200));
+    sim.resume(1);
+    assert!(sim.until(secs(10), Sim::whole).is_some(), "{}", sim.describe());
+    let stats = sim.nodes[0].core.stats();
+    assert_eq!((stats.inquiries_failed, stats.round_trips), (1, 0));
+    assert_eq!(stats.refused(Refusal::Unasked), 0, "its answers came");
 }
 
 /// An older member does not answer such a question, and is left to its probes.
