@@ -207,7 +207,7 @@ mod tests {
         heard.excuse(at(9_000));
         assert_eq!(heard.look(1, None, IDLE, at(9_000)), Verdict::Lives);
         assert_eq!(heard.look(1, None, IDLE, at(9_200)), Verdict::Lives);
-        assert_eq!(heard.look(1, None, IDLE, at(9_900)), Verdict::Gone);
+        assert_eq!(heard.look(1, None, IDLE, at(9_950)), Verdict::Gone);
         assert!(heard.given_up());
     }
 }
