@@ -454,7 +454,8 @@ async fn a_broken_channel_is_opened_again_and_nothing_is_lost() {
         until("the cut is noticed", || failed() != before).await;
         cluster.net.heal();
         cluster.settle(revision).await;
-        assert!(cluster.net.opened() > opened);
+        // What was missed may have come by a channel that stood.
+        until("a channel is opened again", || cluster.net.opened() > opened).await;
     }
     cluster.stop_all().await;
 }
