@@ -41,7 +41,7 @@ pub use ports::{
 };
 pub use protocol::{Core, KnownMember, Output, Twin};
 pub use record::{
-    Capacity, Endpoint, EndpointState, Facts, Load, Record, RecordUpdate, SignedRecord, Standing,
+    Capacity, Endpoint, EndpointState, Facts, Load, Record, RecordUpdate, SignedRecord,
 };
 pub use shell::{Gossip, Handle};
 pub use stats::{Refusal, Stats};

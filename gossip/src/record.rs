@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use swarmer_model::{ClusterId, NodeId};
+use swarmer_model::{ClusterId, EndpointHealth, NodeId};
 
 use crate::{
     Coordinate, GossipError, HeldKeys, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_RECORD_BYTES,
@@ -25,18 +25,6 @@ pub enum EndpointState {
     Draining,
 }
 
-/// How the calls of an endpoint went of late, by its own node's account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub enum Standing {
-    /// Nothing is known against it.
-    #[default]
-    Good,
-    /// It failed call after call a while ago, and is to get a few again to show how it does.
-    Trial,
-    /// It fails call after call: others are better.
-    Failing,
-}
-
 /// One version of a function on the node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -51,9 +39,9 @@ pub struct Endpoint {
     /// Calls that it may serve at once.
     pub concurrency: u32,
     /// How its calls went of late. A node that is too old to say says nothing against it.
-    // Behind the record: see `LaterStandings`.
+    // Behind the record: see `LaterHealth`.
     #[serde(skip)]
-    pub standing: Standing,
+    pub health: EndpointHealth,
 }
 
 /// How busy the node was at the time of the record.
@@ -150,29 +138,29 @@ struct LaterCoordinate {
     coordinate: Option<Coordinate>,
 }
 
-/// What follows [`LaterCoordinate`]: which endpoints do not stand well, by their places in the list.
+/// What follows [`LaterCoordinate`]: which endpoints do not do well, by their places in the list.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct LaterStandings {
+struct LaterHealth {
     failing: Vec<u16>,
     trial: Vec<u16>,
 }
 
-impl LaterStandings {
+impl LaterHealth {
     fn of(endpoints: &[Endpoint]) -> Self {
-        let places = |standing| {
-            let places = endpoints.iter().enumerate().filter(|(_, e)| e.standing == standing);
+        let places = |health| {
+            let places = endpoints.iter().enumerate().filter(|(_, e)| e.health == health);
             places.filter_map(|(place, _)| u16::try_from(place).ok()).collect()
         };
-        Self { failing: places(Standing::Failing), trial: places(Standing::Trial) }
+        Self { failing: places(EndpointHealth::Failing), trial: places(EndpointHealth::Trial) }
     }
 
     /// A place that there is not is nobody's.
     fn tell(&self, endpoints: &mut [Endpoint]) {
-        let told = [(Standing::Failing, &self.failing), (Standing::Trial, &self.trial)];
-        for (standing, places) in told {
+        let told = [(EndpointHealth::Failing, &self.failing), (EndpointHealth::Trial, &self.trial)];
+        for (health, places) in told {
             for place in places {
                 if let Some(endpoint) = endpoints.get_mut(usize::from(*place)) {
-                    endpoint.standing = standing;
+                    endpoint.health = health;
                 }
             }
         }
@@ -260,8 +248,8 @@ impl Record {
         let authority = LaterAuthority { authority: self.facts.authority };
         let capacity = LaterCapacity { capacity: self.facts.capacity };
         let coordinate = LaterCoordinate { coordinate: self.facts.coordinate };
-        let standings = LaterStandings::of(&self.facts.endpoints);
-        let all = (self, later, keys, authority, capacity, coordinate, standings);
+        let health = LaterHealth::of(&self.facts.endpoints);
+        let all = (self, later, keys, authority, capacity, coordinate, health);
         let bytes = postcard::to_stdvec(&all).map_err(|error| GossipError::Record {
             field: "record",
             problem: format!("cannot be encoded: {error}"),
@@ -346,7 +334,7 @@ impl SignedRecord {
             // One that is out of bounds would spoil this node's own; the rest of the record is good.
             record.facts.coordinate = later.coordinate.filter(Coordinate::is_sound);
         }
-        if let Some(later) = take::<LaterStandings>(&mut rest)? {
+        if let Some(later) = take::<LaterHealth>(&mut rest)? {
             later.tell(&mut record.facts.endpoints);
         }
         record.facts.check().map_err(|_| Refusal::OversizedRecord)?;
@@ -528,32 +516,39 @@ mod tests {
     }
 
     #[test]
-    fn how_endpoints_stand_is_told_behind_the_record() {
-        let endpoint = |version, standing| Endpoint {
+    fn how_endpoints_do_is_told_behind_the_record() {
+        let endpoint = |version, health| Endpoint {
             function: "default/f".into(),
             version,
             state: EndpointState::Ready,
             in_flight: 0,
             concurrency: 1,
-            standing,
+            health,
         };
         let mut told = record("1.2.3");
         told.facts.endpoints = vec![
-            endpoint(1, Standing::Good),
-            endpoint(2, Standing::Failing),
-            endpoint(3, Standing::Trial),
-            endpoint(4, Standing::Failing),
+            endpoint(1, EndpointHealth::Good),
+            endpoint(2, EndpointHealth::Failing),
+            endpoint(3, EndpointHealth::Trial),
+            endpoint(4, EndpointHealth::Failing),
         ];
         let signed = told.sign(ClusterId(1), &NoKey).unwrap();
         assert_eq!(signed.read().unwrap(), told);
         // A node that does not know it reads the rest, and passes on the bytes as they are.
         let (mut seen, _) = postcard::take_from_bytes::<Record>(&signed.bytes).unwrap();
-        assert!(seen.facts.endpoints.iter().all(|e| e.standing == Standing::Good));
+        assert!(seen.facts.endpoints.iter().all(|e| e.health == EndpointHealth::Good));
         // Said of endpoints that there are not.
-        LaterStandings { failing: vec![4, u16::MAX], trial: vec![0] }
-            .tell(&mut seen.facts.endpoints);
-        let standings: Vec<Standing> = seen.facts.endpoints.iter().map(|e| e.standing).collect();
-        assert_eq!(standings, [Standing::Trial, Standing::Good, Standing::Good, Standing::Good]);
+        LaterHealth { failing: vec![4, u16::MAX], trial: vec![0] }.tell(&mut seen.facts.endpoints);
+        let health: Vec<EndpointHealth> = seen.facts.endpoints.iter().map(|e| e.health).collect();
+        assert_eq!(
+            health,
+            [
+                EndpointHealth::Trial,
+                EndpointHealth::Good,
+                EndpointHealth::Good,
+                EndpointHealth::Good
+            ]
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod code;
 mod digest;
 mod fields;
 mod function;
+mod health;
 mod ids;
 mod keys;
 mod lease;
@@ -32,6 +33,7 @@ pub use function::{
     Distribute, Failover, Function, FunctionSpec, FunctionStatus, Limits, PlacementRule, Route,
     Template, TrafficTarget, Version,
 };
+pub use health::EndpointHealth;
 pub use ids::{ClusterId, NodeId, ParseIdError, Revision};
 pub use keys::{Key, Kind};
 pub use lease::{Lease, LeaseSpec, LeaseStatus, MAX_LEASE_TTL, MIN_LEASE_TTL};

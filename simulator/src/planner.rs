@@ -9,8 +9,8 @@ use std::{
 
 use rand::{RngExt as _, rngs::StdRng};
 use serde::{Deserialize, Serialize};
-use swarmer_gossip::{Endpoint, EndpointState, Standing};
-use swarmer_model::{NodeId, Revision};
+use swarmer_gossip::{Endpoint, EndpointState};
+use swarmer_model::{EndpointHealth, NodeId, Revision};
 use swarmer_raft::{Expect, Role, Txn, Update, View};
 use swarmer_scheduler::{
     Capacity, CopyState, Desired, FunctionNeed, NodeFacts, Observed, Plan, Policy, Spread, plan,
@@ -236,7 +236,7 @@ pub(crate) async fn hold(world: Arc<World>, node: Arc<Node>) {
             state: EndpointState::Ready,
             in_flight: 0,
             concurrency: 1,
-            standing: Standing::Good,
+            health: EndpointHealth::Good,
         };
         node.gossip.offer(here.map(endpoint).collect());
     }

@@ -45,12 +45,12 @@ pub fn check(history: &[Operation]) -> Verdict {
                 let held = leases.entry(lease).or_default().entry(token).or_default();
                 held.acquired = Some(operation);
                 held.ttl_ns = ttl_ms * 1_000_000;
-                held.last = held.last.max_by_begin(operation);
+                held.last = later(held.last, operation);
             }
             Action::Renew { lease, token } => {
                 let held = leases.entry(lease).or_default().entry(*token).or_default();
                 match &operation.outcome {
-                    Outcome::Ok { .. } => held.last = held.last.max_by_begin(operation),
+                    Outcome::Ok { .. } => held.last = later(held.last, operation),
                     Outcome::Failed { why } if why.contains(OVER) => held.over.push(operation),
                     _ => {}
                 }
@@ -95,14 +95,9 @@ pub fn seen(history: &[Operation]) -> u64 {
     history.iter().filter(renewed).count() as u64
 }
 
-trait Later<'a> {
-    fn max_by_begin(self, other: &'a Operation) -> Self;
-}
-
-impl<'a> Later<'a> for Option<&'a Operation> {
-    fn max_by_begin(self, other: &'a Operation) -> Self {
-        self.filter(|first| first.invoked_ns >= other.invoked_ns).or(Some(other))
-    }
+/// The one that began later.
+fn later<'a>(held: Option<&'a Operation>, other: &'a Operation) -> Option<&'a Operation> {
+    held.filter(|first| first.invoked_ns >= other.invoked_ns).or(Some(other))
 }
 
 #[cfg(test)]

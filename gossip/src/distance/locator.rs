@@ -21,7 +21,8 @@ const GRAVITY: f64 = 150.0;
 const MEANINGFUL: u64 = 16;
 /// Round trips over which the point that is told to others is smoothed: what jitters is no news.
 const SMOOTHED: f64 = 16.0;
-/// A move of less is none, whatever the distances are.
+/// A move of less is none, whatever the distances are: routers take ways that differ by so much for
+/// equal.
 const LEAST_MOVE: Duration = Duration::from_millis(5);
 /// A move is worth telling if it is more than this share of the usual distance.
 const NOTABLE_MOVE: f64 = 0.1;
@@ -134,7 +135,7 @@ impl Locator {
     }
 
     /// Whether what was told last is so wrong that it should be told anew: nothing was, or
-    /// distances changed by more than a tenth of the usual one and more than a millisecond.
+    /// distances changed by more than a tenth of the usual one and more than five milliseconds.
     pub fn has_moved(&self, now: Duration, told: Option<&Coordinate>) -> bool {
         let (Some(settled), Some(told)) = (self.settled(), told) else {
             return self.settled().is_some() && told.is_none();

@@ -174,7 +174,7 @@ impl Core {
         self.swim_rows(time, &lives, true);
         // This node is not well spoken of: it objects.
         let own = self.identity();
-        for row in others.iter().filter(|row| row.peer == own) {
+        if let Some(row) = others.iter().find(|row| row.peer == own) {
             self.swim_rows(time, &[*row], true);
         }
         // A list may be old, and the dead can object: a death is looked into. Gossip brings nearly

@@ -25,6 +25,8 @@ const WITNESSES: usize = 2;
 struct Inquiry {
     peer: Peer,
     at: Duration,
+    /// When it is looked at next. A task of another time is of an inquiry before this one.
+    due: Duration,
     /// It was asked twice.
     again: bool,
 }
@@ -63,14 +65,15 @@ impl Core {
             && self.inquiries.asked.len() < MAX_INQUIRIES
             && !self.inquiries.asked.contains_key(&node);
         if asks {
-            self.inquiries.asked.insert(node, Inquiry { peer, at: time, again: false });
+            let due = time + self.patience() / 4;
+            self.inquiries.asked.insert(node, Inquiry { peer, at: time, due, again: false });
             self.send_echo(time, peer, false);
             for witness in self.random_peers(WITNESSES) {
                 if witness != peer && self.understands(&witness, wire::DISTANCES) {
                     self.send_echo(time, witness, false);
                 }
             }
-            self.agenda.add(time + self.patience() / 4, Task::Inquiry(node));
+            self.agenda.add(due, Task::Inquiry(node));
         }
     }
 
@@ -80,12 +83,14 @@ impl Core {
     }
 
     pub(super) fn inquiry_due(&mut self, time: Duration, node: NodeId) {
-        let Some(inquiry) = self.inquiries.asked.get_mut(&node) else { return };
-        let Inquiry { peer, at, again } = *inquiry;
-        if self.view.is_active(&peer) && !again {
-            inquiry.again = true;
+        let next = time + self.patience();
+        let inquiry = self.inquiries.asked.get_mut(&node).filter(|inquiry| inquiry.due <= time);
+        let Some(inquiry) = inquiry else { return };
+        let (peer, at) = (inquiry.peer, inquiry.at);
+        if !inquiry.again {
+            (inquiry.again, inquiry.due) = (true, next);
             self.send_echo(time, peer, false);
-            self.agenda.add(time + self.patience(), Task::Inquiry(node));
+            self.agenda.add(next, Task::Inquiry(node));
             return;
         }
         self.inquiries.asked.remove(&node);

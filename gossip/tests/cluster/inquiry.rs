@@ -112,6 +112,23 @@ fn the_answer_of_one_that_stood_still_measures_no_way() {
     assert_eq!(stats.refused(Refusal::Unasked), 0, "its answers came");
 }
 
+/// It lived when it was asked first: what was left to do then must not cut short the time that it has
+/// when it is asked again.
+#[test]
+fn who_is_asked_again_has_its_whole_time() {
+    let mut sim = Sim::cluster(5, 3);
+    let asks = |sim: &mut Sim| sim.with(0, |core, now| core.look_into(now, id(1)));
+    asks(&mut sim);
+    sim.run(Duration::from_millis(40));
+    sim.kill(1);
+    asks(&mut sim);
+    let failed = |sim: &Sim| sim.nodes[0].core.stats().inquiries_failed;
+    sim.run(Duration::from_millis(240));
+    assert_eq!(failed(&sim), 0, "a probe's time and a quarter are not over");
+    sim.run(Duration::from_millis(20));
+    assert_eq!(failed(&sim), 1);
+}
+
 /// An older member does not answer such a question, and is left to its probes.
 #[test]
 fn a_member_of_an_older_version_is_not_asked() {

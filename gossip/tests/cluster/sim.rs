@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use swarmer_gossip::{
     Admission, Config, Core, Endpoint, EndpointState, Facts, Key, Keyring, KnownMember, Liveness,
-    Member, MemberState, Output, Refusal, Signer, Standing, Timing, Twin, Verifier,
+    Member, MemberState, Output, Refusal, Signer, Timing, Twin, Verifier,
 };
-use swarmer_model::{ClusterId, NodeId};
+use swarmer_model::{ClusterId, EndpointHealth, NodeId};
 
 pub(crate) const CLUSTER: ClusterId = ClusterId(0x5eed);
 
@@ -141,7 +141,7 @@ pub(crate) fn endpoint(name: &str, state: EndpointState) -> Endpoint {
         state,
         in_flight: 0,
         concurrency: 100,
-        standing: Standing::Good,
+        health: EndpointHealth::Good,
     }
 }
 

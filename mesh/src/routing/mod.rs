@@ -8,9 +8,7 @@ mod regions;
 mod table;
 mod version;
 
-pub use balance::{
-    Balancer, Choice, Endpoint, InFlight, Locality, NoEndpoint, Picked, Standing, Why,
-};
+pub use balance::{Balancer, Choice, Endpoint, InFlight, Locality, NoEndpoint, Picked, Why};
 pub use outlier::{Outlier, OutlierConfig};
 pub use regions::{Preference, RegionRules};
 pub use table::{

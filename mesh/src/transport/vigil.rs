@@ -17,7 +17,8 @@ use tokio::time::Instant;
 use super::{close::CloseCode, registry::Live, shared::Shared, silence::Silence};
 use crate::stream::Class;
 
-/// Looks in each `idle_timeout`. One costs a lock for each data connection.
+/// Looks in each `idle_timeout`. One costs a few short locks for each connection; often enough for
+/// [`Silence`].
 const LOOKS: u32 = 8;
 
 /// Silence after which a peer counts as gone if nothing else says that it lives, from the silence that

@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use axum::{Extension, extract::State};
-use swarmer_gossip::{MemberState, Refusal, Standing};
+use swarmer_gossip::{MemberState, Refusal};
 use swarmer_mesh::transport::Direction;
+use swarmer_model::EndpointHealth;
 use swarmer_raft::{APPEND_BOUNDS_MS, AppendLatency, Role};
 
 use crate::{
@@ -238,10 +239,10 @@ fn functions(text: &mut Text, context: &Context, grant: &Grant) {
     for status in &all {
         let version = status.version.to_string();
         let labels = [("function", status.function.as_str()), ("version", &version)];
-        let failing = match status.standing {
-            Standing::Good => 0.0,
-            Standing::Trial => 0.5,
-            Standing::Failing => 1.0,
+        let failing = match status.health {
+            EndpointHealth::Good => 0.0,
+            EndpointHealth::Trial => 0.5,
+            EndpointHealth::Failing => 1.0,
         };
         text.sample("swarmer_function_failing", &labels, failing);
     }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use swarmer_gossip::{EndpointState, MemberState, Members};
-use swarmer_mesh::routing::{Endpoint, Standing};
-use swarmer_model::NodeId;
+use swarmer_mesh::routing::Endpoint;
+use swarmer_model::{EndpointHealth, NodeId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +24,7 @@ pub(crate) struct Index {
     serving: HashMap<Box<str>, Vec<Serving>>,
     /// The nodes that are being emptied, alone or with their region.
     emptied: HashSet<NodeId>,
-    /// Nodes that say of an endpoint of theirs that it does not stand well.
+    /// Nodes that say of an endpoint of theirs that it does not do well.
     unwell: HashSet<NodeId>,
     alive: HashSet<NodeId>,
     /// The round trip from here to each region, as far as any is known.
@@ -87,15 +87,13 @@ impl Index {
                     zone: committed.map(|spec| spec.zone.clone()).unwrap_or_default(),
                     load: endpoint.in_flight,
                     has_room: endpoint.in_flight < endpoint.concurrency,
-                    standing: match endpoint.standing {
-                        // It did not answer somebody; if it lives it says so soon.
-                        _ if member.state == MemberState::Suspect => Standing::Failing,
-                        swarmer_gossip::Standing::Good => Standing::Good,
-                        swarmer_gossip::Standing::Trial => Standing::Trial,
-                        swarmer_gossip::Standing::Failing => Standing::Failing,
+                    // A suspect did not answer somebody; if it lives it says so soon.
+                    health: match member.state {
+                        MemberState::Suspect => EndpointHealth::Failing,
+                        _ => endpoint.health,
                     },
                 };
-                if ready.standing != Standing::Good {
+                if ready.health != EndpointHealth::Good {
                     index.unwell.insert(member.node);
                 }
                 let of_function =
@@ -139,7 +137,7 @@ impl Index {
     }
 
     /// Whether a node that has a copy leaves the choice to who chooses among all: one that is being
-    /// emptied does where another is ready, and one whose copy does not stand well where another's
+    /// emptied does where another is ready, and one whose copy does not do well where another's
     /// does.
     pub(crate) fn leaves_to_others(&self, node: NodeId, function: &str, version: u32) -> bool {
         let ready = || self.ready(function, version);
@@ -148,8 +146,8 @@ impl Index {
         }
         // Asked of each call that could stay here: most of the time nobody is unwell.
         self.unwell.contains(&node)
-            && ready().iter().any(|e| e.node == node && e.standing != Standing::Good)
-            && ready().iter().any(|e| e.node != node && e.standing == Standing::Good)
+            && ready().iter().any(|e| e.node == node && e.health != EndpointHealth::Good)
+            && ready().iter().any(|e| e.node != node && e.health == EndpointHealth::Good)
     }
 
     fn of(&self, function: &str, version: u32) -> Option<&Serving> {
@@ -266,7 +264,7 @@ mod tests {
             state: EndpointState::Ready,
             in_flight: 0,
             concurrency: 10,
-            standing: swarmer_gossip::Standing::Good,
+            health: EndpointHealth::Good,
         });
         let facts = Facts { endpoints: told.collect(), ..Facts::default() };
         let node = NodeId(node);
@@ -358,18 +356,18 @@ mod tests {
     fn one_whose_copy_fails_leaves_calls_to_others_whose_copies_do_not() {
         let now = Instant::now();
         let desired = placed(&Desired::default(), &[1, 2], &[], now);
-        let stand = |standings: [swarmer_gossip::Standing; 2]| {
+        let does = |each: [EndpointHealth; 2]| {
             let members: Vec<Member> = [1, 2].map(|node| member(node, &["default/f"])).into();
-            let told = |mut member: Member, standing| {
+            let told = |mut member: Member, health| {
                 let record = Arc::make_mut(member.record.as_mut().unwrap());
-                record.facts.endpoints[0].standing = standing;
+                record.facts.endpoints[0].health = health;
                 member
             };
-            let members = members.into_iter().zip(standings).map(|(m, s)| told(m, s)).collect();
+            let members = members.into_iter().zip(each).map(|(m, s)| told(m, s)).collect();
             Index::build(&members, &desired, |_| None, now)
         };
         let leaves = |index: &Index| index.leaves_to_others(NodeId(1), "default/f", 1);
-        use swarmer_gossip::Standing::{Failing, Good, Trial};
+        use EndpointHealth::{Failing, Good, Trial};
         for (own, other, expected) in [
             (Good, Good, false),
             (Good, Failing, false),
@@ -378,11 +376,11 @@ mod tests {
             (Failing, Failing, false),
             (Failing, Trial, false),
         ] {
-            let index = stand([own, other]);
+            let index = does([own, other]);
             assert_eq!(leaves(&index), expected, "{own:?}, {other:?}");
             let failing = index.ready("default/f", 1).iter();
-            let failing = failing.filter(|e| e.standing == Standing::Failing).count();
-            let told = [own, other].into_iter().filter(|standing| *standing == Failing).count();
+            let failing = failing.filter(|e| e.health == Failing).count();
+            let told = [own, other].into_iter().filter(|health| *health == Failing).count();
             assert_eq!(failing, told);
         }
     }

@@ -15,8 +15,8 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 use parking_lot::{Mutex, RwLock};
-use swarmer_gossip::{Endpoint, EndpointState, RecordUpdate, Standing};
-use swarmer_model::{Coded as _, Digest, NodeId, Template};
+use swarmer_gossip::{Endpoint, EndpointState, RecordUpdate};
+use swarmer_model::{Coded as _, Digest, EndpointHealth, NodeId, Template};
 use swarmer_runtime::{Function, FunctionConfig, FunctionKey, Outgoing};
 
 use crate::{
@@ -68,7 +68,7 @@ pub(crate) struct LocalStatus {
     pub(crate) error: Option<String>,
     pub(crate) usage: Option<swarmer_runtime::Usage>,
     /// How its calls went of late.
-    pub(crate) standing: Standing,
+    pub(crate) health: EndpointHealth,
 }
 
 /// Cheap to clone.
@@ -199,7 +199,7 @@ impl FunctionManager {
             state: EndpointState::Ready,
             in_flight: u32::try_from(function.usage().running).unwrap_or(u32::MAX),
             concurrency: function.config().concurrency,
-            standing: loaded.pulse.lock().standing(),
+            health: loaded.pulse.lock().health(),
         };
         let told = self.inner.deps.gossip.publish(RecordUpdate::Endpoint(endpoint)).await;
         let mut unannounced = self.inner.unannounced.lock();
@@ -372,21 +372,25 @@ impl FunctionManager {
         let now = Instant::now();
         for (slot, loaded) in self.all_ready().into_iter().filter(|(_, loaded)| !loaded.leaving) {
             let usage = loaded.function.usage();
-            let standing = {
+            let health = {
                 let mut pulse = loaded.pulse.lock();
-                pulse.look(&usage, now).then(|| pulse.standing())
+                pulse.look(&usage, now).then(|| pulse.health())
             };
-            let Some(standing) = standing else { continue };
+            let Some(health) = health else { continue };
             let (function, version) = (&slot.0, slot.1);
-            match standing {
-                Standing::Failing => {
+            match health {
+                EndpointHealth::Failing => {
                     tracing::warn!(target: "swarmer::functions", %function, version,
                     "a copy fails call after call: others get its calls where there are any")
                 }
-                Standing::Trial => tracing::info!(target: "swarmer::functions", %function, version,
-                    "a copy that failed is tried again with a few calls"),
-                Standing::Good => tracing::info!(target: "swarmer::functions", %function, version,
-                    "a copy that failed does well again"),
+                EndpointHealth::Trial => {
+                    tracing::info!(target: "swarmer::functions", %function, version,
+                    "a copy that failed is tried again with a few calls")
+                }
+                EndpointHealth::Good => {
+                    tracing::info!(target: "swarmer::functions", %function, version,
+                    "a copy that failed does well again")
+                }
             }
             self.publish(&slot, &loaded).await;
         }
@@ -399,7 +403,7 @@ impl FunctionManager {
             version,
             error: None,
             usage: Some(loaded.function.usage()),
-            standing: loaded.pulse.lock().standing(),
+            health: loaded.pulse.lock().health(),
         });
         let failed = self.inner.failed.lock();
         let failed = failed.iter().map(|((id, version), Failed { problem, .. })| LocalStatus {
@@ -407,7 +411,7 @@ impl FunctionManager {
             version: *version,
             error: Some(format!("{}: {}", problem.code, problem.detail)),
             usage: None,
-            standing: Standing::Good,
+            health: EndpointHealth::Good,
         });
         ready.chain(failed).collect()
     }

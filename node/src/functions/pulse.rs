@@ -6,11 +6,11 @@
 
 use std::time::{Duration, Instant};
 
-use swarmer_gossip::Standing;
+use swarmer_model::EndpointHealth;
 use swarmer_runtime::Usage;
 
-/// So many calls that failed, with no stretch between them in which as many went well, make a copy
-/// a failing one.
+/// So many calls that failed, with no look between them at which as many went well, make a copy a
+/// failing one.
 const FAILURES: u64 = 5;
 /// How long it is left alone the first time; doubled each time that it fails its trial.
 const REST: Duration = Duration::from_secs(5);
@@ -38,9 +38,9 @@ impl Ended {
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
     seen: Ended,
-    /// Failed calls since more of them went well than not.
+    /// Failed calls since a look at which as many went well.
     in_a_row: u64,
-    standing: Standing,
+    health: EndpointHealth,
     /// How often it failed since it last did well.
     fell: u32,
     /// Until when it is left alone.
@@ -49,8 +49,8 @@ pub(super) struct Pulse {
 
 impl Pulse {
     /// How the copy stands, as of the last look.
-    pub(super) fn standing(&self) -> Standing {
-        self.standing
+    pub(super) fn health(&self) -> EndpointHealth {
+        self.health
     }
 
     /// Takes what came of its calls since the last look. Says whether it stands otherwise now.
@@ -60,32 +60,28 @@ impl Pulse {
         let badly = ended.badly.saturating_sub(self.seen.badly);
         self.seen = ended;
         let (does_well, fails) = (well > 0 && well >= badly, badly > well);
-        self.in_a_row = match (does_well, fails) {
-            (true, _) => 0,
-            (_, true) => self.in_a_row.saturating_add(badly),
-            _ => self.in_a_row,
-        };
-        let before = self.standing;
+        self.in_a_row = if does_well { 0 } else { self.in_a_row.saturating_add(badly) };
+        let before = self.health;
         match before {
-            Standing::Good if fails && self.in_a_row >= FAILURES => self.fall(now),
-            Standing::Trial if fails => self.fall(now),
-            Standing::Trial if does_well => {
-                self.standing = Standing::Good;
+            EndpointHealth::Good if fails && self.in_a_row >= FAILURES => self.fall(now),
+            EndpointHealth::Trial if fails => self.fall(now),
+            EndpointHealth::Trial if does_well => {
+                self.health = EndpointHealth::Good;
                 self.fell = 0;
             }
             // It gets calls still where nobody is better: who does well again need not wait.
-            Standing::Failing if does_well || self.until.is_none_or(|until| until <= now) => {
-                self.standing = Standing::Trial;
+            EndpointHealth::Failing if does_well || self.until.is_none_or(|until| until <= now) => {
+                self.health = EndpointHealth::Trial;
             }
             _ => {}
         }
-        self.standing != before
+        self.health != before
     }
 
     fn fall(&mut self, now: Instant) {
         let rest = REST.saturating_mul(1 << self.fell.min(16)).min(MAX_REST);
         self.fell = self.fell.saturating_add(1);
-        self.standing = Standing::Failing;
+        self.health = EndpointHealth::Failing;
         self.until = Some(now + rest);
     }
 }
@@ -107,67 +103,67 @@ mod tests {
         }
 
         /// So many calls end well and badly; how it stands then.
-        fn end(&mut self, well: u64, badly: u64) -> Standing {
+        fn end(&mut self, well: u64, badly: u64) -> EndpointHealth {
             self.usage.requests += well + badly;
             self.usage.failed += badly / 2;
             self.usage.errors += badly - badly / 2;
             self.now += Duration::from_millis(200);
             self.pulse.look(&self.usage, self.now);
-            self.pulse.standing()
+            self.pulse.health()
         }
 
-        fn wait(&mut self, time: Duration) -> Standing {
+        fn wait(&mut self, time: Duration) -> EndpointHealth {
             self.now += time;
             self.pulse.look(&self.usage, self.now);
-            self.pulse.standing()
+            self.pulse.health()
         }
     }
 
     #[test]
     fn call_after_call_that_fails_makes_a_copy_a_failing_one() {
         let mut copy = Copy::new();
-        assert_eq!(copy.end(100, 49), Standing::Good, "some do always");
+        assert_eq!(copy.end(100, 49), EndpointHealth::Good, "some do always");
         // Slowly, or all at once.
         for _ in 0..4 {
-            assert_eq!(copy.end(0, 1), Standing::Good);
+            assert_eq!(copy.end(0, 1), EndpointHealth::Good);
         }
-        assert_eq!(copy.end(0, 0), Standing::Good);
-        assert_eq!(copy.end(0, 1), Standing::Failing);
-        assert_eq!(Copy::new().end(2, 5), Standing::Failing);
+        assert_eq!(copy.end(0, 0), EndpointHealth::Good);
+        assert_eq!(copy.end(0, 1), EndpointHealth::Failing);
+        assert_eq!(Copy::new().end(2, 5), EndpointHealth::Failing);
         // One that went well between them begins it anew.
         let mut copy = Copy::new();
         for _ in 0..100 {
             copy.end(0, 4);
-            assert_eq!(copy.end(1, 0), Standing::Good);
+            assert_eq!(copy.end(1, 0), EndpointHealth::Good);
         }
     }
 
     #[test]
     fn it_is_tried_again_later_and_later_until_it_does_well() {
         let mut copy = Copy::new();
-        assert_eq!(copy.end(0, 5), Standing::Failing);
+        assert_eq!(copy.end(0, 5), EndpointHealth::Failing);
         let mut rest = REST;
         for _ in 0..8 {
-            assert_eq!(copy.wait(rest - Duration::from_millis(1)), Standing::Failing);
-            assert_eq!(copy.wait(Duration::from_millis(1)), Standing::Trial);
-            assert_eq!(copy.wait(MAX_REST), Standing::Trial, "nobody asked it");
-            assert_eq!(copy.end(0, 1), Standing::Failing, "one is enough on trial");
+            assert_eq!(copy.wait(rest - Duration::from_millis(1)), EndpointHealth::Failing);
+            assert_eq!(copy.wait(Duration::from_millis(1)), EndpointHealth::Trial);
+            assert_eq!(copy.wait(MAX_REST), EndpointHealth::Trial, "nobody asked it");
+            assert_eq!(copy.end(0, 1), EndpointHealth::Failing, "one is enough on trial");
             rest = (rest * 2).min(MAX_REST);
         }
         copy.wait(MAX_REST);
-        assert_eq!(copy.end(1, 0), Standing::Good);
-        assert_eq!(copy.end(0, 4), Standing::Good);
-        assert_eq!(copy.end(0, 1), Standing::Failing);
-        assert_eq!(copy.wait(REST), Standing::Trial, "what was before is forgotten");
+        assert_eq!(copy.end(1, 0), EndpointHealth::Good);
+        assert_eq!(copy.end(0, 4), EndpointHealth::Good);
+        assert_eq!(copy.end(0, 1), EndpointHealth::Failing);
+        assert_eq!(copy.wait(REST), EndpointHealth::Trial, "what was before is forgotten");
     }
 
     #[test]
     fn one_that_does_well_where_nobody_is_better_need_not_wait() {
         let mut copy = Copy::new();
         copy.end(0, 5);
-        assert_eq!(copy.end(0, 5), Standing::Failing);
-        assert_eq!(copy.end(3, 2), Standing::Trial);
-        assert_eq!(copy.end(3, 2), Standing::Good);
+        assert_eq!(copy.end(0, 5), EndpointHealth::Failing);
+        assert_eq!(copy.end(3, 2), EndpointHealth::Trial);
+        assert_eq!(copy.end(3, 2), EndpointHealth::Good);
     }
 
     #[test]
@@ -175,6 +171,6 @@ mod tests {
         let mut copy = Copy::new();
         copy.usage = Usage { requests: 100, running: 60, cancelled: 40, ..Usage::default() };
         copy.end(0, 4);
-        assert_eq!(copy.end(0, 1), Standing::Failing, "none of those went well");
+        assert_eq!(copy.end(0, 1), EndpointHealth::Failing, "none of those went well");
     }
 }

@@ -3,8 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::{Value, json};
-use swarmer_mesh::routing::Standing;
-use swarmer_model::{Function, NodeId, Placement, TrafficTarget};
+use swarmer_model::{EndpointHealth, Function, NodeId, Placement, TrafficTarget};
 use swarmer_scheduler::unknown_regions;
 
 use super::near;
@@ -50,7 +49,7 @@ pub(super) async fn live(
     hints.extend(near::unknown(function, &desired));
     for version in &function.status.versions {
         let failing = index.answering(&id, version.number).iter();
-        let failing = failing.filter(|endpoint| endpoint.standing != Standing::Good);
+        let failing = failing.filter(|endpoint| endpoint.health != EndpointHealth::Good);
         let failing: Vec<String> = failing.map(|e| context.node_name(e.node)).collect();
         if !failing.is_empty() {
             hints.push(format!(
