@@ -40,10 +40,15 @@ pub(super) struct Inquiries {
 }
 
 impl Inquiries {
-    /// A member said something, whatever it is: it lives.
-    pub(super) fn heard(&mut self, time: Duration, node: NodeId) {
+    /// A member said something, whatever it is: it lives. Gives when any was heard before.
+    pub(super) fn heard(&mut self, time: Duration, node: NodeId) -> Option<Duration> {
         self.asked.remove(&node);
-        self.heard_at = Some(time);
+        self.heard_at.replace(time)
+    }
+
+    /// Whether any member said anything after `at`.
+    pub(super) fn heard_any_since(&self, at: Duration) -> bool {
+        self.heard_at.is_some_and(|heard| heard > at)
     }
 }
 
@@ -95,9 +100,7 @@ impl Core {
         }
         self.inquiries.asked.remove(&node);
         // Who hears nobody is cut off itself, and leaves it to its probes to say of whom.
-        let deaf =
-            self.inquiries.heard_at.is_none_or(|heard| heard <= at) && self.view.active() > 2;
-        if deaf {
+        if !self.inquiries.heard_any_since(at) && self.view.active() > 2 {
             return;
         }
         let alive = |row: &Row| row.peer == peer && row.state == RowState::Alive;

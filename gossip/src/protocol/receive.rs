@@ -12,6 +12,10 @@ use super::{
 };
 use crate::{Merge, Opened, Record, Refusal, SignedRecord};
 
+/// Who heard nobody for so many periods of probes was cut off: in one period a member is asked by
+/// another one at the mean, and asks one itself.
+const DEAF_PERIODS: u32 = 2;
+
 impl Core {
     /// Takes a datagram. What is refused changes nothing but the counters.
     pub fn datagram(&mut self, now: Duration, from: SocketAddr, bytes: &[u8]) {
@@ -24,7 +28,10 @@ impl Core {
                 let time = self.time(now);
                 let sender = opened.sender;
                 if opened.addressed {
-                    self.inquiries.heard(time, sender);
+                    let before = self.inquiries.heard(time, sender).unwrap_or_default();
+                    if time > before + self.timing.probe_period * DEAF_PERIODS {
+                        self.hears_again(time, before);
+                    }
                 }
                 if let Err(reason) = self.take(time, from, opened) {
                     self.refuse(Some(from), Some(sender), reason);

@@ -67,6 +67,8 @@ struct Own {
     /// When the deadline is looked at next. It moves, with who accuses and with what is known of the
     /// ways; a task of another time is of no use any more.
     look: Option<Duration>,
+    /// Its time is over, but this node has heard nobody since: see [`Core::hears_again`].
+    presumed: bool,
 }
 
 impl Suspicion {
@@ -80,7 +82,11 @@ impl Suspicion {
         match &self.own {
             Some(own) => {
                 let silent = time.saturating_sub(own.since) + probe_period;
-                format!("probe unanswered for {:.1} s{by}", silent.as_secs_f64())
+                let alone = match own.presumed {
+                    true => ", but no other member is heard either: this node may be cut off",
+                    false => "",
+                };
+                format!("probe unanswered for {:.1} s{by}{alone}", silent.as_secs_f64())
             }
             None => {
                 format!("suspect for {:.1} s{by}", (time.saturating_sub(self.since)).as_secs_f64())
@@ -94,6 +100,11 @@ impl Suspicion {
 
     pub(super) fn is_about(&self, row: &Row) -> bool {
         self.peer == row.peer && self.incarnation == row.incarnation
+    }
+
+    /// Whether it is taken for dead here, and nobody is to be told so.
+    pub(super) fn is_presumed(&self) -> bool {
+        self.own.as_ref().is_some_and(|own| own.presumed)
     }
 }
 
@@ -171,8 +182,13 @@ impl Core {
         {
             return false;
         }
-        suspicion.own =
-            Some(Own { since: time, not_before: Duration::ZERO, confirmed: None, look: None });
+        suspicion.own = Some(Own {
+            since: time,
+            not_before: Duration::ZERO,
+            confirmed: None,
+            look: None,
+            presumed: false,
+        });
         self.outputs.push_back(Output::ConfirmAlive { node: peer.node, addr: peer.addr });
         self.send(&peer, &Message::Suspicion { peer, incarnation });
         self.schedule_suspicion(peer.node);
@@ -274,7 +290,10 @@ impl Core {
         // Of another time than the one that is kept: there is, or was, another task.
         let Some(own) = own.filter(|own| own.look.is_some_and(|at| at <= time)) else { return };
         own.look = None;
+        // It hears nobody: it takes the member for dead by itself.
+        let alone = !self.inquiries.heard_any_since(own.since);
         let vetoed = live || own.confirmed == Some(true);
+        own.presumed = alone && deadline <= time && !vetoed;
         if deadline <= time && vetoed {
             own.not_before = again;
             own.confirmed = None;
@@ -286,6 +305,9 @@ impl Core {
         if deadline > time || vetoed {
             return self.schedule_suspicion(node);
         }
+        if alone {
+            return self.sync(time);
+        }
         let held = Row { peer, incarnation, state: RowState::Suspect };
         // It may have objected since; of its death foca would be convinced all the same.
         if self.swim.iter_membership_state().map(Row::from).any(|row| row == held) {
@@ -293,6 +315,28 @@ impl Core {
         }
         self.gossip_now(time);
         self.gossip_now(time);
+    }
+
+    /// A member is heard after a time in which this node heard nobody: it was cut off, or all were dead
+    /// and one came back. Who lives can object from here on. Had this node declared the deaths, or did it
+    /// so now, all whom it reaches would believe them.
+    pub(super) fn hears_again(&mut self, time: Duration, deaf_since: Duration) {
+        let mut again = Vec::new();
+        for suspicion in self.suspicions.values_mut() {
+            let (peer, incarnation) = (suspicion.peer, suspicion.incarnation);
+            if let Some(own) = suspicion.own.as_mut().filter(|own| own.since >= deaf_since) {
+                (own.presumed, own.since) = (false, time);
+                again.push((peer, incarnation));
+            }
+        }
+        if again.is_empty() {
+            return;
+        }
+        self.sync(time);
+        for (peer, incarnation) in again {
+            self.send(&peer, &Message::Suspicion { peer, incarnation });
+            self.schedule_suspicion(peer.node);
+        }
     }
 
     /// What the probe over QUIC said; a failed or late one is `false`.

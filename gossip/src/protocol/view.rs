@@ -233,7 +233,10 @@ impl Core {
             RowState::Down => MemberState::Down,
         };
         let mut vetoed = false;
-        if state == MemberState::Down {
+        let suspicion = self.suspicions.get(&node).filter(|s| s.is_about(row));
+        if state == MemberState::Suspect && suspicion.is_some_and(|s| s.is_presumed()) {
+            state = MemberState::Down;
+        } else if state == MemberState::Down {
             let left = |record: &Arc<crate::Record>| record.left && record.boot >= row.peer.boot;
             if self.catalog.get(node).is_some_and(left) {
                 state = MemberState::Left;

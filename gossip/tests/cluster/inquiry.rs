@@ -92,6 +92,56 @@ fn who_hears_nobody_accuses_nobody_by_it() {
     }
 }
 
+/// A node that was cut off takes the others for dead, and tells nobody so once it is back: each would
+/// have to come back under another identity, and all who heard of it would leave it alone till then.
+#[test]
+fn the_word_of_one_that_was_cut_off_kills_nobody() {
+    for (seed, cut) in [(0, 4), (1, 7), (2, 9), (3, 20), (4, 60)] {
+        let mut sim = Sim::cluster(seed, MEMBERS);
+        sim.run(secs(2));
+        sim.group[7] = 1;
+        sim.run(secs(cut));
+        if cut >= 20 {
+            let dead = sim.seen(7, id(3)).unwrap();
+            assert_eq!(dead.state, MemberState::Down, "seed {seed}: {dead:?}");
+            assert!(dead.reason.contains("may be cut off"), "seed {seed}: {dead:?}");
+        }
+        sim.nodes.iter_mut().for_each(|node| node.changes.clear());
+        sim.group[7] = 0;
+        assert!(sim.until(secs(10), Sim::whole).is_some(), "seed {seed}: {}", sim.describe());
+        sim.run(secs(20));
+        for node in &sim.nodes {
+            let down = |c: &&Change| c.3 == MemberState::Down && c.1 != id(7);
+            let called: Vec<_> = node.changes.iter().filter(down).collect();
+            assert!(called.is_empty(), "seed {seed}: {:?} called dead {called:?}", node.id);
+        }
+        assert!(sim.whole(), "seed {seed}: {}", sim.describe());
+    }
+}
+
+/// Who hears nobody for good goes on alone, and finds whoever comes back.
+#[test]
+fn the_last_of_three_takes_the_others_for_dead_until_one_is_back() {
+    let mut sim = Sim::cluster(6, 3);
+    sim.kill(1);
+    sim.kill(2);
+    let dead = |sim: &mut Sim| (1..3).all(|of| sim.state(0, id(of)) == Some(MemberState::Down));
+    assert!(sim.until(secs(10), dead).is_some(), "{}", sim.describe());
+    sim.run(secs(60));
+    sim.start(config(1, 2), Vec::new());
+    let back = |sim: &mut Sim| {
+        sim.state(0, id(1)) == Some(MemberState::Alive)
+            && sim.state(0, id(2)) == Some(MemberState::Down)
+    };
+    assert!(sim.until(secs(10), back).is_some(), "{}", sim.describe());
+    // Now it is said aloud, and the other one knows of it too.
+    let told = |sim: &mut Sim| {
+        let of_two = sim.seen(0, id(2)).unwrap();
+        back(sim) && !of_two.reason.contains("may be cut off")
+    };
+    assert!(sim.until(secs(10), told).is_some(), "{}", sim.describe());
+}
+
 /// It is asked because it is silent: how long it takes to answer is not how far away it is.
 #[test]
 fn the_answer_of_one_that_stood_still_measures_no_way() {
