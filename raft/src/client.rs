@@ -174,7 +174,7 @@ impl Client {
         txn.validate()?;
         let start = Instant::now();
         let waited_ms = || millis(start.elapsed());
-        match engine.propose(txn, deadline).await {
+        match engine.propose(self.node, txn, deadline).await {
             ProposeReply::Answer(Response::Done(outcome)) => Ok(outcome),
             ProposeReply::Answer(Response::Full { used_bytes }) => {
                 Err(RaftError::Full { used_bytes, max_bytes: MAX_KEYSPACE_BYTES })
@@ -316,7 +316,9 @@ impl Client {
             let Some(engine) = self.engine() else { return Answer::Nowhere };
             search.answered.insert(target);
             return match ask {
-                Ask::Write(txn) => Answer::Propose(engine.propose(txn.clone(), rest).await),
+                Ask::Write(txn) => {
+                    Answer::Propose(engine.propose(self.node, txn.clone(), rest).await)
+                }
                 Ask::Read => Answer::Read(engine.read_index(rest).await),
             };
         }

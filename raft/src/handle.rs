@@ -1,6 +1,11 @@
 //! The only way into a running voter or learner.
 
-use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
@@ -107,6 +112,11 @@ impl Handle {
     /// of it as the leader.
     pub fn refused_writes(&self) -> u64 {
         self.client.refused_writes() + self.engine.refused()
+    }
+
+    /// How many writes each node, this one among them, asked of this one while it led, since the start.
+    pub fn writers(&self) -> BTreeMap<NodeId, u64> {
+        self.engine.writers()
     }
 
     /// See [`Client::sent_writes`].

@@ -44,7 +44,7 @@ pub use rotation::{
     RingOutlook, RingState, RingStep, RotationAsk,
 };
 pub use voters::{
-    DEFAULT_VOTER_GRACE_MS, DiskPace, MAX_VOTERS, Membership, SlowDisk, SlowLeader, Stuck,
-    VoterCommand, VoterInput, VoterNode, VoterPolicy, VoterReason, VoterStep, may_leave, odd_size,
-    plan_voters,
+    DEFAULT_VOTER_GRACE_MS, DiskPace, FarWriters, MAX_VOTERS, Membership, SlowDisk, SlowLeader,
+    Stuck, VoterCommand, VoterInput, VoterNode, VoterPolicy, VoterReason, VoterStep, Writers,
+    may_leave, odd_size, plan_voters,
 };

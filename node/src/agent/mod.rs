@@ -50,4 +50,4 @@ pub(crate) use observe::{FunctionReport, LogQuery, NodeLogs, Unasked};
 pub(crate) use placement::shortages_in;
 pub(crate) use recover::Recovery;
 pub(crate) use troubles::{Failure, MAX_FAILURES, is_of_node};
-pub(crate) use voting::{has_held_authority, leaving_key, may_leave};
+pub(crate) use voting::{has_held_authority, lead_region, lead_region_key, leaving_key, may_leave};

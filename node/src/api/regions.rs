@@ -15,7 +15,7 @@ use swarmer_model::{
 use swarmer_raft::{Expect, Outcome as TxnOutcome, Txn, View};
 
 use crate::{
-    agent::{Context, shortages_in},
+    agent::{Context, lead_region, lead_region_key, shortages_in},
     api::{
         Api,
         auth::SharedGrant,
@@ -54,6 +54,7 @@ struct Tally {
     alive: usize,
     voters: usize,
     leads: bool,
+    chosen: bool,
     functions: usize,
     copies: usize,
     region: Option<Region>,
@@ -74,6 +75,7 @@ impl Tally {
             "alive": self.alive,
             "voters": self.voters,
             "leads": self.leads,
+            "chosen": self.chosen,
             "functions": self.functions,
             "copies": self.copies,
         })
@@ -88,6 +90,9 @@ fn all(context: &Context, grant: &SharedGrant) -> (Revision, BTreeMap<String, Ta
     let mut regions: BTreeMap<String, Tally> = BTreeMap::new();
     for (name, (region, _)) in said {
         regions.entry(name).or_default().region = Some(region);
+    }
+    if let Some(chosen) = lead_region(&view) {
+        regions.entry(chosen).or_default().chosen = true;
     }
     let status = context.control.status();
     let members = context.gossip.members();
@@ -141,6 +146,77 @@ fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Prob
     Problem::new(codes::NOT_FOUND, format!("there is no region {name:?}{hint}"))
 }
 
+/// The regions that there are, and those of which something was said.
+fn known(view: &View) -> BTreeSet<String> {
+    let nodes = nodes::all(view).1;
+    let of_nodes = nodes.into_iter().map(|(node, _)| node.spec.region);
+    let named = of_nodes.chain(said(view).1.into_keys());
+    named.filter(|name| !name.is_empty()).collect()
+}
+
+pub(super) async fn lead(
+    State(api): State<Arc<Api>>,
+    At(name): At<String>,
+    Extension(grant): Extension<SharedGrant>,
+    headers: WriteHeaders,
+) -> Answer {
+    choose(&*api.member()?, &name, &grant, &headers, true).await
+}
+
+pub(super) async fn lead_no_more(
+    State(api): State<Arc<Api>>,
+    At(name): At<String>,
+    Extension(grant): Extension<SharedGrant>,
+    headers: WriteHeaders,
+) -> Answer {
+    choose(&*api.member()?, &name, &grant, &headers, false).await
+}
+
+/// Says of a region that the leader is to stand there, in place of any other, or that it need not.
+async fn choose(
+    context: &Context,
+    name: &str,
+    grant: &SharedGrant,
+    headers: &WriteHeaders,
+    chosen: bool,
+) -> Answer {
+    let view = context.control.view();
+    let key = lead_region_key();
+    for attempt in 0..MAX_ATTEMPTS {
+        let known = known(&view);
+        let at = view.get(key.as_str());
+        let now = at.as_ref().is_some_and(|entry| entry.value == name.as_bytes());
+        // One without nodes by now can still be let go.
+        if !known.contains(name) && (chosen || !now) {
+            return Err(unknown(name, known.iter().map(String::as_str)).into());
+        }
+        if now == chosen {
+            let mut response = told(context, name, grant, false).await?;
+            response.extensions_mut().insert(reply::Unchanged);
+            return Ok(response);
+        }
+        let expect = at.map_or(Expect::Absent, |entry| Expect::At(entry.revision));
+        let txn = Txn::new().check(key.as_str(), expect);
+        let mut txn = match chosen {
+            true => txn.put(key.as_str(), name.to_owned()),
+            false => txn.delete(key.as_str()),
+        };
+        txn.request_id = headers.request_id(attempt);
+        match context.control.write(txn).await? {
+            TxnOutcome::Committed { .. } => return told(context, name, grant, true).await,
+            TxnOutcome::Conflict { revision, .. } => {
+                let _ = view.wait_for(revision, SEEN).await;
+            }
+        }
+    }
+    Err(changed_too_often(name).into())
+}
+
+fn changed_too_often(name: &str) -> Problem {
+    let detail = format!("region {name} changed {MAX_ATTEMPTS} times while this was tried");
+    Problem::new(codes::CONFLICT, detail).retry_after(1)
+}
+
 /// Why a region is drained, if the operator says so.
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
@@ -182,14 +258,9 @@ async fn say(
     for attempt in 0..MAX_ATTEMPTS {
         let (_, said) = said(&view);
         let before = said.get(name);
-        let nodes = nodes::all(&view).1;
-        let of_nodes = nodes.iter().map(|(node, _)| node.spec.region.as_str());
-        let known: BTreeSet<&str> = of_nodes
-            .chain(said.keys().map(String::as_str))
-            .filter(|name| !name.is_empty())
-            .collect();
+        let known = known(&view);
         if !known.contains(name) {
-            return Err(unknown(name, known.iter().copied()).into());
+            return Err(unknown(name, known.iter().map(String::as_str)).into());
         }
         if before.is_some_and(|(region, _)| region.spec.drained) == drained {
             let mut response = told(context, name, grant, false).await?;
@@ -232,8 +303,7 @@ async fn say(
             }
         }
     }
-    let detail = format!("region {name} changed {MAX_ATTEMPTS} times while this was tried");
-    Err(Problem::new(codes::CONFLICT, detail).retry_after(1).into())
+    Err(changed_too_often(name).into())
 }
 
 /// A region as it is now, whether that changed just now, and what cannot leave it if it is drained.

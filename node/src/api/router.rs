@@ -218,6 +218,20 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             "Let a region take work again; what its drain took away comes back",
             regions::resume,
         ),
+        Endpoint::new(
+            Method::POST,
+            "/v1/regions/{region}/lead",
+            Govern,
+            "Choose the region in which the leader stands, while a voter of it can lead",
+            regions::lead,
+        ),
+        Endpoint::new(
+            Method::DELETE,
+            "/v1/regions/{region}/lead",
+            Govern,
+            "Let the leader stand anywhere again",
+            regions::lead_no_more,
+        ),
         Endpoint::get(
             "/v1/keys",
             Look,

@@ -191,6 +191,7 @@ fn run(cli: Cli) -> Outcome<ExitCode> {
             region::RegionCommand::List(list) => ask(options, list)?,
             region::RegionCommand::Drain(drain) => ask(options, drain)?,
             region::RegionCommand::Resume(resume) => ask(options, resume)?,
+            region::RegionCommand::Lead(lead) => ask(options, lead)?,
         },
         Command::Chaos(chaos) => ask(options, chaos)?,
         Command::Keys(keys) => match keys.command {

@@ -22,7 +22,8 @@ const STUCK_AFTER: Duration = Duration::from_secs(5);
 #[command(after_help = "Examples:\n  \
     swarmer region list\n  \
     swarmer region drain eu-1 --wait\n  \
-    swarmer region resume eu-1")]
+    swarmer region resume eu-1\n  \
+    swarmer region lead us-1")]
 pub(crate) struct Region {
     #[command(subcommand)]
     pub(crate) command: RegionCommand,
@@ -36,6 +37,8 @@ pub(crate) enum RegionCommand {
     Drain(Asking<Drain>),
     /// Let a region take work again: what its drain took away comes back
     Resume(Asking<Resume>),
+    /// Choose the region in which the leader stands; without a choice it goes where the writes come from
+    Lead(Asking<Lead>),
 }
 
 #[derive(Debug, Args)]
@@ -70,6 +73,54 @@ pub(crate) struct Resume {
     region: String,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    swarmer region lead eu-1                     # it leads while one of its voters can\n  \
+    swarmer region lead --any                    # the choice is over")]
+pub(crate) struct Lead {
+    /// Name of the region
+    #[arg(required_unless_present = "any", conflicts_with = "any")]
+    region: Option<String>,
+    /// No region in particular
+    #[arg(long)]
+    any: bool,
+}
+
+impl Ask for Lead {
+    async fn ask(&self, client: &Client, printer: &Printer) -> Outcome<()> {
+        let (method, region) = match &self.region {
+            Some(region) => (Method::POST, region.clone()),
+            None => {
+                let list: Value = client.get("/v1/regions").await?;
+                let items = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+                let chosen = items.iter().find(|item| item["chosen"] == true);
+                let Some(name) = chosen.and_then(|item| item["name"].as_str()) else {
+                    return match printer.is_table() {
+                        true => printer.text("no region was chosen to lead\n"),
+                        false => printer.value(&json!({ "changed": false })),
+                    };
+                };
+                (Method::DELETE, name.to_owned())
+            }
+        };
+        let path = format!("/v1/regions/{}/lead", segment(&region));
+        let told = client.json(method, &path, &json!({})).await?;
+        if !printer.is_table() {
+            return printer.value(&told);
+        }
+        let what = match (self.any, told["changed"] == true, told["leads"] == true) {
+            (true, ..) => "is not chosen to lead any more",
+            (false, true, false) if told["voters"] == 0 => {
+                "is chosen to lead: one of its nodes gets a vote first, if one can"
+            }
+            (false, true, false) => "is chosen to lead: one of its voters does in a moment",
+            (false, true, true) => "is chosen to lead, and does",
+            (false, false, _) => "was chosen to lead already",
+        };
+        printer.text(&format!("region {region} {what}\n"))
+    }
+}
+
 impl Ask for List {
     async fn ask(&self, client: &Client, printer: &Printer) -> Outcome<()> {
         let list: Value = client.get("/v1/regions").await?;
@@ -83,6 +134,8 @@ impl Ask for List {
                 ("NODES", "nodes"),
                 ("ALIVE", "alive"),
                 ("VOTERS", "voters"),
+                ("LEADS", "leads"),
+                ("CHOSEN", "chosen"),
                 ("FUNCTIONS", "functions"),
                 ("COPIES", "copies"),
                 ("REASON", "reason"),

@@ -288,3 +288,47 @@ async fn a_route_says_which_regions_take_over_and_what_each_gets() {
     assert_eq!(answers(&cluster, 0, "/away", 100).await["n2"], 100);
     assert_eq!(answers(&cluster, 0, "/all", 100).await["n1"], 100);
 }
+
+/// Three founders in one region have all votes until the map allows better; then it may be lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn votes_move_to_regions_that_join_later_and_the_chosen_one_leads() {
+    let mut cluster = Cluster::prepare(3);
+    for i in 0..3 {
+        let extra = ["--region", "us", "--voter-grace-ms", "1000"];
+        cluster.nodes[i].extra = extra.map(str::to_owned).to_vec();
+        cluster.start(i);
+    }
+    cluster.all_ready().await;
+    region(&cluster, "us", "all votes in us", |item| item["voters"] == 3).await;
+    join(&mut cluster, "n4", "eu").await;
+    join(&mut cluster, "n5", "ap").await;
+    for name in ["us", "eu", "ap"] {
+        region(&cluster, name, "one vote in each", |item| item["voters"] == 1).await;
+    }
+    let doctor = get(&cluster.http, &cluster.nodes[0].api_url("/v1/doctor")).await.unwrap().json();
+    let said_so = |item: &Value| item["check"] == "regions" && item["state"] == "ok";
+    assert!(doctor["items"].as_array().unwrap().iter().any(said_so), "{doctor}");
+
+    let told = said(&cluster.nodes[0], &["lead", "eu"]);
+    assert_eq!((&told["chosen"], &told["changed"]), (&true.into(), &true.into()), "{told}");
+    region(&cluster, "eu", "eu leads", |item| item["leads"] == true).await;
+    let told = said(&cluster.nodes[0], &["lead", "ap"]);
+    assert_eq!(told["chosen"], true, "{told}");
+    region(&cluster, "ap", "ap leads", |item| item["leads"] == true).await;
+    let eu = region(&cluster, "eu", "eu does not", |item| item["leads"] == false).await;
+    assert_eq!(eu["chosen"], false, "one region at a time: {eu}");
+
+    // The region in which the cluster was founded is gone at once; who is left takes changes.
+    for i in 0..3 {
+        cluster.nodes[i].kill();
+    }
+    let url = cluster.nodes[4].api_url("/v1/regions/ap/lead");
+    until("a change without us", || async {
+        let answer = request(&cluster.http, "DELETE", &url, "").await.ok()?;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    let words = ["there is no region \"eup\"", "did you mean eu?"];
+    refused(&cluster.nodes[4].cli(&["region", "lead", "eup"]), 3, "SW-API-NOT-FOUND", &words);
+    assert!(cluster.nodes[4].cli_ok(&["region", "lead", "--any"]).contains("no region was chosen"));
+}

@@ -55,6 +55,8 @@ const EXPECTED: &[(&str, &str, Need)] = &[
     ("get", "/v1/regions", Token),
     ("post", "/v1/regions/{region}/drain", Whole),
     ("post", "/v1/regions/{region}/resume", Whole),
+    ("post", "/v1/regions/{region}/lead", Whole),
+    ("delete", "/v1/regions/{region}/lead", Whole),
     ("get", "/v1/keys", Token),
     ("post", "/v1/keys/gossip/rotate", Whole),
     ("post", "/v1/keys/authority/rotate", Whole),

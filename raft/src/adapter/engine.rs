@@ -72,6 +72,9 @@ pub(crate) struct Engine {
     elected: Mutex<(u64, Instant)>,
     latencies: Arc<Latencies>,
     gate: Arc<Gate>,
+    /// How many writes each node asked of this one while it led. Members are few, and so are those that
+    /// were some once.
+    writers: Mutex<BTreeMap<NodeId, u64>>,
     log_keep_bytes: u64,
     quorum_age: Duration,
 }
@@ -119,6 +122,7 @@ impl Engine {
             elected: Mutex::new((0, Instant::now())),
             latencies,
             gate: Arc::default(),
+            writers: Mutex::default(),
             log_keep_bytes: config.log_keep_bytes,
             quorum_age: config.timing.election_max * QUORUM_AGE_TIMEOUTS,
         })
@@ -194,11 +198,11 @@ impl Engine {
                 Reply::Transfer(result.map_err(|error| error.to_string()))
             }
             Request::Propose(Proposal { txn, ttl_ms }) => {
-                Reply::Propose(self.propose(txn, Duration::from_millis(ttl_ms)).await)
+                Reply::Propose(self.propose(from, txn, Duration::from_millis(ttl_ms)).await)
             }
             Request::ProposeMany(proposals) => {
                 let proposed = proposals.into_iter().map(|Proposal { txn, ttl_ms }| {
-                    self.propose(txn, Duration::from_millis(ttl_ms))
+                    self.propose(from, txn, Duration::from_millis(ttl_ms))
                 });
                 Reply::ProposeMany(futures::future::join_all(proposed).await)
             }
@@ -208,8 +212,8 @@ impl Engine {
         })
     }
 
-    /// Proposes a transaction, if this node leads with a quorum behind it.
-    pub(crate) async fn propose(&self, txn: Txn, ttl: Duration) -> ProposeReply {
+    /// Proposes a transaction that this node was asked for, if this node leads with a quorum behind it.
+    pub(crate) async fn propose(&self, by: NodeId, txn: Txn, ttl: Duration) -> ProposeReply {
         if let Err(error) = txn.validate() {
             return ProposeReply::Invalid(error.to_string());
         }
@@ -221,6 +225,7 @@ impl Engine {
             return ProposeReply::NoQuorum;
         }
         let Some(_inside) = self.gate.enter(&txn) else { return ProposeReply::Busy };
+        *self.writers.lock().entry(by).or_default() += 1;
         let write = self.core.client_write(Command(txn));
         match tokio::time::timeout(ttl.min(MAX_DEADLINE), write).await {
             Ok(Ok(response)) => ProposeReply::Answer(response.data),
@@ -375,6 +380,11 @@ impl Engine {
     /// How many proposals were sent away because too many were under way.
     pub(crate) fn refused(&self) -> u64 {
         self.gate.refused()
+    }
+
+    /// See [`crate::Handle::writers`].
+    pub(crate) fn writers(&self) -> BTreeMap<NodeId, u64> {
+        self.writers.lock().clone()
     }
 
     /// How long the others took to answer this node's AppendEntries.

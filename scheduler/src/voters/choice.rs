@@ -1,6 +1,9 @@
 //! Which nodes should vote.
 
-use std::{cmp::Reverse, collections::BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use swarmer_model::{
     NodeId, RegionState,
@@ -138,6 +141,18 @@ pub(super) fn choose(input: &VoterInput, voters: &BTreeSet<NodeId>, now_ms: u64)
             out.push((from, VoterReason::Returning { region }));
             into.push(to);
         }
+        if let Some((from, to, region)) = called(input, &goal) {
+            goal.remove(&from);
+            goal.insert(to);
+            out.push((from, VoterReason::Chosen { region }));
+            into.push(to);
+        }
+        while let Some((from, to, reason)) = spreading(input, &goal, now_ms) {
+            goal.remove(&from);
+            goal.insert(to);
+            out.push((from, reason));
+            into.push(to);
+        }
     }
     Choice { goal, out, into }
 }
@@ -166,6 +181,109 @@ fn homecoming(input: &VoterInput, goal: &BTreeSet<NodeId>) -> Option<(NodeId, No
         (!input.membership.learners.contains_key(&node.id), crowd(input, node.id, goal), node.id)
     })?;
     Some((from, to.id, to.region.clone()))
+}
+
+/// A vote for the region that was chosen to lead, where it has none.
+fn called(input: &VoterInput, goal: &BTreeSet<NodeId>) -> Option<(NodeId, NodeId, String)> {
+    let region = input.lead_region.as_ref()?;
+    let there = |id: &NodeId| input.node(*id).is_some_and(|node| node.region == *region);
+    if goal.iter().any(there) || !goal.iter().all(|id| input.lives(*id)) {
+        return None;
+    }
+    let from = worst(input, goal)?;
+    let could = input.nodes.iter().filter(|node| node.region == *region && node.is_fit());
+    let to = could.min_by_key(|node| {
+        (!input.membership.learners.contains_key(&node.id), crowd(input, node.id, goal), node.id)
+    })?;
+    Some((from, to.id, region.clone()))
+}
+
+/// What can be lost as a whole.
+#[derive(Clone, Copy)]
+enum Place {
+    Region,
+    Zone,
+}
+
+impl Place {
+    fn of<'a>(self, node: &'a VoterNode) -> (&'a str, &'a str) {
+        match self {
+            Self::Region => (&node.region, ""),
+            Self::Zone => (&node.region, &node.zone),
+        }
+    }
+
+    fn crowded(self, node: &VoterNode) -> VoterReason {
+        let zone = match self {
+            Self::Region => None,
+            Self::Zone => Some(node.zone.clone()),
+        };
+        VoterReason::Crowded { region: node.region.clone(), zone }
+    }
+}
+
+/// A voter of the region that has a majority, and who could have its vote elsewhere, where the nodes
+/// allow that no region has one; else the same of zones of a region. As with a return, only while all voters live.
+fn spreading(
+    input: &VoterInput,
+    goal: &BTreeSet<NodeId>,
+    now_ms: u64,
+) -> Option<(NodeId, NodeId, VoterReason)> {
+    if !goal.iter().all(|id| input.lives(*id)) || planted::is_on(Bug::VotersInOneRegion) {
+        return None;
+    }
+    [Place::Region, Place::Zone].into_iter().find_map(|by| spread_by(by, input, goal, now_ms))
+}
+
+fn spread_by(
+    by: Place,
+    input: &VoterInput,
+    goal: &BTreeSet<NodeId>,
+    now_ms: u64,
+) -> Option<(NodeId, NodeId, VoterReason)> {
+    // With more in one place its loss leaves no majority of them.
+    let most = goal.len().saturating_sub(1) / 2;
+    let steady = |node: &VoterNode| {
+        node.alive_since_ms
+            .is_some_and(|since| now_ms.saturating_sub(since) >= input.policy.grace_ms)
+    };
+    let mut votes: BTreeMap<_, usize> = BTreeMap::new();
+    for voter in goal.iter().filter_map(|id| input.node(*id)) {
+        *votes.entry(by.of(voter)).or_default() += 1;
+    }
+    let (crowded, _) = votes.iter().find(|(_, votes)| **votes > most)?;
+    // For the sake of a zone no write crosses an ocean.
+    let within = |region: &str| match by {
+        Place::Region => true,
+        Place::Zone => region == crowded.0,
+    };
+    let spares = || {
+        let spare = |node: &&VoterNode| {
+            node.is_fit() && steady(node) && within(&node.region) && !goal.contains(&node.id)
+        };
+        input.nodes.iter().filter(spare)
+    };
+    let mut room = votes.clone();
+    room.retain(|(region, _), _| within(region));
+    let needed: usize = room.values().sum();
+    for spare in spares() {
+        *room.entry(by.of(spare)).or_default() += 1;
+    }
+    if room.values().map(|room| (*room).min(most)).sum::<usize>() < needed {
+        return None;
+    }
+    let there: BTreeSet<NodeId> = goal
+        .iter()
+        .copied()
+        .filter(|id| input.node(*id).is_some_and(|node| by.of(node) == *crowded))
+        .collect();
+    let from = worst(input, &there)?;
+    let has_room = |node: &&VoterNode| votes.get(&by.of(node)).is_none_or(|votes| *votes < most);
+    let to = spares().filter(has_room).min_by_key(|node| {
+        let known = input.membership.learners.contains_key(&node.id);
+        (!known, crowd(input, node.id, goal), node.id)
+    })?;
+    Some((from, to.id, by.crowded(input.node(from)?)))
 }
 
 /// The voter whose vote is worth least; never the leader's.

@@ -49,7 +49,8 @@ pub enum VoterCommand {
         /// Which.
         node: NodeRef,
     },
-    /// Let another voter lead, because this leader's vote is about to go or the node is emptied.
+    /// Let another voter lead: this leader's vote is about to go, the node is emptied, or another region
+    /// was chosen.
     HandOver {
         /// Who.
         to: NodeRef,
@@ -105,6 +106,19 @@ pub enum VoterReason {
     /// Votes are crowded into one region, and one that was drained takes work again.
     Returning {
         /// The region that gets one.
+        region: String,
+    },
+    /// A majority of the votes stands in one region or zone, and they can stand so that the loss of any
+    /// one leaves a quorum.
+    Crowded {
+        /// The region.
+        region: String,
+        /// The zone, where it is about zones.
+        zone: Option<String>,
+    },
+    /// The leader is to stand in this region: somebody said so.
+    Chosen {
+        /// The region.
         region: String,
     },
     /// The leader is being emptied.
@@ -168,6 +182,14 @@ impl fmt::Display for VoterReason {
                 write!(f, "region {region} of voter {node} is drained")
             }
             Self::Returning { region } => write!(f, "region {region} takes work again"),
+            Self::Crowded { region, zone } => {
+                match zone {
+                    Some(zone) => write!(f, "zone {zone} of region {region}")?,
+                    None => write!(f, "region {region}")?,
+                }
+                f.write_str(" has a majority of the votes, and need not")
+            }
+            Self::Chosen { region } => write!(f, "region {region} was chosen to lead"),
             Self::Draining { node } => write!(f, "{node} is being emptied"),
             Self::NotNeeded => f.write_str("it is not needed"),
         }

@@ -40,6 +40,11 @@ pub struct VoterNode {
     /// When it was seen to die, in milliseconds on the clock of `now`; `None`: it is alive.
     #[serde(default)]
     pub dead_since_ms: Option<u64>,
+    /// Since when it has been seen to live without a break, in milliseconds on the clock of `now`;
+    /// `None`: nobody looked. Only one that has done so for the grace time gets a vote for no other sake
+    /// than that votes are spread.
+    #[serde(default)]
+    pub alive_since_ms: Option<u64>,
     /// Why it cannot hold a vote though it lives, for example because it lost its log.
     #[serde(default)]
     pub barred: Option<String>,
@@ -97,6 +102,9 @@ pub struct VoterInput {
     pub membership: Membership,
     /// The rules.
     pub policy: VoterPolicy,
+    /// The region that somebody chose to lead.
+    #[serde(default)]
+    pub lead_region: Option<String>,
 }
 
 impl VoterInput {

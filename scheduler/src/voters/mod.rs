@@ -13,6 +13,7 @@ mod command;
 mod disk;
 mod input;
 mod plan;
+mod writers;
 
 pub use command::{VoterCommand, VoterReason, VoterStep};
 pub use disk::{DiskPace, SlowDisk, SlowLeader};
@@ -20,3 +21,4 @@ pub use input::{
     DEFAULT_VOTER_GRACE_MS, MAX_VOTERS, Membership, VoterInput, VoterNode, VoterPolicy, odd_size,
 };
 pub use plan::{Stuck, may_leave, plan_voters};
+pub use writers::{FarWriters, Writers};

@@ -107,18 +107,30 @@ fn change(input: &VoterInput, voters: &BTreeSet<NodeId>, choice: &Choice) -> Opt
     safe(&next).then_some(VoterStep { command, reason: why(0) })
 }
 
-/// A node that is being emptied keeps its vote and need not lead: it may be stopped at any moment.
+/// A node that is being emptied keeps its vote and need not lead: it may be stopped at any moment. Nor
+/// need one lead that is not in the region that was chosen for that.
 fn ease(input: &VoterInput, voters: &BTreeSet<NodeId>, now_ms: u64) -> Option<VoterStep> {
-    let leader = input.node(input.membership.leader).filter(|leader| leader.is_emptied())?;
-    let stays = |id: &&NodeId| {
-        let node = input.node(**id);
-        node.is_some_and(VoterNode::is_fit)
+    let leader = input.node(input.membership.leader)?;
+    let chosen = |node: &VoterNode| input.lead_region.as_ref() == Some(&node.region);
+    let fit: Vec<&VoterNode> = voters
+        .iter()
+        .filter(|id| **id != leader.id)
+        .filter_map(|id| input.node(*id))
+        .filter(|node| node.is_fit())
+        .collect();
+    let preferred: Vec<&VoterNode> = fit.iter().copied().filter(|node| chosen(node)).collect();
+    let (reason, who) = match (leader.is_emptied(), preferred.is_empty()) {
+        (true, false) => (VoterReason::Draining { node: leader.named() }, preferred),
+        (true, true) => (VoterReason::Draining { node: leader.named() }, fit),
+        (false, false) if !chosen(leader) => {
+            let region = preferred.first()?.region.clone();
+            (VoterReason::Chosen { region }, preferred)
+        }
+        (false, _) => return None,
     };
-    let who: Vec<&NodeId> = voters.iter().filter(stays).collect();
     // One that does not take it must not be asked for ever.
     let turn = usize::try_from(now_ms / HAND_OVER_TURN_MS).unwrap_or_default();
-    let to = input.named(**who.get(turn.checked_rem(who.len())?)?);
-    let reason = VoterReason::Draining { node: leader.named() };
+    let to = who.get(turn.checked_rem(who.len())?)?.named();
     Some(VoterStep { command: VoterCommand::HandOver { to }, reason })
 }
 

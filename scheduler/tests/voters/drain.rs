@@ -1,6 +1,7 @@
 //! A leader that is being emptied lets another one lead; votes leave a region that is, and come back.
 
 use swarmer_model::{NodeId, RegionState};
+use swarmer_scheduler::VoterNode;
 
 use crate::world::{World, node};
 
@@ -106,4 +107,70 @@ fn the_votes_of_a_drained_region_stay_where_nobody_else_could_have_them() {
     say(&mut world, "us", RegionState::Drained);
     settled(&mut world);
     assert_eq!(world.voters().len(), 2);
+}
+
+/// Three founders in one region, which all lived for a minute.
+fn founded() -> World {
+    let mut world = three();
+    world.now_ms = 60_000;
+    world.input.nodes.iter_mut().for_each(|node| node.alive_since_ms = Some(0));
+    world
+}
+
+fn join(world: &mut World, nodes: &[(u64, &str, &str, &str)]) {
+    for (id, name, region, zone) in nodes {
+        let alive_since_ms = Some(world.now_ms);
+        world.input.nodes.push(VoterNode { alive_since_ms, ..node(*id, name, region, zone) });
+    }
+}
+
+#[test]
+fn votes_move_to_regions_that_came_later_once_any_one_may_be_lost_then() {
+    let mut world = founded();
+    for node in &mut world.input.nodes {
+        node.zone = "z".into();
+    }
+    // With two regions one of them has the majority whatever is done.
+    join(&mut world, &[(4, "e1", "eu", "z"), (5, "e2", "eu", "z")]);
+    world.now_ms += 60_000;
+    assert_eq!(settled(&mut world), Vec::<String>::new());
+    join(&mut world, &[(6, "p1", "ap", "z")]);
+    world.now_ms += 59_999;
+    assert_eq!(settled(&mut world), Vec::<String>::new(), "it may be gone in a moment");
+    world.now_ms += 1;
+    let mut away = world.clone();
+    assert_eq!(
+        settled(&mut world),
+        [
+            "add learner e1: region us has a majority of the votes, and need not",
+            "give the vote of c to e1: 3 voters: region us has a majority of the votes, and need not",
+            "add learner p1: region us has a majority of the votes, and need not",
+            "give the vote of b to p1: 3 voters: region us has a majority of the votes, and need not",
+        ]
+    );
+    // While a voter is dead nothing moves for this.
+    away.input.nodes[1].dead_since_ms = Some(away.now_ms);
+    assert_eq!(settled(&mut away), Vec::<String>::new());
+}
+
+#[test]
+fn votes_move_to_other_zones_of_their_region_and_not_over_an_ocean_for_a_zone() {
+    let mut world = founded();
+    for node in &mut world.input.nodes {
+        node.zone = "z1".into();
+    }
+    join(&mut world, &[(4, "e1", "eu", "z1"), (5, "d", "us", "z2"), (7, "e2", "eu", "z2")]);
+    world.now_ms += 60_000;
+    assert_eq!(settled(&mut world), Vec::<String>::new(), "three zones, of two regions");
+    join(&mut world, &[(6, "e", "us", "z3")]);
+    world.now_ms += 60_000;
+    assert_eq!(
+        settled(&mut world),
+        [
+            "add learner d: zone z1 of region us has a majority of the votes, and need not",
+            "give the vote of c to d: 3 voters: zone z1 of region us has a majority of the votes, and need not",
+            "add learner e: zone z1 of region us has a majority of the votes, and need not",
+            "give the vote of b to e: 3 voters: zone z1 of region us has a majority of the votes, and need not",
+        ]
+    );
 }

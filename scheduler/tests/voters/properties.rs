@@ -32,15 +32,16 @@ fn any_node() -> impl Strategy<Value = VoterNode> {
     (
         ("r[0-2]", "z[0-1]"),
         (prop::bool::weighted(0.1), prop::bool::weighted(0.1)),
-        prop::option::weighted(0.25, 0_u64..200),
+        (prop::option::weighted(0.25, 0_u64..200), prop::option::weighted(0.7, 0_u64..200)),
         prop::option::weighted(0.1, Just("no log".to_owned())),
     )
-        .prop_map(|((region, zone), (draining, leaving), dead_since_ms, barred)| VoterNode {
+        .prop_map(|((region, zone), (draining, leaving), (dead, alive), barred)| VoterNode {
             region,
             zone,
             draining,
             leaving,
-            dead_since_ms,
+            dead_since_ms: dead,
+            alive_since_ms: alive.filter(|_| dead.is_none()),
             barred,
             ..VoterNode::default()
         })
@@ -82,9 +83,10 @@ fn any_world() -> impl Strategy<Value = World> {
         (set(), prop::option::weighted(0.2, set())),
         prop::collection::btree_map(1_u64..11, any::<bool>(), 0..4),
         (0_usize..9, any::<prop::sample::Index>(), any_regions()),
-        200_u64..350,
+        (200_u64..350, prop::option::weighted(0.3, "r[0-2]")),
     )
-        .prop_map(|(nodes, (first, second), learners, (wanted, leader, regions), now_ms)| {
+        .prop_map(|(nodes, (first, second), learners, (wanted, leader, regions), at)| {
+            let (now_ms, lead_region) = at;
             let nodes: Vec<VoterNode> = nodes
                 .into_iter()
                 .zip(1_u64..)
@@ -108,7 +110,7 @@ fn any_world() -> impl Strategy<Value = World> {
                 .collect();
             let membership = Membership { configs, learners, settled: true, leader };
             let policy = VoterPolicy { wanted, grace_ms: GRACE_MS };
-            World { input: VoterInput { nodes, membership, policy }, now_ms, made: 10 }
+            World { input: VoterInput { nodes, membership, policy, lead_region }, now_ms, made: 10 }
         })
 }
 
@@ -173,8 +175,13 @@ proptest! {
                             || node.region_state == RegionState::Drained
                             || dead.is_some_and(|since| world.now_ms - since >= GRACE_MS)
                     });
-                    let goes_back = matches!(step.reason, VoterReason::Returning { .. });
-                    prop_assert!(fault || many || goes_back, "{} loses its vote: {}", old, step);
+                    let spreads = matches!(
+                        step.reason,
+                        VoterReason::Returning { .. }
+                            | VoterReason::Crowded { .. }
+                            | VoterReason::Chosen { .. }
+                    );
+                    prop_assert!(fault || many || spreads, "{} loses its vote: {}", old, step);
                 }
             }
             world.carry_out(&step.command);
@@ -258,9 +265,94 @@ proptest! {
         }
     }
 
+    /// While all live, no region has a majority of the votes where the nodes allow that, and no zone;
+    /// and nobody gets a vote for that which has only just come.
+    #[test]
+    fn no_region_and_no_zone_has_a_majority_that_need_not(mut world in any_world()) {
+        for node in &mut world.input.nodes {
+            (node.dead_since_ms, node.barred) = (None, None);
+        }
+        settle(&mut world);
+        let voters = world.voters().clone();
+        let nodes = &world.input.nodes;
+        if !voters.iter().all(|id| nodes.iter().any(|node| node.id == *id)) {
+            return Ok(());
+        }
+        let most = voters.len().saturating_sub(1) / 2;
+        let steady = |node: &&VoterNode| {
+            node.alive_since_ms.is_some_and(|since| world.now_ms - since >= GRACE_MS)
+        };
+        let can = |node: &&VoterNode| {
+            voters.contains(&node.id) || steady(node) && !emptied(node) && !node.leaving
+        };
+        let whole = |node: &VoterNode| (node.region.clone(), String::new());
+        let zone = |node: &VoterNode| (node.region.clone(), node.zone.clone());
+        for (what, place) in [("region", &whole as &dyn Fn(&VoterNode) -> _), ("zone", &zone)] {
+            let mut could: BTreeMap<(String, String), usize> = BTreeMap::new();
+            let mut votes = BTreeMap::new();
+            for node in nodes.iter().filter(can) {
+                *could.entry(place(node)).or_default() += 1;
+                *votes.entry(place(node)).or_insert(0) += usize::from(voters.contains(&node.id));
+            }
+            let total = |of: &BTreeMap<(String, String), usize>, region: Option<&str>, most| {
+                let in_it = of.iter().filter(|((name, _), _)| region.is_none_or(|r| r == name));
+                in_it.map(|(_, n): (_, &usize)| (*n).min(most)).sum::<usize>()
+            };
+            for ((region, _), n) in &votes {
+                let region = (what == "zone").then_some(region.as_str());
+                let possible = total(&could, region, most) >= total(&votes, region, usize::MAX);
+                prop_assert!(!possible || *n <= most, "{what}: {:?} of {:?}", votes, could);
+            }
+        }
+    }
+
+    /// While all live, a voter of the region that was chosen leads, if any node there can: one that has the
+    /// region's vote and is emptied keeps it.
+    #[test]
+    fn the_chosen_region_leads(mut world in any_world()) {
+        for node in &mut world.input.nodes {
+            (node.dead_since_ms, node.barred) = (None, None);
+        }
+        settle(&mut world);
+        let voters = world.voters().clone();
+        let nodes = &world.input.nodes;
+        let Some(region) = &world.input.lead_region else { return Ok(()) };
+        let all = voters.iter().all(|id| nodes.iter().any(|node| node.id == *id));
+        let of = |node: &&VoterNode| node.region == *region && !emptied(node) && !node.leaving;
+        let emptied =
+            nodes.iter().any(|n| n.region == *region && voters.contains(&n.id) && !of(&n));
+        // One that is alone has nobody to take over from it.
+        if !all || voters.len() < 2 || emptied || !nodes.iter().any(|node| of(&node)) {
+            return Ok(());
+        }
+        let leader = nodes.iter().find(|node| node.id == world.input.membership.leader).unwrap();
+        prop_assert_eq!(&leader.region, region);
+    }
+
+    /// Who blinks gets no vote of one that lives.
+    #[test]
+    fn a_node_that_was_there_a_moment_only_takes_no_vote(mut world in any_world()) {
+        for node in &mut world.input.nodes {
+            (node.dead_since_ms, node.barred, node.alive_since_ms) =
+                (None, None, Some(world.now_ms - GRACE_MS + 1));
+        }
+        for _ in 0..MANY {
+            let Some(step) = world.step() else { break };
+            prop_assert!(!matches!(step.reason, VoterReason::Crowded { .. }), "{}", step);
+            world.carry_out(&step.command);
+            for ready in world.input.membership.learners.values_mut() {
+                *ready = true;
+            }
+        }
+    }
+
     /// One that dies and comes back, again and again, within the grace time moves nothing.
     #[test]
     fn nothing_flaps(mut world in any_world(), who in any::<prop::sample::Index>()) {
+        for since in world.input.nodes.iter_mut().filter_map(|n| n.alive_since_ms.as_mut()) {
+            // Nobody becomes steady meanwhile.
+            *since = 0;
+        }
         settle(&mut world);
         let living: Vec<NodeId> =
             world.voters().iter().copied().filter(|id| world.lives(*id)).collect();
@@ -270,7 +362,7 @@ proptest! {
         let who = *who.get(&living);
         for _ in 0..5 {
             let node = world.input.nodes.iter_mut().find(|node| node.id == who).unwrap();
-            node.dead_since_ms = Some(world.now_ms);
+            (node.dead_since_ms, node.alive_since_ms) = (Some(world.now_ms), None);
             for other in &mut world.input.nodes {
                 // The others get no older while this one blinks.
                 if other.id != who
@@ -282,7 +374,7 @@ proptest! {
             world.now_ms += GRACE_MS - 1;
             prop_assert_eq!(world.step(), None);
             let node = world.input.nodes.iter_mut().find(|node| node.id == who).unwrap();
-            node.dead_since_ms = None;
+            (node.dead_since_ms, node.alive_since_ms) = (None, Some(world.now_ms));
             prop_assert_eq!(world.step(), None);
         }
     }

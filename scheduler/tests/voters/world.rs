@@ -31,6 +31,7 @@ impl Default for World {
             nodes: Vec::new(),
             membership: Membership { settled: true, ..Membership::default() },
             policy: VoterPolicy { wanted: 3, grace_ms: 60_000 },
+            lead_region: None,
         };
         Self { input, now_ms: 0, made: 0 }
     }

@@ -2,21 +2,22 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Display,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use swarmer_model::{Coded as _, NodeId};
+use swarmer_model::{Coded as _, Node, NodeId};
 use swarmer_raft::{Expect, Handle, Members, RaftError, Role, Txn};
 use swarmer_scheduler::{
-    Membership, VoterCommand, VoterInput, VoterPolicy, VoterStep, plan_voters,
+    Membership, VoterCommand, VoterInput, VoterPolicy, VoterStep, Writers, plan_voters,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     disk::Disks,
     keeper::Keeper,
-    observe::{leaving, log_key, nodes, wanted},
+    observe::{Seen, lead_region, leaving, log_key, nodes, wanted},
     wire::{Ask, Told},
 };
 use crate::{
@@ -50,11 +51,13 @@ const HAND_OVER_DEADLINE: Duration = Duration::from_secs(2);
 #[derive(Default)]
 struct Noticed {
     dead: BTreeMap<NodeId, u64>,
+    alive: BTreeMap<NodeId, u64>,
     learning: BTreeMap<NodeId, u64>,
     /// Until when, and why. A log that was lost is lost for good.
     barred: BTreeMap<NodeId, (u64, String)>,
     named: BTreeSet<NodeId>,
     disks: Disks,
+    writers: Writers,
 }
 
 /// Runs until `shutdown`; does nothing while another node leads.
@@ -138,7 +141,11 @@ impl Leader<'_> {
             members.learners.iter().map(|node| (*node, caught_up(&members, *node))).collect();
         noticed.note_learners(&learners, now_ms);
         let input = VoterInput {
-            nodes: nodes(&desired, &leaving(&view), &noticed.dead, |node| noticed.bar(node)),
+            nodes: nodes(&desired, &leaving(&view), |node| Seen {
+                dead_since_ms: noticed.dead.get(&node).copied(),
+                alive_since_ms: noticed.alive.get(&node).copied(),
+                barred: noticed.bar(node),
+            }),
             membership: Membership {
                 configs: members.configs,
                 learners,
@@ -146,6 +153,7 @@ impl Leader<'_> {
                 leader: self.context.node,
             },
             policy: VoterPolicy { wanted: wanted(&view), grace_ms },
+            lead_region: lead_region(&view),
         };
         plan_voters(&input, now_ms)
     }
@@ -231,21 +239,45 @@ impl Leader<'_> {
         self.name_logs(noticed, now_ms).await?;
         let voters = self.raft.members().committed_voters;
         let desired = self.context.desired.current();
+        let Some(own) = desired.nodes.get(&self.context.node).map(|node| &node.spec.region) else {
+            return Ok(());
+        };
+        let chosen = lead_region(&self.context.control.view());
         // One that is emptied would only hand it on.
-        let stays = |node: &NodeId| desired.nodes.get(node).is_some_and(|n| !desired.is_emptied(n));
-        let others: Vec<NodeId> = voters
-            .into_iter()
-            .filter(|node| *node != self.context.node && !noticed.dead.contains_key(node))
-            .filter(stays)
-            .collect();
-        let slow = noticed.disks.look(self.keeper, self.raft, &others, now_ms).await;
+        let may_lead = |node: &NodeId| {
+            let stays = |n: &Arc<Node>| !desired.is_emptied(n);
+            *node != self.context.node
+                && !noticed.dead.contains_key(node)
+                && desired.nodes.get(node).is_some_and(stays)
+        };
+        let region_of = |node: &NodeId| desired.nodes.get(node).map(|node| &node.spec.region);
+        // The next plan would bring it back from another region than the one that was chosen.
+        let allowed = |node: &NodeId| chosen.as_ref() != Some(own) || region_of(node) == Some(own);
+        let others: Vec<NodeId> = voters.into_iter().filter(may_lead).collect();
+        let beside: Vec<NodeId> = others.iter().copied().filter(allowed).collect();
+        let slow = noticed.disks.look(self.keeper, self.raft, &beside, now_ms).await;
         if let Some(slow) = slow {
-            tracing::warn!(target: "swarmer::voting", to = %slow.to, reason = %slow,
-                "the leadership is handed over");
-            let done = self.raft.transfer_leader(slow.to, HAND_OVER_DEADLINE).await;
-            done.map_err(|error| refused(&error))?;
+            return self.hand_over(slow.to, &slow).await;
+        }
+        let mut writes: BTreeMap<String, u64> = BTreeMap::new();
+        for (node, count) in self.raft.writers() {
+            if let Some(region) = region_of(&node) {
+                *writes.entry(region.clone()).or_default() += count;
+            }
+        }
+        let far = noticed.writers.look(own, writes, now_ms).filter(|_| chosen.is_none());
+        if let Some(far) = far
+            && let Some(to) = others.iter().find(|node| region_of(node) == Some(&far.region))
+        {
+            return self.hand_over(*to, &far).await;
         }
         Ok(())
+    }
+
+    async fn hand_over(&self, to: NodeId, reason: &(impl Display + Sync)) -> Outcome<()> {
+        tracing::warn!(target: "swarmer::voting", %to, %reason, "the leadership is handed over");
+        let done = self.raft.transfer_leader(to, HAND_OVER_DEADLINE).await;
+        done.map_err(|error| refused(&error))
     }
 
     /// Notes the logs of voters that nobody has noted yet: the founders'.
@@ -312,6 +344,10 @@ impl Noticed {
         for node in nodes.iter().filter(|node| !alive(**node)) {
             self.dead.entry(*node).or_insert(now_ms);
         }
+        self.alive.retain(|node, _| nodes.contains(node) && !self.dead.contains_key(node));
+        for node in nodes.iter().filter(|node| !self.dead.contains_key(node)) {
+            self.alive.entry(*node).or_insert(now_ms);
+        }
         self.barred.retain(|node, (until, _)| *until > now_ms && nodes.contains(node));
     }
 
@@ -352,8 +388,10 @@ mod tests {
         noticed.look(&nodes, |node| node == a, 5);
         noticed.look(&nodes, |node| node == a, 9);
         assert_eq!(noticed.dead, BTreeMap::from([(b, 5)]), "since when, not until when");
+        assert_eq!(noticed.alive, BTreeMap::from([(a, 5)]));
         noticed.look(&nodes, |_| true, 10);
         assert_eq!(noticed.dead, BTreeMap::new());
+        assert_eq!(noticed.alive, BTreeMap::from([(a, 5), (b, 10)]), "without a break");
         // One that does not catch up is left alone for a while, and no longer.
         let slow = BTreeMap::from([(b, false)]);
         noticed.note_learners(&slow, 10);

@@ -10,4 +10,6 @@ mod wire;
 
 pub(crate) use keeper::{Keeper, KeeperDeps};
 pub(crate) use leading::run;
-pub(crate) use observe::{has_held_authority, leaving_key, log_key, may_leave};
+pub(crate) use observe::{
+    has_held_authority, lead_region, lead_region_key, leaving_key, log_key, may_leave,
+};

@@ -21,6 +21,17 @@ pub(crate) fn log_key(node: NodeId) -> Key {
     Key::cluster(&format!("logs/{node}"))
 }
 
+/// Holds the name of the region that was chosen to lead, in the desired state.
+pub(crate) fn lead_region_key() -> Key {
+    Key::cluster("lead-region")
+}
+
+/// The region that was chosen to lead.
+pub(crate) fn lead_region(view: &View) -> Option<String> {
+    let entry = view.get(lead_region_key().as_str())?;
+    String::from_utf8(entry.value.to_vec()).ok()
+}
+
 /// The founders, where that is known.
 fn founders(view: &View) -> Option<Vec<NodeId>> {
     let info = view.get(Key::cluster("info").as_str())?;
@@ -52,23 +63,34 @@ pub(super) fn leaving(view: &View) -> BTreeSet<NodeId> {
     ids.collect()
 }
 
+/// What was noticed of a node, with times on the clock of who noticed it.
+#[derive(Default)]
+pub(super) struct Seen {
+    pub(super) dead_since_ms: Option<u64>,
+    pub(super) alive_since_ms: Option<u64>,
+    pub(super) barred: Option<String>,
+}
+
 /// The admitted nodes as the planner takes them.
 pub(super) fn nodes(
     desired: &Desired,
     leaving: &BTreeSet<NodeId>,
-    dead: &BTreeMap<NodeId, u64>,
-    barred: impl Fn(NodeId) -> Option<String>,
+    seen: impl Fn(NodeId) -> Seen,
 ) -> Vec<VoterNode> {
-    let nodes = desired.nodes.iter().map(|(id, node)| VoterNode {
-        id: *id,
-        name: node.metadata.name.clone(),
-        region: node.spec.region.clone(),
-        zone: node.spec.zone.clone(),
-        draining: node.spec.draining,
-        region_state: desired.region_state(&node.spec.region),
-        leaving: leaving.contains(id),
-        dead_since_ms: dead.get(id).copied(),
-        barred: barred(*id),
+    let nodes = desired.nodes.iter().map(|(id, node)| {
+        let Seen { dead_since_ms, alive_since_ms, barred } = seen(*id);
+        VoterNode {
+            id: *id,
+            name: node.metadata.name.clone(),
+            region: node.spec.region.clone(),
+            zone: node.spec.zone.clone(),
+            draining: node.spec.draining,
+            region_state: desired.region_state(&node.spec.region),
+            leaving: leaving.contains(id),
+            dead_since_ms,
+            alive_since_ms,
+            barred,
+        }
     });
     nodes.collect()
 }
@@ -81,7 +103,7 @@ pub(crate) fn may_leave(context: &Context, node: NodeId) -> Result<(), Stuck> {
     let alive = |node: &NodeId| {
         *node == context.node || members.iter().any(|m| m.node == *node && m.state.is_active())
     };
-    let dead = desired.nodes.keys().filter(|node| !alive(node)).map(|node| (*node, 0)).collect();
+    let seen = |node| Seen { dead_since_ms: (!alive(&node)).then_some(0), ..Seen::default() };
     let view = context.control.view();
     let membership = Membership {
         configs: vec![status.voters],
@@ -90,9 +112,10 @@ pub(crate) fn may_leave(context: &Context, node: NodeId) -> Result<(), Stuck> {
         leader: status.leader.unwrap_or(node),
     };
     let input = VoterInput {
-        nodes: nodes(&desired, &leaving(&view), &dead, |_| None),
+        nodes: nodes(&desired, &leaving(&view), seen),
         membership,
         policy: VoterPolicy { wanted: wanted(&view), grace_ms: 0 },
+        lead_region: None,
     };
     swarmer_scheduler::may_leave(&input, node, 0)
 }
