@@ -25,7 +25,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use foca::{AccumulatingRuntime, Foca, NoCustomBroadcast};
+use foca::{AccumulatingRuntime, Foca, NoCustomBroadcast, Timer};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 use swarmer_model::{ClusterId, NodeId};
@@ -153,6 +153,8 @@ pub struct Core {
     effects: AccumulatingRuntime<Peer>,
     rng: StdRng,
     agenda: Agenda,
+    /// foca's next round of gossip, while there is nothing to tell.
+    gossip_round: Option<Timer<Peer>>,
     suspicions: BTreeMap<NodeId, Suspicion>,
     allowance: Allowance,
     /// Who told us last that a member is suspect or down, until the view has taken it in.
@@ -234,6 +236,7 @@ impl Core {
             swim,
             effects: AccumulatingRuntime::new(),
             agenda: Agenda::default(),
+            gossip_round: None,
             suspicions: BTreeMap::new(),
             allowance: Allowance::default(),
             heard_from: BTreeMap::new(),

@@ -137,6 +137,10 @@ impl Core {
                 Timer::RemoveDown(peer) => {
                     self.forget.insert(peer.node, (time + after, peer));
                 }
+                // With nothing to tell it would wake a node at rest ten times a second.
+                Timer::PeriodicGossip(_) if self.swim.updates_backlog() == 0 => {
+                    self.gossip_round = Some(timer);
+                }
                 other => self.agenda.add(time + self.paced(after, &other), Task::Swim(other)),
             }
         }
@@ -155,6 +159,12 @@ impl Core {
         }
         for peer in risen {
             self.greet(&peer);
+        }
+        if self.swim.updates_backlog() > 0
+            && let Some(round) = self.gossip_round.take()
+        {
+            // When it would have come at the mean.
+            self.agenda.add(time + self.timing.gossip_interval / 2, Task::Swim(round));
         }
         changed
     }

@@ -26,11 +26,11 @@ struct Entry {
 pub(super) struct View {
     own: Entry,
     others: BTreeMap<NodeId, Entry>,
-    /// Others that are alive or suspect.
-    active: usize,
+    /// Others that are alive, suspect and down, since the last look at all.
+    counts: [usize; 3],
     /// The sum of their marks.
     fingerprint: u64,
-    /// `active` when foca's configuration was made for it.
+    /// How many were active when foca's configuration was made for them.
     sized_for: usize,
     cached: Option<Arc<Members>>,
 }
@@ -46,7 +46,14 @@ impl View {
             since: Duration::ZERO,
             mark: 0,
         };
-        Self { own, others: BTreeMap::new(), active: 0, fingerprint: 0, sized_for: 0, cached: None }
+        Self {
+            own,
+            others: BTreeMap::new(),
+            counts: [0; 3],
+            fingerprint: 0,
+            sized_for: 0,
+            cached: None,
+        }
     }
 
     pub(super) fn set_identity(&mut self, identity: Peer) {
@@ -76,14 +83,14 @@ impl View {
 
     /// Members alive or suspect, this node included.
     pub(super) fn active(&self) -> usize {
-        self.active + 1
+        let [alive, suspect, _] = self.counts;
+        alive + suspect + 1
     }
 
     /// Whether the number of members changed since the last call.
     pub(super) fn size_changed(&mut self) -> bool {
-        let changed = self.sized_for != self.active;
-        self.sized_for = self.active;
-        changed
+        let active = self.active();
+        std::mem::replace(&mut self.sized_for, active) != active
     }
 
     pub(super) fn peer(&self, node: NodeId) -> Option<Peer> {
@@ -169,16 +176,26 @@ impl View {
     }
 
     fn recount(&mut self) {
-        let active = self.others.values().filter(|e| e.state.is_active());
-        (self.active, self.fingerprint) = active
-            .fold((0, 0), |(count, sum): (usize, u64), e| (count + 1, sum.wrapping_add(e.mark)));
+        (self.counts, self.fingerprint) = ([0; 3], 0);
+        for entry in self.others.values() {
+            let of = match entry.state {
+                MemberState::Alive => 0,
+                MemberState::Suspect => 1,
+                MemberState::Down => 2,
+                MemberState::Left => continue,
+            };
+            self.counts[of] += 1;
+            if entry.state.is_active() {
+                self.fingerprint = self.fingerprint.wrapping_add(entry.mark);
+            }
+        }
     }
 
     pub(super) fn count(&self, stats: &mut Stats) {
-        let of = |state| self.others.values().filter(|e| e.state == state).count() as u64;
-        stats.members_alive = of(MemberState::Alive) + u64::from(self.own.state.is_active());
-        stats.members_suspect = of(MemberState::Suspect);
-        stats.members_down = of(MemberState::Down);
+        let [alive, suspect, down] = self.counts.map(|count| count as u64);
+        stats.members_alive = alive + u64::from(self.own.state.is_active());
+        stats.members_suspect = suspect;
+        stats.members_down = down;
     }
 
     pub(super) fn snapshot(&mut self, catalog: &Catalog) -> Arc<Members> {

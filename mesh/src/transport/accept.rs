@@ -216,7 +216,7 @@ impl Acceptor {
     /// Takes streams until the connection is over or nothing ran on it for long.
     async fn streams_of(&self, live: &Arc<Live>, max_streams: usize) {
         let room = Arc::new(Semaphore::new(max_streams));
-        let unused = self.shared.config.unused_timeout * 5 / 4;
+        let unused = self.shared.config.unused(live.class) * 5 / 4;
         let runtime = match live.class {
             Class::Control => &self.shared.config.control,
             Class::Data => &self.shared.config.data,

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use swarmer_model::wire;
 use tokio::runtime::Handle as Runtime;
 
-use crate::stream::Versions;
+use crate::stream::{Class, Versions};
 
 /// Largest UDP payload that QUIC tries. With segmentation offload and a larger one, quinn 0.11
 /// sends batches of more than 64 KiB, does not notice EMSGSIZE and falls back to 1,200 bytes.
@@ -80,9 +80,12 @@ pub struct Config {
     pub backoff_min: Duration,
     /// Longest pause after failed dials.
     pub backoff_max: Duration,
-    /// A connection on which no stream was opened for so long is left; the other side closes it
+    /// A data connection on which no stream was opened for so long is left; the other side closes it
     /// a quarter of that later, when nothing runs on it.
     pub unused_timeout: Duration,
+    /// The same of a control connection, shorter: whoever is asked now and then is dialled for it, and a
+    /// node at rest keeps no connections alive but those on which something lasts.
+    pub control_unused_timeout: Duration,
     /// For the header of a stream to arrive.
     pub header_timeout: Duration,
     /// Received bytes that one stream may hold.
@@ -116,6 +119,7 @@ impl Config {
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(1),
             unused_timeout: Duration::from_secs(240),
+            control_unused_timeout: Duration::from_secs(30),
             header_timeout: Duration::from_secs(5),
             stream_window: 8 * 1024 * 1024,
             connection_window: 256 * 1024 * 1024,
@@ -123,6 +127,14 @@ impl Config {
             stop_grace: Duration::from_secs(2),
             faults: false,
             wire_max: wire::NEWEST,
+        }
+    }
+
+    /// For how long a connection of this class may go without a new stream before it is left.
+    pub(crate) fn unused(&self, class: Class) -> Duration {
+        match class {
+            Class::Control => self.control_unused_timeout,
+            Class::Data => self.unused_timeout,
         }
     }
 

@@ -216,7 +216,7 @@ fn serves(shared: &Shared, current: &Current, live: &Live) -> bool {
     live.alive()
         && live.generation >= current.oldest_good
         && (live.generation == current.generation || now < live.own_until)
-        && live.unused_for() < shared.config.unused_timeout
+        && live.unused_for() < shared.config.unused(live.class)
         && (live.born_expired || !live.peer.expired(now))
 }
 

@@ -159,3 +159,48 @@ async fn unused_connections_are_left_and_closed() {
     tokio::time::timeout_at(soon(), gone).await.unwrap();
     assert!(ask(&a, &b, StreamKind::Artifact).await.is_ok());
 }
+
+/// A control connection has a time of its own, and one on which a stream lasts stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_control_connection_is_kept_for_what_lasts_on_it_only() {
+    let clock = clock();
+    let authority = authority(1, &clock);
+    let quick = |config: &mut swarmer_mesh::transport::Config| {
+        config.control_unused_timeout = Duration::from_millis(200);
+    };
+    let (a, b) =
+        (member_with(&authority, 1, &clock, quick), member_with(&authority, 2, &clock, quick));
+    acquaint(&a, &b);
+    let controls = || {
+        let all = a.handle.connections();
+        all.iter().filter(|connection| connection.class == Class::Control).count()
+    };
+    let until = async |what: &str, so: &dyn Fn() -> bool| {
+        let wait = async {
+            while !so() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout_at(soon(), wait).await.unwrap_or_else(|_| panic!("{what}"));
+    };
+    assert!(ask(&a, &b, StreamKind::Artifact).await.is_ok());
+    assert!(ask(&a, &b, StreamKind::Raft).await.is_ok());
+    until("one that nothing lasts on is closed", &|| controls() == 0).await;
+    assert!(a.handle.has_live_connection(b.id), "that of data has a time of its own");
+
+    let (mut send, mut recv) =
+        a.handle.open(b.id, Class::Control, StreamKind::Raft, soon()).await.unwrap();
+    // What comes after its time goes by another one.
+    let left = async {
+        while ask(&a, &b, StreamKind::Raft).await.is_ok() && controls() < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    tokio::time::timeout_at(soon(), left).await.unwrap();
+    until("the other one is closed", &|| controls() == 1).await;
+    write_frame(&mut send, Bytes::from_static(b"goes on")).await.unwrap();
+    assert_eq!(read_frame(&mut recv, 100).await.unwrap(), "goes on");
+    drop((send, recv));
+    until("nothing lasts any more", &|| controls() == 0).await;
+}
