@@ -348,7 +348,7 @@ impl Core {
             self.forget.values().filter(|(at, _)| *at <= time).map(|(_, peer)| *peer).collect();
         for peer in due {
             self.forget.remove(&peer.node);
-            self.swim_timer(time, foca::Timer::RemoveDown(peer));
+            self.swim_timer(time, Timer::RemoveDown(peer));
         }
         self.exchanges.expire(time, self.timing.push_pull_timeout * 2);
         if self.view.holds_back() || time >= self.looked_through + LOOK_THROUGH_INTERVAL {

@@ -134,7 +134,11 @@ impl Core {
             true => usize::MAX - 1,
             false => suspicion.accusers.len(),
         };
-        let lasts = self.suspicion_time(own.since, accusers);
+        let mut lasts = self.suspicion_time(own.since, accusers);
+        // It says nothing by another way either, and others say the same of it.
+        if own.confirmed == Some(false) && accusers >= self.timing.suspicion_confirmations {
+            lasts = lasts * 3 / 4;
+        }
         Some((own.since + lasts).max(own.not_before))
     }
 
@@ -346,6 +350,7 @@ impl Core {
         let peer = suspicion.peer;
         let Some(own) = suspicion.own.as_mut() else { return };
         own.confirmed = Some(alive);
+        self.schedule_suspicion(node);
         // It lives and takes no datagram of ours, perhaps for a reason that it knows.
         if alive && self.farewells.is_none() {
             self.start_exchange(time, peer);
