@@ -206,7 +206,7 @@ enum Place {
 }
 
 impl Place {
-    fn of<'a>(self, node: &'a VoterNode) -> (&'a str, &'a str) {
+    fn of(self, node: &VoterNode) -> (&str, &str) {
         match self {
             Self::Region => (&node.region, ""),
             Self::Zone => (&node.region, &node.zone),
