@@ -102,9 +102,15 @@ impl Check<'_> {
                 }
             }
             Value::Number(number) => {
-                let max = if schema["format"] == "uint32" { u32::MAX.into() } else { u64::MAX };
-                if schema["type"] == "integer" && number.as_u64().is_none_or(|n| n > max) {
-                    self.fault(format!("is {number}, must be from 0 to {max}"));
+                let (min, max): (i128, i128) = match schema["format"].as_str() {
+                    Some("uint32") => (0, u32::MAX.into()),
+                    Some("int32") => (i32::MIN.into(), i32::MAX.into()),
+                    Some("int64") => (i64::MIN.into(), i64::MAX.into()),
+                    _ => (0, u64::MAX.into()),
+                };
+                let within = |number: i128| (min..=max).contains(&number);
+                if schema["type"] == "integer" && !number.as_i128().is_some_and(within) {
+                    self.fault(format!("is {number}, must be from {min} to {max}"));
                 }
             }
             _ => {}
@@ -211,6 +217,13 @@ mod tests {
         let digest = Digest::of(b"x").to_string();
         let good = function(json!({ "component": digest, "env": { "ANY": "name" } }));
         assert_eq!(told(&good), [""; 0]);
+        let of = |priority: i64| {
+            let placement = json!({ "priority": priority });
+            told(&function(json!({ "component": digest, "placement": placement })))
+        };
+        assert_eq!(of(-1000), [""; 0], "what may be negative is not refused here");
+        let faults = of(-3_000_000_000);
+        assert!(faults[0].contains("must be from -2147483648 to 2147483647"), "{faults:?}");
         let bad = function(json!({
             "componnt": digest,
             "limits": { "memory": "12 bananas", "timout": "5s", "concurrency": "many" },

@@ -49,6 +49,18 @@ impl Place {
         }
     }
 
+    /// This place, with what the other one says instead where it says anything.
+    #[must_use]
+    pub fn with(&self, other: &Self) -> Self {
+        let mut labels = self.labels.clone();
+        labels.extend(other.labels.iter().map(|(key, value)| (key.clone(), value.clone())));
+        Self {
+            region: other.region.clone().or_else(|| self.region.clone()),
+            zone: other.zone.clone().or_else(|| self.zone.clone()),
+            labels,
+        }
+    }
+
     /// Whether nothing is said.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

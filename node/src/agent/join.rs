@@ -307,7 +307,7 @@ fn check_claim(claim: &Place, admitted: &Place, by: &str) -> Outcome<()> {
     let why = format!(
         "the node claims {beyond}; {by} {admitted}; start it without that claim, or with a token \
          of `swarmer token create {}`",
-        beyond.flags()
+        admitted.with(claim).flags()
     );
     Err(Problem::new(codes::CLAIM, why))
 }

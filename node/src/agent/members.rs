@@ -115,7 +115,7 @@ fn tell_foreign_claim(claim: &Place, committed: &NodeSpec) {
             "this node is told that it stands where the cluster does not know it to stand; what was \
              committed when it was admitted holds. To change it, remove the node (swarmer delete \
              node NAME) and join it anew with an empty data directory and a token for that place \
-             (swarmer token create {})", beyond.flags());
+             (swarmer token create {})", committed.place().with(claim).flags());
     }
 }
 

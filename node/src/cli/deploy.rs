@@ -508,7 +508,7 @@ fn judge(name: &str, revision: u64, live: &Value) -> Rollout {
         _ => String::new(),
     };
     if let Some(conflict) = live["conflict"].as_str() {
-        let why = format!("{name} is accepted, but no node may serve it: {conflict}{still}");
+        let why = format!("{name} is accepted, but no node is given a copy: {conflict}{still}");
         return Rollout::Failed(why);
     }
     let ready = live["ready"].as_u64().unwrap_or_default();

@@ -110,6 +110,9 @@ impl Ask for Lead {
         }
         let what = match (self.any, told["changed"] == true, told["leads"] == true) {
             (true, ..) => "is not chosen to lead any more",
+            (false, true, _) if told["drained"] == true => {
+                "is chosen to lead, and is drained: it does once it takes work again"
+            }
             (false, true, false) if told["voters"] == 0 => {
                 "is chosen to lead: one of its nodes gets a vote first, if one can"
             }

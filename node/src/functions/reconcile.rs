@@ -107,8 +107,10 @@ impl FunctionManager {
                 .functions
                 .get(&slot.0)
                 .is_some_and(|entry| entry.weights.iter().any(|(version, _)| *version == slot.1));
-            let guest = weighted && loaded.since.elapsed() < GUEST_STAY;
             let need = wanted.get(&slot);
+            // A node that is no candidate may not have it: the version's regions may have changed.
+            let guest =
+                weighted && need == Some(&Need::Prepared) && loaded.since.elapsed() < GUEST_STAY;
             if need != Some(&Need::Loaded) && !guest && !loaded.leaving {
                 let lingers = need == Some(&Need::Prepared);
                 self.unload_soon(slot, lingers);

@@ -1,7 +1,10 @@
 //! Operators empty a region as a whole, and let it take work again; routes say which regions their
 //! requests go to.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use swarmer_runtime::fixtures;
@@ -305,6 +308,10 @@ async fn votes_move_to_regions_that_join_later_and_the_chosen_one_leads() {
     for name in ["us", "eu", "ap"] {
         region(&cluster, name, "one vote in each", |item| item["voters"] == 1).await;
     }
+    for i in 0..3 {
+        let log = cluster.nodes[i].log_text();
+        assert!(!log.contains("drop learner"), "a new learner is taken for a dead one: {log}");
+    }
     let doctor = get(&cluster.http, &cluster.nodes[0].api_url("/v1/doctor")).await.unwrap().json();
     let said_so = |item: &Value| item["check"] == "regions" && item["state"] == "ok";
     assert!(doctor["items"].as_array().unwrap().iter().any(said_so), "{doctor}");
@@ -331,4 +338,29 @@ async fn votes_move_to_regions_that_join_later_and_the_chosen_one_leads() {
     let words = ["there is no region \"eup\"", "did you mean eu?"];
     refused(&cluster.nodes[4].cli(&["region", "lead", "eup"]), 3, "SW-API-NOT-FOUND", &words);
     assert!(cluster.nodes[4].cli_ok(&["region", "lead", "--any"]).contains("no region was chosen"));
+}
+
+/// What may be in one region only from now on is served by no node of another one, though that one has
+/// had it for a few seconds only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_that_is_bound_to_a_region_leaves_the_others_at_once() {
+    let cluster = two_regions().await;
+    let node = &cluster.nodes[0];
+    let dir = cluster.base.path().join("app");
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("hello.wasm"), fixtures::hello_p2()).unwrap();
+    let deploy = |rest: &str| {
+        let head = "name = \"app\"\n[[function]]\nname = \"hello\"\ncomponent = \"hello.wasm\"\n";
+        std::fs::write(dir.join("swarmer.toml"), format!("{head}{rest}")).unwrap();
+        node.cli_ok(&["deploy", dir.to_str().unwrap()]);
+    };
+    deploy("replicas = 4\npriority = -5\n");
+    cluster.serves(&ALL, "/hello").await;
+    answered_in(&cluster, 1, false).await;
+    let bound = Instant::now();
+    deploy("replicas = 2\nregions = [\"eu\"]\n");
+    for i in ALL {
+        answered_in(&cluster, i, true).await;
+    }
+    assert!(bound.elapsed() < Duration::from_secs(30), "{:?}", bound.elapsed());
 }

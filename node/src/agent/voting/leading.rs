@@ -162,7 +162,10 @@ impl Leader<'_> {
         if node == self.context.node {
             return true;
         }
-        if let Some(peer) = members.peers.get(&node) {
+        // A learner that was made a moment ago has had nothing to acknowledge yet; one that never does
+        // loses patience with it.
+        let new = |heard: Option<Duration>| heard.is_none() && members.learners.contains(&node);
+        if let Some(peer) = members.peers.get(&node).filter(|peer| !new(peer.heard)) {
             return peer.heard.is_some_and(|age| age < HEARD_AGE);
         }
         let seen = self.context.gossip.members();

@@ -35,8 +35,9 @@ pub(super) fn check_regions(regions: &BTreeMap<String, Region>) -> Vec<Check> {
                     "Of two regions one always has the majority: add a node in a third region, a \
                      small one is enough; the votes spread by themselves."
                 } else {
-                    "Votes spread over the regions by themselves, to nodes that live and are not \
-                     drained: see that there are some in at least three regions."
+                    "Votes spread over the regions by themselves, to nodes that have lived for a \
+                     minute and are not drained, while all voters live: see that so many are in \
+                     at least three regions."
                 };
                 (Verdict::Warn, detail, remedy.to_owned())
             }
