@@ -157,6 +157,8 @@ pub struct Core {
     gossip_round: Option<Timer<Peer>>,
     suspicions: BTreeMap<NodeId, Suspicion>,
     allowance: Allowance,
+    /// Some member is taken for dead by this node alone.
+    presumes: bool,
     /// Who told us last that a member is suspect or down, until the view has taken it in.
     heard_from: BTreeMap<NodeId, NodeId>,
     /// When members that are down are forgotten.
@@ -239,6 +241,7 @@ impl Core {
             gossip_round: None,
             suspicions: BTreeMap::new(),
             allowance: Allowance::default(),
+            presumes: false,
             heard_from: BTreeMap::new(),
             forget: BTreeMap::new(),
             view: View::new(identity),

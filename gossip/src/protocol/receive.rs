@@ -29,7 +29,7 @@ impl Core {
                 let sender = opened.sender;
                 if opened.addressed {
                     let before = self.inquiries.heard(time, sender).unwrap_or_default();
-                    if time > before + self.timing.probe_period * DEAF_PERIODS {
+                    if self.presumes || time > before + self.timing.probe_period * DEAF_PERIODS {
                         self.hears_again(time, before);
                     }
                 }

@@ -69,6 +69,9 @@ struct Own {
     look: Option<Duration>,
     /// Its time is over, but this node has heard nobody since: see [`Core::hears_again`].
     presumed: bool,
+    /// It began anew already because this node had heard nobody: once, or one that seldom hears anybody
+    /// would never end it.
+    again: bool,
 }
 
 impl Suspicion {
@@ -135,9 +138,13 @@ impl Core {
             false => suspicion.accusers.len(),
         };
         let mut lasts = self.suspicion_time(own.since, accusers);
-        // It says nothing by another way either, and others say the same of it.
-        if own.confirmed == Some(false) && accusers >= self.timing.suspicion_confirmations {
-            lasts = lasts * 3 / 4;
+        // It says nothing by another way either, and others say the same of it. Far away a dial alone may
+        // take longer than that question may.
+        if self.pace == 1
+            && own.confirmed == Some(false)
+            && accusers >= self.timing.suspicion_confirmations
+        {
+            lasts -= (lasts - self.farthest * WAYS) / 4;
         }
         Some((own.since + lasts).max(own.not_before))
     }
@@ -192,6 +199,7 @@ impl Core {
             confirmed: None,
             look: None,
             presumed: false,
+            again: false,
         });
         self.outputs.push_back(Output::ConfirmAlive { node: peer.node, addr: peer.addr });
         self.send(&peer, &Message::Suspicion { peer, incarnation });
@@ -298,6 +306,7 @@ impl Core {
         let alone = !self.inquiries.heard_any_since(own.since);
         let vetoed = live || own.confirmed == Some(true);
         own.presumed = alone && deadline <= time && !vetoed;
+        self.presumes |= own.presumed;
         if deadline <= time && vetoed {
             own.not_before = again;
             own.confirmed = None;
@@ -328,16 +337,27 @@ impl Core {
         let mut again = Vec::new();
         for suspicion in self.suspicions.values_mut() {
             let (peer, incarnation) = (suspicion.peer, suspicion.incarnation);
-            if let Some(own) = suspicion.own.as_mut().filter(|own| own.since >= deaf_since) {
-                (own.presumed, own.since) = (false, time);
+            let anew = |own: &&mut Own| own.presumed || own.since >= deaf_since && !own.again;
+            if let Some(own) = suspicion.own.as_mut().filter(anew) {
+                // The question over QUIC went nowhere either.
+                *own = Own {
+                    since: time,
+                    not_before: Duration::ZERO,
+                    confirmed: None,
+                    look: None,
+                    again: !own.presumed,
+                    presumed: false,
+                };
                 again.push((peer, incarnation));
             }
         }
+        self.presumes = false;
         if again.is_empty() {
             return;
         }
         self.sync(time);
         for (peer, incarnation) in again {
+            self.outputs.push_back(Output::ConfirmAlive { node: peer.node, addr: peer.addr });
             self.send(&peer, &Message::Suspicion { peer, incarnation });
             self.schedule_suspicion(peer.node);
         }

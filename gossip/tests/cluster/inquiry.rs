@@ -119,6 +119,23 @@ fn the_word_of_one_that_was_cut_off_kills_nobody() {
     }
 }
 
+/// One that seldom hears anybody, as nearly all others are dead, ends its suspicions all the same.
+#[test]
+fn two_that_are_left_of_nine_know_the_others_dead() {
+    for seed in 0..5 {
+        let mut sim = Sim::cluster(seed, 9);
+        sim.run(secs(2));
+        (2..9).for_each(|index| sim.kill(index));
+        let dead = |sim: &mut Sim| {
+            (0..2).all(|by| (2..9).all(|of| sim.state(by, id(of)) == Some(MemberState::Down)))
+        };
+        let took = sim.until(secs(60), dead);
+        println!("seed {seed}: seven of nine are dead for both after {took:?}");
+        assert!(took.is_some_and(|took| took < secs(30)), "seed {seed}: {}", sim.describe());
+        assert_eq!(sim.state(0, id(1)), Some(MemberState::Alive), "seed {seed}");
+    }
+}
+
 /// Who hears nobody for good goes on alone, and finds whoever comes back.
 #[test]
 fn the_last_of_three_takes_the_others_for_dead_until_one_is_back() {

@@ -190,12 +190,22 @@ async fn choose(
         if !known.contains(name) && (chosen || !now) {
             return Err(unknown(name, known.iter().map(String::as_str)).into());
         }
+        let revision = at.as_ref().map(|entry| entry.revision);
+        if let Some(expected) = headers.if_match
+            && revision != Some(expected)
+        {
+            let is =
+                revision.map_or("nobody chose one".to_owned(), |at| format!("is at revision {at}"));
+            let detail =
+                format!("the choice of who leads was seen at revision {expected}, it {is}");
+            return Err(Problem::new(codes::CONFLICT, detail).into());
+        }
         if now == chosen {
             let mut response = told(context, name, grant, false).await?;
             response.extensions_mut().insert(reply::Unchanged);
             return Ok(response);
         }
-        let expect = at.map_or(Expect::Absent, |entry| Expect::At(entry.revision));
+        let expect = revision.map_or(Expect::Absent, Expect::At);
         let txn = Txn::new().check(key.as_str(), expect);
         let mut txn = match chosen {
             true => txn.put(key.as_str(), name.to_owned()),
@@ -309,7 +319,9 @@ async fn say(
 /// A region as it is now, whether that changed just now, and what cannot leave it if it is drained.
 async fn told(context: &Context, name: &str, grant: &SharedGrant, changed: bool) -> Answer {
     let (seen, regions) = all(context, grant);
-    let tally = regions.get(name).ok_or_else(|| unknown(name, std::iter::empty()))?;
+    // Of one without nodes that is not chosen any more nothing is left.
+    let none = Tally::default();
+    let tally = regions.get(name).unwrap_or(&none);
     let mut item = tally.item(name);
     let conflicts = if item["drained"] == true && tally.copies > 0 {
         shortages_in(context, name).await?

@@ -109,7 +109,8 @@ impl Ask for Lead {
             return printer.value(&told);
         }
         let what = match (self.any, told["changed"] == true, told["leads"] == true) {
-            (true, ..) => "is not chosen to lead any more",
+            (true, true, _) => "is not chosen to lead any more",
+            (true, false, _) => "was not chosen to lead: somebody changed that just now",
             (false, true, _) if told["drained"] == true => {
                 "is chosen to lead, and is drained: it does once it takes work again"
             }

@@ -112,7 +112,8 @@ impl FunctionManager {
             let guest =
                 weighted && need == Some(&Need::Prepared) && loaded.since.elapsed() < GUEST_STAY;
             if need != Some(&Need::Loaded) && !guest && !loaded.leaving {
-                let lingers = need == Some(&Need::Prepared);
+                // Calls are on their way to it, by nodes that have not heard yet.
+                let lingers = need.is_some() || weighted;
                 self.unload_soon(slot, lingers);
             }
         }

@@ -27,6 +27,15 @@ pub struct DiskPace {
     pub p99_us: u64,
 }
 
+impl DiskPace {
+    /// Whether a leader with this disk would be asked to let one with the other disk lead.
+    pub fn is_slow_beside(self, other: Self) -> bool {
+        self.groups >= MIN_GROUPS
+            && self.p99_us >= SLOW_US
+            && self.p99_us >= other.p99_us.saturating_mul(FACTOR)
+    }
+}
+
 /// Who should lead instead, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlowLeader {

@@ -45,6 +45,9 @@ pub struct VoterNode {
     /// than that votes are spread.
     #[serde(default)]
     pub alive_since_ms: Option<u64>,
+    /// A voter that lacks so much of the log that it should not lead now.
+    #[serde(default)]
+    pub behind: bool,
     /// Why it cannot hold a vote though it lives, for example because it lost its log.
     #[serde(default)]
     pub barred: Option<String>,

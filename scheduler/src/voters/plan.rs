@@ -13,11 +13,14 @@ use super::{
 
 /// How long one voter is asked to lead before another one is.
 const HAND_OVER_TURN_MS: u64 = 10_000;
+/// So long a voter lives before it gets the leadership for no other sake than that it was chosen: each
+/// hand-over stops writes for a moment, and one that fails for the time of an election.
+const CHOSEN_LIVES_MS: u64 = 5_000;
 
 /// The next step, if there is one that can be taken now.
 ///
 /// It ends: each step brings the membership closer to the choice, the choice changes only when the
-/// nodes do, and what has been chosen once (a learner) is preferred from then on.
+/// nodes do or have lived for long enough, and what has been chosen once (a learner) is preferred from then on.
 pub fn plan_voters(input: &VoterInput, now_ms: u64) -> Option<VoterStep> {
     let membership = &input.membership;
     // A new change is refused while the last one is not committed.
@@ -118,7 +121,15 @@ fn ease(input: &VoterInput, voters: &BTreeSet<NodeId>, now_ms: u64) -> Option<Vo
         .filter_map(|id| input.node(*id))
         .filter(|node| node.is_fit())
         .collect();
-    let preferred: Vec<&VoterNode> = fit.iter().copied().filter(|node| chosen(node)).collect();
+    let enough = CHOSEN_LIVES_MS.min(input.policy.grace_ms);
+    let lives = |node: &VoterNode| {
+        node.alive_since_ms.is_some_and(|since| now_ms.saturating_sub(since) >= enough)
+    };
+    let preferred: Vec<&VoterNode> = fit
+        .iter()
+        .copied()
+        .filter(|node| chosen(node) && !node.behind && (leader.is_emptied() || lives(node)))
+        .collect();
     let (reason, who) = match (leader.is_emptied(), preferred.is_empty()) {
         (true, false) => (VoterReason::Draining { node: leader.named() }, preferred),
         (true, true) => (VoterReason::Draining { node: leader.named() }, fit),
@@ -143,6 +154,7 @@ fn tidy(
     choice: &Choice,
     now_ms: u64,
 ) -> Option<VoterStep> {
+    let young = |since: u64| now_ms.saturating_sub(since) < input.policy.grace_ms;
     let may_be_needed = voters.iter().any(|id| !input.lives(*id));
     let idle = |id: &&NodeId| {
         if choice.into.contains(id) {
@@ -152,6 +164,9 @@ fn tidy(
         match node.dead_since_ms {
             // One that just fell silent may be back before it would have been replaced.
             Some(since) => now_ms.saturating_sub(since) >= input.policy.grace_ms,
+            // A new leader, or one that it just saw come back, does not know yet whether it may have a
+            // vote for the spread's sake, for which the last one prepared it.
+            None if node.is_fit() && node.alive_since_ms.is_some_and(young) => false,
             None => !may_be_needed || !node.is_fit(),
         }
     };

@@ -12,8 +12,8 @@ const WINDOW_MS: u64 = 30_000;
 /// So many windows in a row the same region must have most of them: the leadership follows the sun, not
 /// a burst.
 const WINDOWS: u32 = 2;
-/// So few writes in a window, two a second, wait for an ocean and nobody notices.
-const LEAST: u64 = 60;
+/// So few writes in a second wait for an ocean and nobody notices.
+const LEAST_PER_SECOND: u64 = 2;
 
 /// Where the leader should stand, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,12 +24,14 @@ pub struct FarWriters {
     pub writes: u64,
     /// Of how many.
     pub of: u64,
+    /// How long the window was, in seconds.
+    pub seconds: u64,
 }
 
 impl fmt::Display for FarWriters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { region, writes, of } = self;
-        write!(f, "{writes} of the {of} writes of the last {} s come", WINDOW_MS / 1000)?;
+        let Self { region, writes, of, seconds } = self;
+        write!(f, "{writes} of the {of} writes of the last {seconds} s come")?;
         write!(f, " through nodes of region {region}")
     }
 }
@@ -65,11 +67,16 @@ impl Writers {
             .map(|(region, count)| (region.as_str(), count.saturating_sub(earlier(region))))
             .collect();
         let of: u64 = came.values().sum();
+        let seconds = now_ms.saturating_sub(*began) / 1000;
+        let least = LEAST_PER_SECOND * seconds;
         let most = came.into_iter().max_by_key(|(_, writes)| *writes);
         let most = most.filter(|(region, writes)| {
-            *region != own && of >= LEAST && writes.saturating_mul(3) >= of.saturating_mul(2)
+            *region != own && of >= least && writes.saturating_mul(3) >= of.saturating_mul(2)
         });
-        let far = most.map(|(region, writes)| FarWriters { region: region.to_owned(), writes, of });
+        let far = most.map(|(region, writes)| {
+            let region = region.to_owned();
+            FarWriters { region, writes, of, seconds }
+        });
         self.window = Some((now_ms, counts));
         let windows = match (&self.most, &far) {
             (Some((held, windows)), Some(far)) if *held == far.region => windows + 1,

@@ -174,3 +174,53 @@ fn votes_move_to_other_zones_of_their_region_and_not_over_an_ocean_for_a_zone() 
         ]
     );
 }
+
+/// What one leader began for the spread's sake the next one does not undo while it knows nobody for long
+/// enough; nor is a learner that nobody needs kept for ever.
+#[test]
+fn a_new_leader_keeps_the_learner_that_the_last_one_prepared() {
+    let mut world = founded();
+    join(&mut world, &[(4, "e1", "eu", "z"), (5, "p1", "ap", "z")]);
+    world.now_ms += 60_000;
+    let step = world.step().unwrap();
+    assert_eq!(
+        step.to_string(),
+        "add learner e1: region us has a majority of the votes, and need not"
+    );
+    world.carry_out(&step.command);
+    world.input.membership.learners.insert(NodeId(4), false);
+    // Another one leads from here on, on a clock of its own.
+    world.input.membership.leader = NodeId(2);
+    world.now_ms = 500;
+    world.input.nodes.iter_mut().for_each(|node| node.alive_since_ms = Some(500));
+    assert_eq!(world.step(), None);
+    world.now_ms += 59_999;
+    assert_eq!(world.step(), None);
+    world.input.membership.learners.insert(NodeId(4), true);
+    world.now_ms += 1;
+    let told = settled(&mut world);
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told[0].starts_with("give the vote of c to e1"), "{told:?}");
+    let mut alone = founded();
+    join(&mut alone, &[(4, "d", "us", "a")]);
+    alone.input.membership.learners.insert(NodeId(4), true);
+    assert_eq!(alone.step(), None);
+    alone.now_ms += 60_000;
+    assert_eq!(settled(&mut alone), ["drop learner d: it is not needed"]);
+}
+
+/// A hand-over stops writes for a moment, and for the time of an election if it fails.
+#[test]
+fn the_chosen_region_gets_the_leadership_once_its_voter_has_lived_a_while_and_has_the_log() {
+    let mut world = founded();
+    world.input.nodes[2].region = "eu".into();
+    world.input.lead_region = Some("eu".into());
+    let since = world.now_ms;
+    world.input.nodes[2].alive_since_ms = Some(since);
+    assert_eq!(world.step(), None, "it may be gone in a moment");
+    world.now_ms += 5_000;
+    world.input.nodes[2].behind = true;
+    assert_eq!(world.step(), None, "it would refuse");
+    world.input.nodes[2].behind = false;
+    assert_eq!(settled(&mut world), ["let c lead: region eu was chosen to lead"]);
+}

@@ -311,7 +311,7 @@ proptest! {
     #[test]
     fn the_chosen_region_leads(mut world in any_world()) {
         for node in &mut world.input.nodes {
-            (node.dead_since_ms, node.barred) = (None, None);
+            (node.dead_since_ms, node.barred, node.alive_since_ms) = (None, None, Some(0));
         }
         settle(&mut world);
         let voters = world.voters().clone();

@@ -25,6 +25,15 @@ pub(super) fn pace(log: &Handle) -> DiskPace {
     DiskPace { groups: pace.groups, p99_us }
 }
 
+/// Whether another voter's disk is so slow that it would hand the leadership back; one that does not
+/// say is not to lead now.
+pub(super) async fn is_slower(keeper: &Keeper, log: &Handle, node: NodeId) -> bool {
+    match tokio::time::timeout(ASK_DEADLINE, keeper.ask(node, &Ask::Disk)).await {
+        Ok(Ok(Told::Disk { pace: theirs })) => theirs.is_slow_beside(pace(log)),
+        _ => true,
+    }
+}
+
 /// What the leader knows of the disks.
 #[derive(Default)]
 pub(super) struct Disks {

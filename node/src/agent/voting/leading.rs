@@ -15,7 +15,7 @@ use swarmer_scheduler::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    disk::Disks,
+    disk::{Disks, is_slower},
     keeper::Keeper,
     observe::{Seen, lead_region, leaving, log_key, nodes, wanted},
     wire::{Ask, Told},
@@ -44,6 +44,8 @@ const LEARNER_PATIENCE_MS: u64 = 120_000;
 const BARRED_MS: u64 = 5_000;
 /// How long a node without its log is left alone: only a person brings that back.
 const LOST_MS: u64 = 600_000;
+/// How long one voter is asked to lead, for the sake of who writes, before another one is.
+const HAND_OVER_TURN_MS: u64 = 30_000;
 /// How long handing over the leadership may take.
 const HAND_OVER_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -140,10 +142,12 @@ impl Leader<'_> {
         let learners: BTreeMap<NodeId, bool> =
             members.learners.iter().map(|node| (*node, caught_up(&members, *node))).collect();
         noticed.note_learners(&learners, now_ms);
+        let peers = members.clone();
         let input = VoterInput {
             nodes: nodes(&desired, &leaving(&view), |node| Seen {
                 dead_since_ms: noticed.dead.get(&node).copied(),
                 alive_since_ms: noticed.alive.get(&node).copied(),
+                behind: node != self.context.node && !caught_up(&peers, node),
                 barred: noticed.bar(node),
             }),
             membership: Membership {
@@ -251,6 +255,7 @@ impl Leader<'_> {
             let stays = |n: &Arc<Node>| !desired.is_emptied(n);
             *node != self.context.node
                 && !noticed.dead.contains_key(node)
+                && noticed.bar(*node).is_none()
                 && desired.nodes.get(node).is_some_and(stays)
         };
         let region_of = |node: &NodeId| desired.nodes.get(node).map(|node| &node.spec.region);
@@ -269,12 +274,22 @@ impl Leader<'_> {
             }
         }
         let far = noticed.writers.look(own, writes, now_ms).filter(|_| chosen.is_none());
-        if let Some(far) = far
-            && let Some(to) = others.iter().find(|node| region_of(node) == Some(&far.region))
-        {
-            return self.hand_over(*to, &far).await;
+        let Some(far) = far else { return Ok(()) };
+        let members = self.raft.members();
+        let there: Vec<NodeId> = others
+            .into_iter()
+            .filter(|node| region_of(node) == Some(&far.region) && caught_up(&members, *node))
+            .collect();
+        // One that does not take it must not be asked for ever.
+        let turn = usize::try_from(now_ms / HAND_OVER_TURN_MS).unwrap_or_default();
+        let to = turn.checked_rem(there.len()).map(|turn| there[turn]);
+        match to {
+            // From a slow disk it would come back.
+            Some(to) if !is_slower(self.keeper, self.raft, to).await => {
+                self.hand_over(to, &far).await
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     async fn hand_over(&self, to: NodeId, reason: &(impl Display + Sync)) -> Outcome<()> {

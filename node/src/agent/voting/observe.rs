@@ -68,6 +68,7 @@ pub(super) fn leaving(view: &View) -> BTreeSet<NodeId> {
 pub(super) struct Seen {
     pub(super) dead_since_ms: Option<u64>,
     pub(super) alive_since_ms: Option<u64>,
+    pub(super) behind: bool,
     pub(super) barred: Option<String>,
 }
 
@@ -78,7 +79,7 @@ pub(super) fn nodes(
     seen: impl Fn(NodeId) -> Seen,
 ) -> Vec<VoterNode> {
     let nodes = desired.nodes.iter().map(|(id, node)| {
-        let Seen { dead_since_ms, alive_since_ms, barred } = seen(*id);
+        let Seen { dead_since_ms, alive_since_ms, behind, barred } = seen(*id);
         VoterNode {
             id: *id,
             name: node.metadata.name.clone(),
@@ -89,6 +90,7 @@ pub(super) fn nodes(
             leaving: leaving.contains(id),
             dead_since_ms,
             alive_since_ms,
+            behind,
             barred,
         }
     });
