@@ -73,7 +73,7 @@ mod tests {
         assert!(text.contains("third region"), "{text}");
         let (state, text) = told(&[("ap", 1, 0), ("eu", 3, 3), ("us", 2, 0)]).remove(0);
         assert_eq!(state, Verdict::Warn);
-        assert!(text.contains("by themselves, to nodes that live"), "{text}");
+        assert!(text.contains("by themselves, to nodes that have lived"), "{text}");
         for good in
             [[("ap", 1, 1), ("eu", 1, 1), ("us", 1, 1)], [("ap", 2, 1), ("eu", 2, 2), ("us", 2, 2)]]
         {
