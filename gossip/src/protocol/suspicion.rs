@@ -74,6 +74,19 @@ struct Own {
     again: bool,
 }
 
+impl Own {
+    fn since(since: Duration) -> Self {
+        Self {
+            since,
+            not_before: Duration::ZERO,
+            confirmed: None,
+            look: None,
+            presumed: false,
+            again: false,
+        }
+    }
+}
+
 impl Suspicion {
     fn new(peer: Peer, incarnation: Incarnation, since: Duration) -> Self {
         Self { peer, incarnation, since, accusers: BTreeSet::new(), declared: false, own: None }
@@ -193,14 +206,7 @@ impl Core {
         {
             return false;
         }
-        suspicion.own = Some(Own {
-            since: time,
-            not_before: Duration::ZERO,
-            confirmed: None,
-            look: None,
-            presumed: false,
-            again: false,
-        });
+        suspicion.own = Some(Own::since(time));
         self.outputs.push_back(Output::ConfirmAlive { node: peer.node, addr: peer.addr });
         self.send(&peer, &Message::Suspicion { peer, incarnation });
         self.schedule_suspicion(peer.node);
@@ -340,14 +346,7 @@ impl Core {
             let anew = |own: &&mut Own| own.presumed || own.since >= deaf_since && !own.again;
             if let Some(own) = suspicion.own.as_mut().filter(anew) {
                 // The question over QUIC went nowhere either.
-                *own = Own {
-                    since: time,
-                    not_before: Duration::ZERO,
-                    confirmed: None,
-                    look: None,
-                    again: !own.presumed,
-                    presumed: false,
-                };
+                *own = Own { again: !own.presumed, ..Own::since(time) };
                 again.push((peer, incarnation));
             }
         }

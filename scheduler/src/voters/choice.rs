@@ -135,19 +135,7 @@ pub(super) fn choose(input: &VoterInput, voters: &BTreeSet<NodeId>, now_ms: u64)
         }
     }
     if out.is_empty() && into.is_empty() {
-        while let Some((from, to, region)) = homecoming(input, &goal) {
-            goal.remove(&from);
-            goal.insert(to);
-            out.push((from, VoterReason::Returning { region }));
-            into.push(to);
-        }
-        if let Some((from, to, region)) = called(input, &goal) {
-            goal.remove(&from);
-            goal.insert(to);
-            out.push((from, VoterReason::Chosen { region }));
-            into.push(to);
-        }
-        while let Some((from, to, reason)) = spreading(input, &goal, now_ms) {
+        while let Some((from, to, reason)) = better(input, &goal, now_ms) {
             goal.remove(&from);
             goal.insert(to);
             out.push((from, reason));
@@ -157,14 +145,25 @@ pub(super) fn choose(input: &VoterInput, voters: &BTreeSet<NodeId>, now_ms: u64)
     Choice { goal, out, into }
 }
 
-/// A voter of a crowded region, and who could have its vote in a region that was drained and takes
-/// work again, with that region's name. Only while all voters live: a vote that moves for the sake
-/// of the spread can wait. Each leaves its region with at least as many votes as the other one has then, so that
-/// none goes back.
-fn homecoming(input: &VoterInput, goal: &BTreeSet<NodeId>) -> Option<(NodeId, NodeId, String)> {
+/// A vote that stands, who could have it instead, and why that is better.
+type Move = (NodeId, NodeId, VoterReason);
+
+/// A vote that would stand better elsewhere. Only while all voters live: one that moves for no fault of
+/// its own can wait.
+fn better(input: &VoterInput, goal: &BTreeSet<NodeId>, now_ms: u64) -> Option<Move> {
     if !goal.iter().all(|id| input.lives(*id)) {
         return None;
     }
+    homecoming(input, goal)
+        .or_else(|| called(input, goal))
+        .or_else(|| spreading(FailureDomain::Region, input, goal, now_ms))
+        .or_else(|| spreading(FailureDomain::Zone, input, goal, now_ms))
+}
+
+/// A voter of a crowded region, and who could have its vote in a region that was drained and takes
+/// work again. Each leaves its region with at least as many votes as the other one has then, so that
+/// none goes back.
+fn homecoming(input: &VoterInput, goal: &BTreeSet<NodeId>) -> Option<Move> {
     let from = worst(input, goal)?;
     let (others, _) = crowd(input, from, goal);
     let votes = |region: &str| {
@@ -177,35 +176,31 @@ fn homecoming(input: &VoterInput, goal: &BTreeSet<NodeId>) -> Option<(NodeId, No
             && !goal.contains(&node.id)
             && votes(&node.region) < others
     };
-    let to = input.nodes.iter().filter(back).min_by_key(|node| {
-        (!input.membership.learners.contains_key(&node.id), crowd(input, node.id, goal), node.id)
-    })?;
-    Some((from, to.id, to.region.clone()))
+    let to = input.nodes.iter().filter(back).min_by_key(|node| preference(input, node.id, goal))?;
+    Some((from, to.id, VoterReason::Returning { region: to.region.clone() }))
 }
 
 /// A vote for the region that was chosen to lead, where it has none.
-fn called(input: &VoterInput, goal: &BTreeSet<NodeId>) -> Option<(NodeId, NodeId, String)> {
+fn called(input: &VoterInput, goal: &BTreeSet<NodeId>) -> Option<Move> {
     let region = input.lead_region.as_ref()?;
     let there = |id: &NodeId| input.node(*id).is_some_and(|node| node.region == *region);
-    if goal.iter().any(there) || !goal.iter().all(|id| input.lives(*id)) {
+    if goal.iter().any(there) {
         return None;
     }
     let from = worst(input, goal)?;
     let could = input.nodes.iter().filter(|node| node.region == *region && node.is_fit());
-    let to = could.min_by_key(|node| {
-        (!input.membership.learners.contains_key(&node.id), crowd(input, node.id, goal), node.id)
-    })?;
-    Some((from, to.id, region.clone()))
+    let to = could.min_by_key(|node| preference(input, node.id, goal))?;
+    Some((from, to.id, VoterReason::Chosen { region: region.clone() }))
 }
 
 /// What can be lost as a whole.
 #[derive(Clone, Copy)]
-enum Place {
+enum FailureDomain {
     Region,
     Zone,
 }
 
-impl Place {
+impl FailureDomain {
     fn of(self, node: &VoterNode) -> (&str, &str) {
         match self {
             Self::Region => (&node.region, ""),
@@ -223,24 +218,16 @@ impl Place {
 }
 
 /// A voter of the region that has a majority, and who could have its vote elsewhere, where the nodes
-/// allow that no region has one; else the same of zones of a region. As with a return, only while all voters live.
+/// allow that no region has one; or the same of the zones of a region.
 fn spreading(
+    by: FailureDomain,
     input: &VoterInput,
     goal: &BTreeSet<NodeId>,
     now_ms: u64,
-) -> Option<(NodeId, NodeId, VoterReason)> {
-    if !goal.iter().all(|id| input.lives(*id)) || planted::is_on(Bug::VotersInOneRegion) {
+) -> Option<Move> {
+    if planted::is_on(Bug::VotersInOneRegion) {
         return None;
     }
-    [Place::Region, Place::Zone].into_iter().find_map(|by| spread_by(by, input, goal, now_ms))
-}
-
-fn spread_by(
-    by: Place,
-    input: &VoterInput,
-    goal: &BTreeSet<NodeId>,
-    now_ms: u64,
-) -> Option<(NodeId, NodeId, VoterReason)> {
     // With more in one place its loss leaves no majority of them.
     let most = goal.len().saturating_sub(1) / 2;
     let steady = |node: &VoterNode| {
@@ -254,8 +241,8 @@ fn spread_by(
     let (crowded, _) = votes.iter().find(|(_, votes)| **votes > most)?;
     // For the sake of a zone no write crosses an ocean.
     let within = |region: &str| match by {
-        Place::Region => true,
-        Place::Zone => region == crowded.0,
+        FailureDomain::Region => true,
+        FailureDomain::Zone => region == crowded.0,
     };
     let spares = || {
         let spare = |node: &&VoterNode| {
@@ -279,10 +266,7 @@ fn spread_by(
         .collect();
     let from = worst(input, &there)?;
     let has_room = |node: &&VoterNode| votes.get(&by.of(node)).is_none_or(|votes| *votes < most);
-    let to = spares().filter(has_room).min_by_key(|node| {
-        let known = input.membership.learners.contains_key(&node.id);
-        (!known, crowd(input, node.id, goal), node.id)
-    })?;
+    let to = spares().filter(has_room).min_by_key(|node| preference(input, node.id, goal))?;
     Some((from, to.id, by.crowded(input.node(from)?)))
 }
 
@@ -292,14 +276,21 @@ fn worst(input: &VoterInput, among: &BTreeSet<NodeId>) -> Option<NodeId> {
     others.max_by_key(|id| (!input.lives(*id), crowd(input, *id, among), *id))
 }
 
-/// The node that should get a vote next: one that has the log already, then where fewest voters
-/// stand.
+/// Who should get a vote before others, the least first: one that has the log already, then where fewest
+/// voters stand.
+fn preference(
+    input: &VoterInput,
+    id: NodeId,
+    goal: &BTreeSet<NodeId>,
+) -> (bool, (usize, usize), NodeId) {
+    (!input.membership.learners.contains_key(&id), crowd(input, id, goal), id)
+}
+
+/// The node that should get a vote next.
 fn best(input: &VoterInput, voters: &BTreeSet<NodeId>, goal: &BTreeSet<NodeId>) -> Option<NodeId> {
     let fit = input
         .nodes
         .iter()
         .filter(|node| node.is_fit() && !voters.contains(&node.id) && !goal.contains(&node.id));
-    fit.map(|node| node.id).min_by_key(|id| {
-        (!input.membership.learners.contains_key(id), crowd(input, *id, goal), *id)
-    })
+    fit.map(|node| node.id).min_by_key(|id| preference(input, *id, goal))
 }
