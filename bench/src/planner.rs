@@ -135,6 +135,7 @@ impl Planner {
             capacity: Capacity {
                 functions: u32::try_from(room).unwrap_or(u32::MAX),
                 memory_bytes: room as u64 * 128 * MIB,
+                concurrency: Some(room as u64 * 100),
             },
             ..NodeFacts::default()
         });
@@ -143,6 +144,7 @@ impl Planner {
             near: ties(i, i.saturating_sub(1)),
             apart: ties(i, i + 1),
             revision: 1,
+            concurrency: 100,
             replicas: 2,
             priority: i32::try_from(i % priorities).unwrap_or_default(),
             min_available: 1,

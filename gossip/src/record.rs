@@ -62,6 +62,11 @@ pub struct Capacity {
     pub functions: u32,
     /// The sum of their memory as placement counts it, bytes.
     pub memory_bytes: u64,
+    /// The sum of the requests that they may have at once; `None`: any number, or its node is too
+    /// old to say.
+    // Behind the record: see `LaterConcurrency`.
+    #[serde(skip)]
+    pub concurrency: Option<u64>,
 }
 
 /// All that a node says about itself. Claims, not authority: region, zone and labels are not among
@@ -143,6 +148,12 @@ struct LaterCoordinate {
 struct LaterHealth {
     failing: Vec<u16>,
     trial: Vec<u16>,
+}
+
+/// What follows [`LaterHealth`].
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct LaterConcurrency {
+    concurrency: Option<u64>,
 }
 
 impl LaterHealth {
@@ -249,7 +260,8 @@ impl Record {
         let capacity = LaterCapacity { capacity: self.facts.capacity };
         let coordinate = LaterCoordinate { coordinate: self.facts.coordinate };
         let health = LaterHealth::of(&self.facts.endpoints);
-        let all = (self, later, keys, authority, capacity, coordinate, health);
+        let concurrency = LaterConcurrency { concurrency: self.facts.capacity.concurrency };
+        let all = (self, later, keys, authority, capacity, coordinate, health, concurrency);
         let bytes = postcard::to_stdvec(&all).map_err(|error| GossipError::Record {
             field: "record",
             problem: format!("cannot be encoded: {error}"),
@@ -336,6 +348,9 @@ impl SignedRecord {
         }
         if let Some(later) = take::<LaterHealth>(&mut rest)? {
             later.tell(&mut record.facts.endpoints);
+        }
+        if let Some(later) = take::<LaterConcurrency>(&mut rest)? {
+            record.facts.capacity.concurrency = later.concurrency;
         }
         record.facts.check().map_err(|_| Refusal::OversizedRecord)?;
         Ok(record)
@@ -450,7 +465,7 @@ mod tests {
             software: software.into(),
             keys: HeldKeys { newest: 300, seals: 299 },
             authority: HeldKeys { newest: 400, seals: 399 },
-            capacity: Capacity { functions: 500, memory_bytes: 1 << 40 },
+            capacity: Capacity { functions: 500, memory_bytes: 1 << 40, concurrency: Some(70_000) },
             coordinate: Some(Coordinate {
                 position: [-70_000, 30_000, 0, 1, -1, 10_000_000, 5, 6],
                 height: 10,

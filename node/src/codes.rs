@@ -154,6 +154,10 @@ codes! {
     TOO_MANY_HOPS = "SW-MESH-TOO-MANY-HOPS", 508,
         "The call went through too many functions.",
         "Look for functions that call each other in a circle.";
+    NO_ROOM = "SW-NODE-NO-ROOM", 503,
+        "The function has no copy, and no node that could start one has room for it.",
+        "See what each node lacks with `swarmer explain placement NAME`; add nodes, raise their \
+         --capacity-…, or give the function a higher `priority`.";
     DRAINING = "SW-NODE-DRAINING", 503,
         "The node is being emptied and takes no new work.",
         "Send the request to another node.";

@@ -84,6 +84,10 @@ pub(crate) struct NodeOptions {
     /// counts [default: what the machine or the node's cgroup has]
     #[arg(long, env = "SWARMER_CAPACITY_MEMORY")]
     pub(crate) capacity_memory: Option<ByteSize>,
+    /// How many requests at once placement gives the node at most, as the `concurrency` of its
+    /// functions counts [default: any number]
+    #[arg(long, env = "SWARMER_CAPACITY_CONCURRENCY")]
+    pub(crate) capacity_concurrency: Option<u64>,
     /// With a founding token: how many nodes found the cluster together [default: 1]
     #[arg(long, env = "SWARMER_BOOTSTRAP_EXPECT")]
     pub(crate) bootstrap_expect: Option<u32>,
@@ -155,6 +159,8 @@ pub(crate) struct NodeConfig {
     pub(crate) capacity_functions: u32,
     /// The same of their memory. None: what there is.
     pub(crate) capacity_memory: Option<ByteSize>,
+    /// The same of requests at once. None: any number.
+    pub(crate) capacity_concurrency: Option<u64>,
     pub(crate) bootstrap_expect: u32,
     pub(crate) max_component: ByteSize,
     pub(crate) voter_grace_ms: u64,
@@ -196,6 +202,7 @@ impl NodeOptions {
             label: self.label.or(file.label),
             capacity_functions: self.capacity_functions.or(file.capacity_functions),
             capacity_memory: self.capacity_memory.or(file.capacity_memory),
+            capacity_concurrency: self.capacity_concurrency.or(file.capacity_concurrency),
             bootstrap_expect: self.bootstrap_expect.or(file.bootstrap_expect),
             max_component: self.max_component.or(file.max_component),
             snapshot_log: self.snapshot_log.or(file.snapshot_log),
@@ -252,6 +259,7 @@ impl NodeOptions {
         let capacity = [
             ("capacity-functions", self.capacity_functions.map(u64::from)),
             ("capacity-memory", self.capacity_memory.map(|memory| memory.0)),
+            ("capacity-concurrency", self.capacity_concurrency),
         ];
         for (field, _) in capacity.iter().filter(|(_, given)| *given == Some(0)) {
             let rule = "more than 0; a node that is to hold nothing is drained: `swarmer drain`";
@@ -284,6 +292,7 @@ impl NodeOptions {
             place,
             capacity_functions: self.capacity_functions.unwrap_or(DEFAULT_CAPACITY_FUNCTIONS),
             capacity_memory: self.capacity_memory,
+            capacity_concurrency: self.capacity_concurrency,
             bootstrap_expect: expect,
             max_component: self.max_component.unwrap_or(DEFAULT_MAX_COMPONENT),
             voter_grace_ms: self.voter_grace_ms.unwrap_or(DEFAULT_VOTER_GRACE_MS),

@@ -32,7 +32,8 @@ pub enum Conflict {
     },
     /// A node holds more than it can.
     #[error(
-        "node {node}: holds {functions} of {max_functions} functions and {memory_bytes} of {max_memory_bytes} bytes, and what is too much has nowhere to go"
+        "node {node}: holds {functions} of {max_functions} functions, {memory_bytes} of {max_memory_bytes} bytes{}, and what is too much has nowhere to go",
+        requests(*concurrency, *max_concurrency)
     )]
     Overfull {
         /// Which node.
@@ -45,6 +46,12 @@ pub enum Conflict {
         memory_bytes: u64,
         /// What it can hold, in bytes.
         max_memory_bytes: u64,
+        /// The sum of the requests that they may have at once.
+        #[serde(default)]
+        concurrency: u64,
+        /// How many it can have; `None`: any number.
+        #[serde(default)]
+        max_concurrency: Option<u64>,
     },
     /// No final plan was found in so many rounds; the plan has no commands.
     #[error("no final plan in {rounds} rounds; nothing is changed")]
@@ -82,6 +89,10 @@ impl Coded for Conflict {
             Self::Unsettled { .. } => codes::UNSETTLED,
         }
     }
+}
+
+fn requests(held: u64, max: Option<u64>) -> String {
+    max.map_or(String::new(), |max| format!(" and {held} of {max} requests at once"))
 }
 
 fn short(refused: &[(NodeRef, Reason)], more: &u32, hint: Option<&str>) -> String {

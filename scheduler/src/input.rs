@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 use swarmer_model::{Labels, NodeId, RegionState};
 
+use crate::room::Demand;
+
 /// The name of a function across the cluster: `namespace/name`.
 pub type FunctionKey = String;
 
@@ -49,6 +51,9 @@ pub struct FunctionNeed {
     pub replicas: u32,
     /// What one copy may use of a node's memory, in bytes.
     pub memory_bytes: u64,
+    /// How many requests one copy may have at once: that much of a node's.
+    #[serde(default)]
+    pub concurrency: u32,
     /// Scarce capacity goes to the higher number first, and is taken from lower ones where there
     /// is no more.
     #[serde(default)]
@@ -77,6 +82,11 @@ pub struct FunctionNeed {
 }
 
 impl FunctionNeed {
+    /// What one copy takes of its node.
+    pub fn demand(&self) -> Demand {
+        Demand { memory_bytes: self.memory_bytes, concurrency: self.concurrency }
+    }
+
     pub(crate) fn has_affinity(&self) -> bool {
         !self.near.is_empty() || !self.apart.is_empty()
     }
@@ -86,10 +96,10 @@ impl FunctionNeed {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Spread {
-    /// Over zones first, then over nodes.
+    /// Over regions first, in these over zones, then over nodes.
     #[default]
     Zone,
-    /// Over nodes only: the least loaded, whatever its zone.
+    /// Over nodes only: the least loaded, wherever it is.
     Node,
 }
 
@@ -149,6 +159,9 @@ pub struct Capacity {
     pub functions: u32,
     /// The sum of their memory, in bytes.
     pub memory_bytes: u64,
+    /// The sum of the requests that they may have at once; `None`: any number.
+    #[serde(default)]
+    pub concurrency: Option<u64>,
 }
 
 /// One copy of a function.

@@ -21,6 +21,7 @@ mod output;
 mod planner;
 mod reason;
 mod record;
+mod room;
 mod rotation;
 mod voters;
 
@@ -39,6 +40,7 @@ pub use output::{Command, Decision, Plan, Verdict};
 pub use planner::plan;
 pub use reason::{Affinity, Nearest, Pull, Reason, Trouble};
 pub use record::{Record, ReplayError};
+pub use room::{Demand, Lack, Used};
 pub use rotation::{
     KeyRotation, KeyWord, ROTATION_LOST_MS, ROTATION_PATIENCE_MS, ROTATION_SETTLE_MS, RingCommand,
     RingOutlook, RingState, RingStep, RotationAsk,

@@ -11,6 +11,7 @@
 //! [`MAX_ROUNDS`] guards this argument.
 
 mod company;
+mod crowding;
 mod home;
 mod preempt;
 mod refusal;
@@ -19,11 +20,10 @@ mod trouble;
 
 use std::{cmp::Reverse, collections::BTreeSet};
 
-use swarmer_model::planted::{self, Bug};
-
 pub(crate) use self::{company::affinities, state::State};
 use self::{
     company::{Closeness, Company},
+    crowding::{Crowd, Crowding},
     preempt::Preemption,
     state::{Change, NeedAt, NodeAt},
     trouble::{Standee, Standing},
@@ -31,7 +31,7 @@ use self::{
 use crate::{
     candidates::Liking,
     conflict::Conflict,
-    input::{Desired, NodeRef, Observed, Spread},
+    input::{Desired, NodeRef, Observed},
     output::{Command, Decision, Plan, Verdict},
     reason::{Reason, Trouble},
 };
@@ -54,11 +54,11 @@ const MAX_ROUNDS: u32 = 64;
 /// 2. Nothing moves without need. Need is: a constraint broken, a node drained alone or with its
 ///    region, dead for longer than the grace time, no member, fuller than its capacity, or one where the function does not
 ///    come up while enough others have no trouble; a region that was drained and takes work again,
-///    for copies that are crowded into one zone elsewhere; or a function of higher priority that fits
+///    for copies that are crowded together elsewhere; or a function of higher priority that fits
 ///    nowhere else, which takes no more than leaves
 ///    [`min_available`](crate::FunctionNeed::min_available) serving.
 /// 3. Replacement first: a copy that serves goes when the one in its place is ready.
-/// 4. Copies of a function are spread over zones, then keep [apart](crate::FunctionNeed::apart) from
+/// 4. Copies of a function are spread over regions, in these over zones, then keep [apart](crate::FunctionNeed::apart) from
 ///    those of others and [near](crate::FunctionNeed::near) to them, then go to the least loaded
 ///    node; ties are broken by [`score`](crate::score), so that functions alike do not gather on one
 ///    node. Of equally important functions those are placed first that others are to be near to.
@@ -120,34 +120,6 @@ fn round(state: &mut State<'_>, preempting: bool) -> bool {
     changed
 }
 
-/// How many good copies stand in each zone; none are counted where zones do not matter.
-struct Zones(Vec<u32>);
-
-impl Zones {
-    fn of(state: &State<'_>, at: NeedAt, good: &[Standee]) -> Self {
-        let counted = state.need(at).spread == Spread::Zone && !planted::is_on(Bug::ForgetSpread);
-        let mut zones = Self(vec![0; if counted { state.zones() } else { 0 }]);
-        good.iter().for_each(|copy| zones.put(state.zone(copy.node)));
-        zones
-    }
-
-    fn put(&mut self, zone: usize) {
-        if let Some(copies) = self.0.get_mut(zone) {
-            *copies += 1;
-        }
-    }
-
-    fn take(&mut self, zone: usize) {
-        if let Some(copies) = self.0.get_mut(zone) {
-            *copies = copies.saturating_sub(1);
-        }
-    }
-
-    fn copies(&self, zone: usize) -> u32 {
-        self.0.get(zone).copied().unwrap_or_default()
-    }
-}
-
 /// How well the node suits by affinity; without one all suit alike.
 fn closeness(state: &State<'_>, company: Option<&Company>, node: NodeAt) -> Closeness {
     company.map(|company| company.closeness(state.zone(node), node)).unwrap_or_default()
@@ -162,7 +134,7 @@ fn drop_surplus(state: &mut State<'_>, at: NeedAt) -> bool {
         if standing.good.len() <= wanted as usize {
             return changed;
         }
-        let zones = Zones::of(state, at, &standing.good);
+        let crowding = Crowding::of(state, at, &standing.good);
         let company = Company::of(state, at);
         // Those that do not serve go first, then those that are crowded together, or far from those
         // that they are to be near to.
@@ -170,7 +142,7 @@ fn drop_surplus(state: &mut State<'_>, at: NeedAt) -> bool {
             (
                 copy.dead,
                 !copy.ready,
-                zones.copies(state.zone(copy.node)),
+                crowding.at(state, state.zone(copy.node)),
                 closeness(state, company.as_ref(), copy.node),
                 state.load_permille(copy.node, None),
                 Reverse(liking.score(state.node(copy.node).id)),
@@ -189,11 +161,11 @@ fn add_missing(state: &mut State<'_>, at: NeedAt, preempting: bool) -> bool {
     if standing.good.len() >= need.replicas as usize {
         return false;
     }
-    let mut zones = Zones::of(state, at, &standing.good);
+    let mut crowding = Crowding::of(state, at, &standing.good);
     let mut changed = false;
     while standing.good.len() < need.replicas as usize {
-        let Some(best) = Best::of(state, at, &zones) else {
-            let found = if preempting { Preemption::of(state, at, &zones) } else { None };
+        let Some(best) = Best::of(state, at, &crowding) else {
+            let found = if preempting { Preemption::of(state, at, &crowding) } else { None };
             let Some(Preemption { node, victims }) = found else { return changed };
             let by = || (need.key.clone(), need.priority);
             let evicted = victims.iter().map(|victim| state.need(*victim).key.clone()).collect();
@@ -205,7 +177,7 @@ fn add_missing(state: &mut State<'_>, at: NeedAt, preempting: bool) -> bool {
             let reason = Reason::Preempting { copy, wanted: need.replicas, evicted };
             let placed = state.add(at, node, reason);
             standing.good.push(Standee::new(state, placed));
-            zones.put(state.zone(node));
+            crowding.put(state, state.zone(node));
             changed = true;
             continue;
         };
@@ -219,7 +191,8 @@ fn add_missing(state: &mut State<'_>, at: NeedAt, preempting: bool) -> bool {
             copy: count(standing.good.len()).saturating_add(1),
             wanted: need.replicas,
             replaces,
-            zone_copies: best.zone_copies,
+            region_copies: best.crowd.in_region,
+            zone_copies: best.crowd.in_zone,
             load_permille: best.load_permille,
             affinity: affinities(state, at, best.node),
             of: best.of,
@@ -227,7 +200,7 @@ fn add_missing(state: &mut State<'_>, at: NeedAt, preempting: bool) -> bool {
         // Nothing changes for the function's other copies by it: it stands on another node.
         let placed = state.add(at, best.node, reason);
         standing.good.push(Standee::new(state, placed));
-        zones.put(state.zone(best.node));
+        crowding.put(state, state.zone(best.node));
         changed = true;
     }
     changed
@@ -240,20 +213,21 @@ fn count(len: usize) -> u32 {
 /// The node that gets the next copy of a function.
 struct Best {
     node: NodeAt,
-    zone_copies: u32,
+    /// Before it came.
+    crowd: Crowd,
     load_permille: u32,
     /// Of how many that fitted.
     of: u32,
 }
 
 impl Best {
-    fn of(state: &State<'_>, at: NeedAt, zones: &Zones) -> Option<Self> {
+    fn of(state: &State<'_>, at: NeedAt, crowding: &Crowding) -> Option<Self> {
         // Without affinity nothing is compared for it.
         match Company::of(state, at) {
-            None => Self::among(state, at, zones, |_| ()),
+            None => Self::among(state, at, crowding, |_| ()),
             Some(company) => {
                 let close = |node| company.closeness(state.zone(node), node);
-                Self::among(state, at, zones, close)
+                Self::among(state, at, crowding, close)
             }
         }
     }
@@ -262,22 +236,21 @@ impl Best {
     fn among<C: Ord + Copy>(
         state: &State<'_>,
         at: NeedAt,
-        zones: &Zones,
+        crowding: &Crowding,
         close: impl Fn(NodeAt) -> C,
     ) -> Option<Self> {
         let need = state.need(at);
         let liking = Liking::of(&need.key);
         let last = |node: NodeAt| (Reverse(liking.score(state.node(node).id)), node);
         let mut of = 0;
-        let mut best: Option<((u64, C, u32), NodeAt)> = None;
+        let mut best: Option<(((bool, Crowd), C, u32), NodeAt)> = None;
         for node in state.lawful(at) {
             if state.no_room(at, *node).is_some() {
                 continue;
             }
             of += 1;
-            // One number, as it is compared most often: known trouble, then the zone's copies.
-            let troubled = u64::from(state.known_trouble(at, *node).is_some());
-            let crowd = troubled << 32 | u64::from(zones.copies(state.zone(*node)));
+            let troubled = state.known_trouble(at, *node).is_some();
+            let crowd = (troubled, crowding.at(state, state.zone(*node)));
             if best.is_some_and(|((least, ..), _)| crowd > least) {
                 continue;
             }
@@ -294,9 +267,8 @@ impl Best {
                 best = Some((rank, *node));
             }
         }
-        let ((.., load_permille), node) = best?;
-        let zone_copies = zones.copies(state.zone(node));
-        Some(Self { node, zone_copies, load_permille, of })
+        let (((_, crowd), _, load_permille), node) = best?;
+        Some(Self { node, crowd, load_permille, of })
     }
 }
 
@@ -390,8 +362,10 @@ fn report(state: &State<'_>) -> (Vec<Conflict>, Vec<Decision>) {
             node: node.into(),
             functions: used.functions,
             max_functions: node.capacity.functions,
-            memory_bytes: used.clamped(),
+            memory_bytes: used.memory(),
             max_memory_bytes: node.capacity.memory_bytes,
+            concurrency: used.concurrency(),
+            max_concurrency: node.capacity.concurrency,
         }
     }));
     (conflicts, decisions)

@@ -131,6 +131,9 @@ pub enum Reason {
         wanted: u32,
         /// The copy whose place it takes, and what is wrong with that one.
         replaces: Option<(NodeRef, Trouble)>,
+        /// How many copies the node's region held already.
+        #[serde(default)]
+        region_copies: u32,
         /// How many copies the node's zone held already.
         zone_copies: u32,
         /// The node's load with this copy, in thousandths of its capacity.
@@ -234,6 +237,13 @@ pub enum Reason {
         /// What one copy needs, in bytes.
         needs_bytes: u64,
     },
+    /// Refused: too few requests at once left.
+    ConcurrencyFull {
+        /// How many are left.
+        free: u64,
+        /// How many one copy may have.
+        needs: u32,
+    },
     /// Refused: it would fit, and others fit better or enough copies stand.
     NotNeeded {
         /// How the node stands to those that the function is to be near to, or apart from.
@@ -245,14 +255,23 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Chosen { copy, wanted, replaces, zone_copies, load_permille, affinity, of } => {
+            Self::Chosen {
+                copy,
+                wanted,
+                replaces,
+                region_copies,
+                zone_copies,
+                load_permille,
+                affinity,
+                of,
+            } => {
                 write!(f, "copy {copy} of {wanted}")?;
                 if let Some((node, trouble)) = replaces {
                     write!(f, " in place of {node} ({trouble})")?;
                 }
                 write!(
                     f,
-                    ": zone holds {zone_copies}, load {}.{} %",
+                    ": region holds {region_copies}, zone {zone_copies}, load {}.{} %",
                     load_permille / 10,
                     load_permille % 10
                 )?;
@@ -297,6 +316,9 @@ impl fmt::Display for Reason {
                 ByteSize(*free_bytes),
                 ByteSize(*needs_bytes)
             ),
+            Self::ConcurrencyFull { free, needs } => {
+                write!(f, "{free} requests at once left, needs {needs}")
+            }
             Self::NotNeeded { affinity } => {
                 f.write_str("fits, not needed")?;
                 told(f, affinity)

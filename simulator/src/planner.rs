@@ -51,7 +51,11 @@ pub(crate) fn facts(id: NodeId) -> NodeFacts {
         name: format!("n{}", id.0),
         region: REGIONS[id.0 as usize % REGIONS.len()].to_owned(),
         zone: format!("z{}", id.0 % 3),
-        capacity: Capacity { functions: NODE_FUNCTIONS, memory_bytes: u64::MAX },
+        capacity: Capacity {
+            functions: NODE_FUNCTIONS,
+            memory_bytes: u64::MAX,
+            ..Capacity::default()
+        },
         ..NodeFacts::default()
     }
 }

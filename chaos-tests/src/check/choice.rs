@@ -1,5 +1,5 @@
-//! Which of the nodes that fit gets a copy: one in the zone with the fewest copies of the function, and
-//! among these one that is apart from those that it should be apart from, and near to those that it
+//! Which of the nodes that fit gets a copy: one in the region with the fewest copies of the function, in
+//! it in the zone with the fewest, and among these one that is apart from those that it should be apart from, and near to those that it
 //! should be near to.
 //!
 //! Judged only where nothing strikes: who is dead or does not bring a function up is no choice, and
@@ -16,8 +16,7 @@ use crate::history::{Action, Fact, Member, Operation, Rule};
 /// For so many revisions a wish of another function counts as new: the plan may not have seen it.
 const NEW: u64 = 8;
 
-const INVARIANT: &str =
-    "a copy stands in the emptiest zone, apart from some and near to others as it is asked for";
+const INVARIANT: &str = "a copy stands in the emptiest region and zone, apart from some and near to others as it is asked for";
 
 /// How well a node suits: how many of those to be apart from stand on it and in its zone, and how far
 /// those to be near to are, in sum.
@@ -122,31 +121,38 @@ impl Look<'_> {
         self.state.members.get(node)
     }
 
-    /// Good copies in the zone, among these.
-    fn in_zone<'n>(&self, zone: (&str, &str), nodes: impl Iterator<Item = &'n String>) -> usize {
-        let there = |node: &&String| {
-            self.member(node).is_some_and(|member| zone_of(member) == zone)
-                && self.state.against(self.function, node).is_none()
-        };
-        nodes.filter(there).count()
+    /// Good copies in the node's region and in its zone, among these.
+    fn crowd<'n>(
+        &self,
+        member: &Member,
+        nodes: impl Iterator<Item = &'n String>,
+    ) -> (usize, usize) {
+        let good = nodes.filter(|node| self.state.against(self.function, node).is_none());
+        let others = good.filter_map(|node| self.member(node));
+        others.fold((0, 0), |(region, zone), other| {
+            let in_region = usize::from(other.region == member.region);
+            let in_zone = usize::from(zone_of(other) == zone_of(member));
+            (region + in_region, zone + in_zone)
+        })
     }
 
     /// Why the copy stands where too many do: whatever order they were placed in, the last one in its
-    /// zone came where there were no more than anywhere else.
+    /// region came where there were no more than in any other, and the last one in its zone where there
+    /// were no more than in any other of the region.
     fn crowded(&self, revision: u64, node: &str) -> Option<String> {
-        let here = zone_of(self.member(node)?);
-        let copies = self.in_zone(here, self.wish.placed.nodes.iter());
+        let here = self.member(node)?;
+        let crowd = |member| self.crowd(member, self.wish.placed.nodes.iter());
+        let (in_region, in_zone) = crowd(here);
         let emptier = self.others().find(|(_, other)| {
-            let there = self.in_zone(zone_of(other), self.wish.placed.nodes.iter());
-            there + 1 < copies
+            let there = crowd(other);
+            there.0 + 1 < in_region || other.region == here.region && there.1 + 1 < in_zone
         });
         let (other, _) = emptier?;
         let (name, other) = (self.state.name(node), self.state.name(other));
-        let function = self.function;
+        let (function, Member { region, zone, .. }) = (self.function, here);
         Some(format!(
-            "revision {revision} put {function} on {name}, the copy number {copies} in zone {}/{}, \
-             though {other} could have it",
-            here.0, here.1
+            "revision {revision} put {function} on {name}, the copy number {in_region} in region \
+             {region} and number {in_zone} in its zone {zone:?}, though {other} could have it"
         ))
     }
 
@@ -213,10 +219,10 @@ impl Look<'_> {
         (on_node, in_zone, away)
     }
 
-    /// Why another node in a zone no fuller would have been better.
+    /// Why another node in a place no fuller would have been better.
     fn far(&self, revision: u64, node: &str) -> Option<String> {
         let member = self.member(node)?;
-        let crowd = |member: &Member| self.in_zone(zone_of(member), self.old.iter());
+        let crowd = |member: &Member| self.crowd(member, self.old.iter());
         let (own, full) = (self.closeness(node, member), crowd(member));
         let (other, better) = self.others().find_map(|(at, other)| {
             let close = self.closeness(at, other);
@@ -287,18 +293,24 @@ mod tests {
     }
 
     #[test]
-    fn two_copies_in_a_zone_while_another_one_has_none_are_found() {
+    fn two_copies_in_a_place_while_another_one_has_none_are_found() {
         let two =
             |nodes: &[&str]| judged(&[(2, "d/a", wish(2, &[], &[])), (3, "d/a", placed(2, nodes))]);
-        assert!(two(&["n1", "n3"]).is_valid() && two(&["n2", "n5"]).is_valid());
-        assert_eq!(two(&["n1", "n3"]).checked, 2);
+        assert!(two(&["n1", "n4"]).is_valid() && two(&["n3", "n5"]).is_valid());
+        assert_eq!(two(&["n1", "n4"]).checked, 2);
         assert!(two(&["n1", "n2"]).is_invalid() && two(&["n4", "n5"]).is_invalid());
-        // Of four copies one zone has two; of three none has.
+        // Two zones, and another region has none.
+        assert!(two(&["n1", "n3"]).is_invalid());
         let many = |count, nodes: &[&str]| {
             judged(&[(2, "d/a", wish(count, &[], &[])), (3, "d/a", placed(2, nodes))])
         };
-        assert!(many(4, &["n1", "n2", "n3", "n4"]).is_valid());
-        assert!(many(3, &["n1", "n2", "n3"]).is_invalid());
+        // Of four copies each region has two, eu in two zones.
+        assert!(many(4, &["n1", "n3", "n4", "n5"]).is_valid());
+        assert!(many(4, &["n1", "n2", "n4", "n5"]).is_invalid());
+        assert!(many(4, &["n1", "n2", "n3", "n4"]).is_invalid());
+        assert!(
+            many(3, &["n1", "n3", "n4"]).is_valid() && many(3, &["n1", "n2", "n3"]).is_invalid()
+        );
         // One more later on.
         let later = |node: &str| {
             judged(&[
@@ -308,7 +320,7 @@ mod tests {
                 (5, "d/a", placed(4, &["n1", node])),
             ])
         };
-        assert!(later("n4").is_valid() && later("n2").is_invalid());
+        assert!(later("n4").is_valid() && later("n2").is_invalid() && later("n3").is_invalid());
     }
 
     #[test]

@@ -14,7 +14,17 @@ pub(crate) fn capacity(config: &NodeConfig) -> Capacity {
         .map(|memory| memory.0)
         .or_else(|| of_machine(Path::new("/")))
         .unwrap_or(u64::MAX);
-    Capacity { functions: config.capacity_functions, memory_bytes }
+    Capacity {
+        functions: config.capacity_functions,
+        memory_bytes,
+        concurrency: config.capacity_concurrency,
+    }
+}
+
+/// The same as placement reckons with it.
+pub(crate) fn of_placement(told: Capacity) -> swarmer_scheduler::Capacity {
+    let Capacity { functions, memory_bytes, concurrency } = told;
+    swarmer_scheduler::Capacity { functions, memory_bytes, concurrency }
 }
 
 /// What files below this root say; `None` if none says anything.

@@ -139,7 +139,7 @@ mod tests {
         let node = |id| NodeFacts {
             id: NodeId(id),
             name: format!("n{id}"),
-            capacity: Capacity { functions: 10, memory_bytes: u64::MAX },
+            capacity: Capacity { functions: 10, memory_bytes: u64::MAX, ..Capacity::default() },
             ..NodeFacts::default()
         };
         let copy =

@@ -27,7 +27,7 @@ use crate::{
         Context, Images, Replicator,
         admission::{PeerBook, settle},
         authority::HeldAuthority,
-        collect,
+        capacity, collect,
         data_dir::DataDir,
         decisions::Decisions,
         encounters,
@@ -212,6 +212,7 @@ impl Agent {
         let functions = FunctionManager::new(functions::Deps {
             node,
             artifacts: artifacts.clone(),
+            capacity: capacity::of_placement(capacity::capacity(&self.config)),
             fetch: Arc::new(replicator.clone()),
             runtime: runtime.handle(),
             desired: desired.clone(),

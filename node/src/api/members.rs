@@ -120,7 +120,11 @@ fn merge(
             "version": version,
             "wire": facts.map(|facts| json!({ "oldest": facts.wire_min, "newest": facts.wire_max })),
             "capacity": facts.map(|facts| facts.capacity).filter(|told| told.functions > 0).map(
-                |told| json!({ "functions": told.functions, "memory": ByteSize(told.memory_bytes) }),
+                |told| json!({
+                    "functions": told.functions,
+                    "memory": ByteSize(told.memory_bytes),
+                    "concurrency": told.concurrency,
+                }),
             ),
             // From this node, measured lately or estimated.
             "rttMs": rtt.map(milliseconds),

@@ -15,6 +15,7 @@ use swarmer_model::{
     Function, Key, Kind, Node, NodeId, Placement, Region, RegionState, Revision, TrafficTarget,
     Version,
 };
+use swarmer_scheduler::Demand;
 
 /// What [`plans_key`] is called.
 const PLANS: &str = "plans";
@@ -68,6 +69,15 @@ pub(crate) fn serving(function: &Function, placement: &Placement) -> Vec<Traffic
 }
 
 impl FunctionEntry {
+    /// What a copy takes of its node.
+    pub(crate) fn demand(&self) -> Demand {
+        let spec = &self.function.spec;
+        Demand {
+            memory_bytes: spec.placement.memory.0,
+            concurrency: spec.template.limits.concurrency,
+        }
+    }
+
     /// What an answer of this version is marked with.
     pub(crate) fn label(&self, version: u32) -> Option<&HeaderValue> {
         self.labels.iter().find(|(number, _)| *number == version).map(|(_, label)| label)

@@ -1,7 +1,7 @@
 //! Makes functions ready, once each, however many ask for it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,13 +18,14 @@ use parking_lot::{Mutex, RwLock};
 use swarmer_gossip::{Endpoint, EndpointState, RecordUpdate};
 use swarmer_model::{Coded as _, Digest, EndpointHealth, NodeId, Template};
 use swarmer_runtime::{Function, FunctionConfig, FunctionKey, Outgoing};
+use swarmer_scheduler::{Capacity, Lack};
 
 use crate::{
     agent::{Failure, MAX_FAILURES, is_of_node},
     artifacts::ArtifactStore,
     codes,
     desired::DesiredStore,
-    functions::pulse::Pulse,
+    functions::{pulse::Pulse, room::Room},
     problem::{Outcome, Problem},
 };
 
@@ -53,6 +54,8 @@ pub(crate) struct Deps {
     pub(crate) runtime: swarmer_runtime::Handle,
     pub(crate) desired: DesiredStore,
     pub(crate) gossip: swarmer_gossip::Handle,
+    /// What this node can hold.
+    pub(crate) capacity: Capacity,
 }
 
 /// Function and version.
@@ -149,6 +152,7 @@ impl FunctionManager {
             match all.get(&slot) {
                 Some(loading) => loading.clone(),
                 None => {
+                    self.admit(id, all.keys().map(|(id, _)| id))?;
                     let this = self.clone();
                     let own = slot.clone();
                     let task = tokio::spawn(async move {
@@ -163,6 +167,30 @@ impl FunctionManager {
             }
         };
         loading.await
+    }
+
+    /// Refuses a function that is not placed here while there is no room for it beside what is, and
+    /// beside those that were started so before.
+    fn admit<'a>(&self, id: &Arc<str>, loading: impl Iterator<Item = &'a Arc<str>>) -> Outcome<()> {
+        let Deps { desired, node, capacity, .. } = &self.inner.deps;
+        let desired = desired.current();
+        if desired.functions.get(id).is_none_or(|entry| entry.placement.nodes.contains(node)) {
+            return Ok(());
+        }
+        let mut others: BTreeSet<Arc<str>> = self.inner.ready.read().keys().cloned().collect();
+        others.extend(loading.cloned());
+        others.remove(id);
+        let mut room = Room::of(&desired, *node, *capacity);
+        others.iter().for_each(|other| drop(room.take(other)));
+        let lack = match room.take(id) {
+            None => return Ok(()),
+            Some(Lack::Functions) => "functions",
+            Some(Lack::Memory) => "memory",
+            Some(Lack::Concurrency) => "requests at once",
+        };
+        let detail =
+            format!("{id} has no copy, and no room to start one: this node's {lack} are full");
+        Err(Problem::new(codes::NO_ROOM, detail).retry_after(1))
     }
 
     async fn loaded(&self, slot: &Slot, outcome: &Outcome<Function>) {

@@ -5,6 +5,7 @@ mod makers;
 mod manager;
 mod pulse;
 mod reconcile;
+mod room;
 mod wanted;
 
 pub(crate) use logs::{LogBook, LogEntry, LogPage, LogPosition};

@@ -1,13 +1,14 @@
 //! Brings what is here to what is wanted here, whenever that changes.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use swarmer_model::Digest;
 use tokio_util::sync::CancellationToken;
 
 use crate::functions::{
     FunctionManager,
-    manager::Slot,
+    manager::{Deps, Slot},
+    room::Room,
     wanted::{Need, wanted},
 };
 
@@ -102,15 +103,23 @@ impl FunctionManager {
         }
         asked.retain(|digest| digests.contains(digest));
         self.forget_failures(|slot| wanted.contains_key(slot));
-        for (slot, loaded) in self.all_ready() {
+        let mut ready = self.all_ready();
+        ready.sort_by_key(|(_, loaded)| loaded.since);
+        let Deps { node, capacity, .. } = &self.inner.deps;
+        let here = ready.iter().filter(|(_, loaded)| !loaded.leaving);
+        let crowded = Room::of(&desired, *node, *capacity)
+            .crowded_out(here.map(|((id, _), _)| Arc::clone(id)));
+        for (slot, loaded) in ready {
             let weighted = desired
                 .functions
                 .get(&slot.0)
                 .is_some_and(|entry| entry.weights.iter().any(|(version, _)| *version == slot.1));
             let need = wanted.get(&slot);
             // A node that is no candidate may not have it: the version's regions may have changed.
-            let guest =
-                weighted && need == Some(&Need::Prepared) && loaded.since.elapsed() < GUEST_STAY;
+            let guest = weighted
+                && need == Some(&Need::Prepared)
+                && loaded.since.elapsed() < GUEST_STAY
+                && !crowded.contains(&slot.0);
             if need != Some(&Need::Loaded) && !guest && !loaded.leaving {
                 // Calls are on their way to it, by nodes that have not heard yet.
                 let lingers = need.is_some() || weighted;

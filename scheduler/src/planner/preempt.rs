@@ -3,12 +3,13 @@
 use std::cmp::Reverse;
 
 use super::{
-    Zones, closeness,
+    closeness,
     company::Company,
+    crowding::Crowding,
     refusal::Refusal,
     state::{NeedAt, NodeAt, Placed, State},
 };
-use crate::candidates::Liking;
+use crate::{candidates::Liking, room::Demand};
 
 /// A node that would have room if some copies left it.
 #[derive(Debug)]
@@ -20,11 +21,11 @@ pub(super) struct Preemption {
 
 impl Preemption {
     /// The node without known trouble where the least important copies have to leave; of such nodes
-    /// the one whose zone has the fewest copies, where the fewest leave, and that suits best by
+    /// the one whose region and zone have the fewest copies, where the fewest leave, and that suits best by
     /// affinity. Only copies of lower
     /// priority leave, and of no function so many that fewer serve than it says
     /// ([`crate::FunctionNeed::min_available`]).
-    pub(super) fn of(state: &State<'_>, at: NeedAt, zones: &Zones) -> Option<Self> {
+    pub(super) fn of(state: &State<'_>, at: NeedAt, crowding: &Crowding) -> Option<Self> {
         if !state.outranks_any(at) {
             return None;
         }
@@ -32,7 +33,7 @@ impl Preemption {
         let company = Company::of(state, at);
         let full = |node: &&NodeAt| {
             let refusal = state.no_room(at, **node);
-            matches!(refusal, Some(Refusal::FunctionsFull | Refusal::MemoryFull))
+            matches!(refusal, Some(Refusal::Full(_)))
         };
         state
             .lawful(at)
@@ -44,7 +45,7 @@ impl Preemption {
                 (
                     state.known_trouble(at, *node).is_some(),
                     victims.iter().map(|victim| state.need(*victim).priority).max(),
-                    zones.copies(state.zone(*node)),
+                    crowding.at(state, state.zone(*node)),
                     victims.len(),
                     closeness(state, company.as_ref(), *node),
                     Reverse(liking.score(state.node(*node).id)),
@@ -61,13 +62,14 @@ fn victims(state: &State<'_>, at: NeedAt, node: NodeAt) -> Option<Vec<NeedAt>> {
     let mut may_leave: Vec<NeedAt> = state.functions_on(node).to_vec();
     may_leave.retain(|other| state.need(*other).priority < need.priority);
     let mut used = state.used(node);
-    may_leave.iter().for_each(|other| used.take(state.need(*other)));
+    may_leave.iter().for_each(|other| used.take(state.need(*other).demand()));
     if !state.would_fit(at, node, used) {
         return None;
     }
     may_leave.sort_by_key(|other| {
         let other_need = state.need(*other);
-        (other_need.priority, Reverse(other_need.memory_bytes), *other)
+        let Demand { memory_bytes, concurrency } = other_need.demand();
+        (other_need.priority, Reverse(memory_bytes), Reverse(concurrency), *other)
     });
     let mut used = state.used(node);
     let mut victims = Vec::new();
@@ -76,7 +78,7 @@ fn victims(state: &State<'_>, at: NeedAt, node: NodeAt) -> Option<Vec<NeedAt>> {
             break;
         }
         if can_be_spared(state, other, node) {
-            used.take(state.need(other));
+            used.take(state.need(other).demand());
             victims.push(other);
         }
     }
@@ -86,7 +88,7 @@ fn victims(state: &State<'_>, at: NeedAt, node: NodeAt) -> Option<Vec<NeedAt>> {
     // What was taken before a larger one may stay after all; the most important are asked first.
     for i in (0..victims.len()).rev() {
         let mut with = used;
-        with.put(state.need(victims[i]));
+        with.put(state.need(victims[i]).demand());
         if state.would_fit(at, node, with) {
             used = with;
             victims.remove(i);

@@ -4,6 +4,7 @@ use super::state::{NeedAt, NodeAt, State};
 use crate::{
     eligibility::{emptied, misfit},
     reason::Reason,
+    room::Lack,
 };
 
 /// Why a node gets no further copy of a function.
@@ -14,8 +15,7 @@ pub(crate) enum Refusal<'a> {
     Dead,
     Draining,
     Failing(&'a str),
-    FunctionsFull,
-    MemoryFull,
+    Full(Lack),
 }
 
 impl Refusal<'_> {
@@ -30,11 +30,23 @@ impl Refusal<'_> {
             Self::Dead => Reason::Dead,
             Self::Draining => emptied(facts).unwrap_or(Reason::Draining),
             Self::Failing(why) => Reason::Failing { why: why.to_owned() },
-            Self::FunctionsFull => Reason::FunctionsFull { max: facts.capacity.functions },
-            Self::MemoryFull => Reason::MemoryFull {
-                free_bytes: facts.capacity.memory_bytes.saturating_sub(state.used(node).clamped()),
-                needs_bytes: need.memory_bytes,
-            },
+            Self::Full(lack) => {
+                let (capacity, used) = (facts.capacity, state.used(node));
+                match lack {
+                    Lack::Functions => Reason::FunctionsFull { max: capacity.functions },
+                    Lack::Memory => Reason::MemoryFull {
+                        free_bytes: capacity.memory_bytes.saturating_sub(used.memory()),
+                        needs_bytes: need.memory_bytes,
+                    },
+                    Lack::Concurrency => Reason::ConcurrencyFull {
+                        free: capacity
+                            .concurrency
+                            .unwrap_or(u64::MAX)
+                            .saturating_sub(used.concurrency()),
+                        needs: need.concurrency,
+                    },
+                }
+            }
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::{
         Capacity, CopyState, Desired, FunctionKey, FunctionNeed, NodeFacts, NodeRef, Observed,
     },
     reason::Reason,
+    room::Used,
 };
 
 /// A function, by its place in the order of keys.
@@ -32,35 +33,6 @@ pub(crate) struct NeedAt(usize);
 /// A node, by its place in the order of ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct NodeAt(usize);
-
-/// How much of a node is taken.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Used {
-    pub(crate) functions: u32,
-    /// Wider than any one input, so that sums never overflow.
-    pub(crate) memory_bytes: u128,
-}
-
-impl Used {
-    /// The memory as the inputs measure it.
-    pub(crate) fn clamped(self) -> u64 {
-        u64::try_from(self.memory_bytes).unwrap_or(u64::MAX)
-    }
-
-    pub(super) fn put(&mut self, need: &FunctionNeed) {
-        self.functions = self.functions.saturating_add(1);
-        self.memory_bytes += u128::from(need.memory_bytes);
-    }
-
-    pub(super) fn take(&mut self, need: &FunctionNeed) {
-        self.functions = self.functions.saturating_sub(1);
-        self.memory_bytes = self.memory_bytes.saturating_sub(u128::from(need.memory_bytes));
-    }
-
-    fn exceeds(self, capacity: Capacity) -> bool {
-        self.functions > capacity.functions || self.memory_bytes > u128::from(capacity.memory_bytes)
-    }
-}
 
 /// A difference to what was observed.
 #[derive(Debug, Clone)]
@@ -193,7 +165,7 @@ impl<'a> State<'a> {
             let placed = Placed { node, ready };
             self.wishes[at.0].before.push(placed);
             self.wishes[at.0].copies.push(placed);
-            self.places[node.0].used.put(need);
+            self.places[node.0].used.put(need.demand());
             self.holdings[node.0].functions.push(at);
         }
     }
@@ -330,7 +302,7 @@ impl<'a> State<'a> {
     /// The node holds more than it can.
     pub(super) fn overfull(&self, node: NodeAt) -> bool {
         let place = &self.places[node.0];
-        place.used.exceeds(place.capacity)
+        place.used.over(place.capacity).is_some()
     }
 
     /// Whether the function is one of those that have to leave an overfull node: the shortest run of
@@ -348,10 +320,10 @@ impl<'a> State<'a> {
             let mut used = place.used;
             let mut go = BTreeSet::new();
             for at in functions {
-                if !used.exceeds(place.capacity) {
+                if used.over(place.capacity).is_none() {
                     break;
                 }
-                used.take(self.need(at));
+                used.take(self.need(at).demand());
                 go.insert(at);
             }
             go
@@ -359,15 +331,15 @@ impl<'a> State<'a> {
         self.overfull(node) && self.holdings[node.0].to_go.get_or_init(to_go).contains(&at)
     }
 
-    /// The node's load in thousandths, with one more function on top if one is given: the fuller
-    /// of its two capacities.
+    /// The node's load in thousandths, with one more function on top if one is given: the fullest
+    /// of its capacities.
     #[inline]
     pub(super) fn load_permille(&self, node: NodeAt, more: Option<&FunctionNeed>) -> u32 {
-        let Place { used, capacity, .. } = &self.places[node.0];
-        let functions = u128::from(used.functions) + u128::from(more.is_some());
-        let memory = used.memory_bytes + more.map_or(0, |need| u128::from(need.memory_bytes));
-        permille(functions, capacity.functions.into())
-            .max(permille(memory, capacity.memory_bytes.into()))
+        let Place { mut used, capacity, .. } = self.places[node.0];
+        if let Some(need) = more {
+            used.put(need.demand());
+        }
+        used.permille(capacity)
     }
 
     /// For how long the node has been dead; `None`: it is alive.
@@ -406,7 +378,7 @@ impl<'a> State<'a> {
         if let Err(to) = wish.copies.binary_search_by_key(&node, |copy| copy.node) {
             wish.copies.insert(to, placed);
         }
-        self.places[node.0].used.put(wish.need);
+        self.places[node.0].used.put(wish.need.demand());
         let holding = &mut self.holdings[node.0];
         if let Err(to) = holding.functions.binary_search(&at) {
             holding.functions.insert(to, at);
@@ -425,7 +397,7 @@ impl<'a> State<'a> {
         } else {
             self.changes.remove(&(at, node));
         }
-        self.places[node.0].used.take(wish.need);
+        self.places[node.0].used.take(wish.need.demand());
         let holding = &mut self.holdings[node.0];
         if let Ok(from) = holding.functions.binary_search(&at) {
             holding.functions.remove(from);
@@ -457,12 +429,12 @@ impl<'a> State<'a> {
         if let Some(why) = self.avoided(at, node) {
             return Some(Refusal::Failing(why));
         }
-        full(self.need(at), used, capacity)
+        used.lacks(self.need(at).demand(), capacity).map(Refusal::Full)
     }
 
     /// Whether the function would fit on the node if so much of it were taken.
     pub(super) fn would_fit(&self, at: NeedAt, node: NodeAt, used: Used) -> bool {
-        full(self.need(at), used, self.places[node.0].capacity).is_none()
+        used.lacks(self.need(at).demand(), self.places[node.0].capacity).is_none()
     }
 
     pub(super) fn functions_on(&self, node: NodeAt) -> &[NeedAt] {
@@ -555,32 +527,4 @@ fn wishes<'a>(desired: &'a Desired, observed: &'a Observed) -> (Vec<Wish<'a>>, V
         })
         .collect();
     (wishes, classes)
-}
-
-/// Why one more copy of the function does not fit.
-#[inline]
-fn full(need: &FunctionNeed, used: Used, capacity: Capacity) -> Option<Refusal<'static>> {
-    if planted::is_on(Bug::OverfillNode) {
-        return None;
-    }
-    if used.functions >= capacity.functions {
-        return Some(Refusal::FunctionsFull);
-    }
-    let memory = used.memory_bytes + u128::from(need.memory_bytes);
-    (memory > u128::from(capacity.memory_bytes)).then_some(Refusal::MemoryFull)
-}
-
-/// In thousandths; full where there is nothing to fill.
-#[inline]
-fn permille(part: u128, whole: u128) -> u32 {
-    if whole == 0 {
-        return 1000;
-    }
-    // Division of 128 bits takes ten times as long, and no machine needs it.
-    let short = |x: u128| u64::try_from(x).ok();
-    let share = match (short(part.saturating_mul(1000)), short(whole)) {
-        (Some(part), Some(whole)) => u128::from(part / whole),
-        _ => part.saturating_mul(1000) / whole,
-    };
-    u32::try_from(share).unwrap_or(u32::MAX)
 }

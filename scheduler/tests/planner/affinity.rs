@@ -260,7 +260,7 @@ fn every_node_says_how_it_stands_to_the_others() {
     assert_eq!(affinity[..], expected);
     assert_eq!(
         chosen.to_string(),
-        "copy 1 of 1: zone holds 0, load 20.0 %, near demo/db (on this node), near demo/new (no such \
+        "copy 1 of 1: region holds 0, zone 0, load 20.0 %, near demo/db (on this node), near demo/new (no such \
          function), apart from demo/log (no copy to stay), best of 8"
     );
     let told = world.explain("demo/api");

@@ -23,17 +23,18 @@ fn some_keys() -> impl Strategy<Value = Vec<String>> {
 
 fn any_need() -> impl Strategy<Value = FunctionNeed> {
     (
-        (0_u32..5, 0_u64..6, -1_i32..2, any::<bool>(), 0_u32..3),
+        (0_u32..5, 0_u64..6, 0_u32..6, -1_i32..2, any::<bool>(), 0_u32..3),
         prop::collection::vec("r[0-2]", 0..3),
         prop::collection::vec("z[0-2]", 0..2),
         label(),
         (some_keys(), some_keys()),
     )
         .prop_map(|(numbers, regions, zones, labels, (near, apart))| {
-            let (replicas, memory_bytes, priority, zone, min_available) = numbers;
+            let (replicas, memory_bytes, concurrency, priority, zone, min_available) = numbers;
             FunctionNeed {
                 replicas,
                 memory_bytes,
+                concurrency,
                 priority,
                 min_available,
                 regions,
@@ -53,7 +54,7 @@ fn any_node() -> impl Strategy<Value = NodeFacts> {
         label(),
         (prop::bool::weighted(0.2), prop::option::weighted(0.1, "disk")),
         prop::option::weighted(0.25, 0_u64..200),
-        (0_u32..5, 0_u64..16),
+        (0_u32..5, 0_u64..16, prop::option::weighted(0.5, 0_u64..16)),
     )
         .prop_map(
             |(
@@ -61,7 +62,7 @@ fn any_node() -> impl Strategy<Value = NodeFacts> {
                 labels,
                 (draining, trouble),
                 dead_since_ms,
-                (functions, memory_bytes),
+                (functions, memory_bytes, concurrency),
             )| {
                 NodeFacts {
                     region,
@@ -70,7 +71,7 @@ fn any_node() -> impl Strategy<Value = NodeFacts> {
                     draining,
                     dead_since_ms,
                     trouble,
-                    capacity: Capacity { functions, memory_bytes },
+                    capacity: Capacity { functions, memory_bytes, concurrency },
                     ..NodeFacts::default()
                 }
             },
@@ -152,7 +153,8 @@ fn roomy_world() -> impl Strategy<Value = World> {
             node.region_state = RegionState::Open;
             node.dead_since_ms = None;
             node.trouble = None;
-            node.capacity = Capacity { functions: 100, memory_bytes: 10_000 };
+            node.capacity =
+                Capacity { functions: 100, memory_bytes: 10_000, concurrency: Some(10_000) };
         }
         world.observed.placements.clear();
         world.observed.failing.clear();
@@ -161,13 +163,15 @@ fn roomy_world() -> impl Strategy<Value = World> {
     })
 }
 
-fn used(world: &World) -> BTreeMap<NodeId, (u32, u64)> {
-    let mut used: BTreeMap<NodeId, (u32, u64)> = BTreeMap::new();
+/// Functions, their memory and their requests at once on each node.
+fn used(world: &World) -> BTreeMap<NodeId, (u32, u64, u64)> {
+    let mut used: BTreeMap<NodeId, (u32, u64, u64)> = BTreeMap::new();
     for need in &world.desired.functions {
         for copy in world.observed.placements.get(&need.key).into_iter().flatten() {
             let used = used.entry(copy.node).or_default();
             used.0 += 1;
             used.1 += need.memory_bytes;
+            used.2 += u64::from(need.concurrency);
         }
     }
     used
@@ -217,10 +221,11 @@ proptest! {
             prop_assert!(named || count == need.replicas as usize,
                 "{}: {count} of {} and no conflict", need.key, need.replicas);
         }
-        for (node, (functions, memory)) in used(&world) {
+        for (node, (functions, memory, concurrency)) in used(&world) {
             let Some(facts) = fact(&world, node) else { continue };
             let over = functions > facts.capacity.functions
-                || memory > facts.capacity.memory_bytes;
+                || memory > facts.capacity.memory_bytes
+                || concurrency > facts.capacity.concurrency.unwrap_or(u64::MAX);
             let dead_or_drained = facts.is_emptied() || facts.dead_since_ms.is_some();
             prop_assert!(!over || dead_or_drained || !last.conflicts.is_empty());
         }
@@ -249,12 +254,14 @@ proptest! {
         let mut world = world;
         let before = used(&world);
         world.step();
-        for (node, (functions, memory)) in used(&world) {
+        for (node, (functions, memory, concurrency)) in used(&world) {
             let Some(facts) = fact(&world, node) else { continue };
-            let (functions_before, memory_before) =
+            let (functions_before, memory_before, concurrency_before) =
                 before.get(&node).copied().unwrap_or_default();
             prop_assert!(functions <= facts.capacity.functions.max(functions_before));
             prop_assert!(memory <= facts.capacity.memory_bytes.max(memory_before));
+            let bound = facts.capacity.concurrency.unwrap_or(u64::MAX);
+            prop_assert!(concurrency <= bound.max(concurrency_before));
         }
     }
 
@@ -444,19 +451,29 @@ proptest! {
             world.ready();
         }
         prop_assert!(world.plan().is_empty());
-        // No zone has two more than one of the region that could have one of them.
+        // No region has two more than one that takes work again and could have one of them, and in
+        // such a region no zone than another one.
         for need in world.desired.functions.iter().filter(|need| need.spread == Spread::Zone) {
             let copies = world.observed.placements.get(&need.key).cloned().unwrap_or_default();
-            let in_zone = |of: &NodeFacts| copies.iter().filter(|copy| {
-                let node = fact(&world, copy.node).unwrap();
-                (&node.region, &node.zone) == (&of.region, &of.zone)
-            }).count();
-            let most = copies.iter().map(|copy| in_zone(fact(&world, copy.node).unwrap())).max();
+            let facts = |copy: &CopyState| fact(&world, copy.node).unwrap();
+            let count = |like: &dyn Fn(&NodeFacts) -> bool| {
+                copies.iter().filter(|copy| like(facts(copy))).count()
+            };
+            let in_region = |of: &NodeFacts| count(&|node| node.region == of.region);
+            let in_zone = |of: &NodeFacts| {
+                count(&|node| (&node.region, &node.zone) == (&of.region, &of.zone))
+            };
+            let most = copies.iter().map(|copy| in_region(facts(copy))).max().unwrap_or(0);
             for node in world.observed.nodes.iter().filter(|node| {
                 node.region_state == RegionState::Resumed && lawful(need, node)
                     && copies.iter().all(|copy| copy.node != node.id)
             }) {
-                prop_assert!(in_zone(node) + 2 > most.unwrap_or(0), "{}: {:?}", need.key, copies);
+                prop_assert!(in_region(node) + 2 > most, "{}: {:?}", need.key, copies);
+                let here = copies.iter().filter(|copy| facts(copy).region == node.region);
+                let fullest = here.map(|copy| in_zone(facts(copy))).max().unwrap_or(0);
+                let region_is_fullest = in_region(node) == most;
+                let fuller = in_zone(node) + 2 > fullest;
+                prop_assert!(!region_is_fullest || fuller, "{}: {:?}", need.key, copies);
             }
         }
     }
@@ -475,14 +492,21 @@ proptest! {
         }
         let (world, without) = (from_nothing(world), from_nothing(without));
         for need in world.desired.functions.iter().filter(|need| need.spread == Spread::Zone) {
-            // How many copies each zone has, whichever it is.
+            // How many copies each region has, and each of its zones, whichever it is.
             let crowds = |world: &World| {
-                let mut zones: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+                let mut regions: BTreeMap<&str, BTreeMap<&str, u32>> = BTreeMap::new();
                 for copy in world.observed.placements.get(&need.key).into_iter().flatten() {
                     let node = fact(world, copy.node).unwrap();
-                    *zones.entry((&node.region, &node.zone)).or_default() += 1;
+                    *regions.entry(&node.region).or_default().entry(&node.zone).or_default() += 1;
                 }
-                let mut crowds: Vec<u32> = zones.into_values().collect();
+                let mut crowds: Vec<(u32, Vec<u32>)> = regions
+                    .into_values()
+                    .map(|zones| {
+                        let mut zones: Vec<u32> = zones.into_values().collect();
+                        zones.sort_unstable();
+                        (zones.iter().sum(), zones)
+                    })
+                    .collect();
                 crowds.sort_unstable();
                 crowds
             };

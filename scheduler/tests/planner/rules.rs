@@ -32,6 +32,31 @@ fn two_copies_go_to_two_zones_and_say_why() {
 }
 
 #[test]
+fn copies_go_to_all_regions_before_a_second_zone_of_one() {
+    // By zones alone the second copy would go to any of three, and the first region has two of them.
+    let mut world = World::default().with(need("demo/hello", 2)).with(need("demo/wide", 3));
+    for (id, region, zone) in
+        [(1, "eu", "a"), (2, "eu", "b"), (3, "eu", "c"), (4, "us", "a"), (5, "us", "a")]
+    {
+        world.observed.nodes.push(node(id, &format!("{region}{id}"), region, zone));
+    }
+    world.settle();
+    let us = |world: &World, key: &str| {
+        world.on(key).iter().filter(|name| name.starts_with("us")).count()
+    };
+    assert_eq!(us(&world, "demo/hello"), 1, "{:?}", world.on("demo/hello"));
+    // Of three, one region has two, and that the one where they stand in two zones.
+    assert_eq!(us(&world, "demo/wide"), 1, "{:?}", world.on("demo/wide"));
+    // A region with two zones gives one back to one that takes work again.
+    say(&mut world, "us", RegionState::Drained);
+    world.settle();
+    assert_eq!(us(&world, "demo/hello"), 0);
+    say(&mut world, "us", RegionState::Resumed);
+    world.settle();
+    assert_eq!(us(&world, "demo/hello"), 1, "{:?}", world.on("demo/hello"));
+}
+
+#[test]
 fn nothing_moves_without_need() {
     let mut world = World::four().with(need("demo/hello", 2));
     world.settle();
@@ -200,7 +225,8 @@ fn an_overfull_node_sheds_the_least_important() {
     let mut world = World::default().with(need("demo/a", 1)).with(important);
     world.observed.nodes.push(node(1, "a", "us", "one"));
     world.settle();
-    world.node("a").capacity = Capacity { functions: 1, memory_bytes: 1024 * MIB };
+    world.node("a").capacity =
+        Capacity { functions: 1, memory_bytes: 1024 * MIB, ..Capacity::default() };
     let plan = world.step();
     assert!(plan.is_empty(), "nowhere to go: it stays");
     assert!(plan.conflicts.iter().any(|c| matches!(c, Conflict::Overfull { functions: 2, .. })));
@@ -341,8 +367,9 @@ fn absurd_numbers_do_no_harm() {
     let mut huge = need("demo/huge", u32::MAX);
     huge.memory_bytes = u64::MAX;
     let mut world = World::four().with(huge);
-    world.node("a").capacity = Capacity { functions: 0, memory_bytes: 0 };
-    world.node("b").capacity = Capacity { functions: u32::MAX, memory_bytes: u64::MAX };
+    world.node("a").capacity = Capacity { functions: 0, memory_bytes: 0, ..Capacity::default() };
+    world.node("b").capacity =
+        Capacity { functions: u32::MAX, memory_bytes: u64::MAX, ..Capacity::default() };
     world.node("c").dead_since_ms = Some(u64::MAX);
     world.now_ms = 5;
     world.settle();

@@ -32,7 +32,7 @@ pub(crate) fn node(id: u64, name: &str, region: &str, zone: &str) -> NodeFacts {
         name: name.to_owned(),
         region: region.to_owned(),
         zone: zone.to_owned(),
-        capacity: Capacity { functions: 10, memory_bytes: 1024 * MIB },
+        capacity: Capacity { functions: 10, memory_bytes: 1024 * MIB, ..Capacity::default() },
         ..NodeFacts::default()
     }
 }

@@ -12,13 +12,16 @@ use swarmer_model::{
     planted::{self, Bug},
 };
 use swarmer_scheduler::{
-    Capacity, Conflict, CopyState, Decision, Desired as Wishes, FunctionNeed, NodeFacts, Observed,
-    Plan, Policy, Record, Spread, misfit,
+    Capacity, Conflict, CopyState, Decision, Demand, Desired as Wishes, FunctionNeed, NodeFacts,
+    Observed, Plan, Policy, Record, Spread, misfit,
 };
 
 use super::candidates::Candidates;
 use crate::{
-    agent::troubles::{Failure, Troubles},
+    agent::{
+        capacity::of_placement,
+        troubles::{Failure, Troubles},
+    },
     config::DEFAULT_CAPACITY_FUNCTIONS,
     desired::{Desired, FunctionEntry, serving},
     dispatch::Index,
@@ -44,15 +47,15 @@ pub(super) struct Seen {
 }
 
 /// Of a node that does not say what it can hold where no other one does.
-const UNTOLD: Capacity = Capacity { functions: DEFAULT_CAPACITY_FUNCTIONS, memory_bytes: u64::MAX };
+const UNTOLD: Capacity =
+    Capacity { functions: DEFAULT_CAPACITY_FUNCTIONS, memory_bytes: u64::MAX, concurrency: None };
 
 impl Seen {
     /// What the nodes say that they can hold.
     fn capacities(&self) -> impl Iterator<Item = (NodeId, Capacity)> {
         self.members.iter().filter_map(|member| {
             let told = member.record.as_ref()?.facts.capacity;
-            let capacity = Capacity { functions: told.functions, memory_bytes: told.memory_bytes };
-            (told.functions > 0).then_some((member.node, capacity))
+            (told.functions > 0).then_some((member.node, of_placement(told)))
         })
     }
 
@@ -153,6 +156,7 @@ fn differs(now: &Placement, next: &Placement) -> bool {
 fn wishes(desired: &Desired) -> Wishes {
     let functions = desired.functions.values().map(|entry| {
         let spec = &entry.function.spec;
+        let Demand { memory_bytes, concurrency } = entry.demand();
         let keys = |names: &[String]| -> Vec<String> {
             names.iter().map(|name| format!("{}/{name}", entry.namespace)).collect()
         };
@@ -160,7 +164,8 @@ fn wishes(desired: &Desired) -> Wishes {
             key: entry.id.to_string(),
             revision: entry.revision,
             replicas: spec.placement.replicas,
-            memory_bytes: spec.placement.memory.0,
+            memory_bytes,
+            concurrency,
             priority: spec.placement.priority,
             min_available: spec.placement.min_available,
             regions: spec.placement.regions.clone(),
@@ -323,7 +328,7 @@ mod tests {
             id: NodeId(id),
             name: format!("n{id}"),
             region: region.to_owned(),
-            capacity: Capacity { functions: 10, memory_bytes: u64::MAX },
+            capacity: Capacity { functions: 10, memory_bytes: u64::MAX, ..Capacity::default() },
             ..NodeFacts::default()
         }
     }

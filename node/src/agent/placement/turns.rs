@@ -7,7 +7,7 @@ use swarmer_model::{
     NodeId,
     planted::{self, Bug},
 };
-use swarmer_scheduler::{Capacity, Record};
+use swarmer_scheduler::{Capacity, Demand, Record, Used};
 
 use super::look::Change;
 
@@ -51,58 +51,54 @@ pub(super) fn in_turn(mut changes: Vec<Change>, record: &Record) -> Vec<Vec<Chan
 
 /// What is left of each node.
 struct Room<'a> {
-    /// How much memory a copy of each function takes.
-    memory: BTreeMap<&'a str, u128>,
-    /// Functions and memory: what is taken, and what there is.
-    nodes: BTreeMap<NodeId, ((u64, u128), Capacity)>,
+    /// What a copy of each function takes.
+    demands: BTreeMap<&'a str, Demand>,
+    /// What is taken, and what there is.
+    nodes: BTreeMap<NodeId, (Used, Capacity)>,
 }
 
 impl<'a> Room<'a> {
     fn of(record: &'a Record) -> Self {
         let needs = record.desired.functions.iter();
-        let memory = needs.map(|need| (need.key.as_str(), need.memory_bytes.into())).collect();
-        let nodes = record.observed.nodes.iter().map(|node| (node.id, ((0, 0), node.capacity)));
-        let mut room = Self { memory, nodes: nodes.collect() };
+        let demands = needs.map(|need| (need.key.as_str(), need.demand())).collect();
+        let nodes = record.observed.nodes.iter();
+        let nodes = nodes.map(|node| (node.id, (Used::default(), node.capacity))).collect();
+        let mut room = Self { demands, nodes };
         for (function, copies) in &record.observed.placements {
-            let memory = room.memory_of(function);
+            let demand = room.demand(function);
             for copy in copies {
-                if let Some(((functions, taken), _)) = room.nodes.get_mut(&copy.node) {
-                    *functions += 1;
-                    *taken += memory;
+                if let Some((used, _)) = room.nodes.get_mut(&copy.node) {
+                    used.put(demand);
                 }
             }
         }
         room
     }
 
-    fn memory_of(&self, function: &str) -> u128 {
-        self.memory.get(function).copied().unwrap_or_default()
+    fn demand(&self, function: &str) -> Demand {
+        self.demands.get(function).copied().unwrap_or_default()
     }
 
     /// Makes the change if what it adds fits; whether it does.
     fn take(&mut self, (entry, next): &Change) -> bool {
-        let memory = self.memory_of(&entry.id);
+        let demand = self.demand(&entry.id);
         let before: BTreeSet<NodeId> = entry.placement.nodes.iter().copied().collect();
         let after: BTreeSet<NodeId> = next.nodes.iter().copied().collect();
         let fits = |node: &NodeId| {
-            self.nodes.get(node).is_some_and(|((functions, taken), capacity)| {
-                *functions < u64::from(capacity.functions)
-                    && taken + memory <= u128::from(capacity.memory_bytes)
-            })
+            let room = self.nodes.get(node);
+            room.is_some_and(|(used, capacity)| used.lacks(demand, *capacity).is_none())
         };
         if !planted::is_on(Bug::PlaceOutOfTurn) && !after.difference(&before).all(fits) {
             return false;
         }
         for node in after.difference(&before) {
-            if let Some(((functions, taken), _)) = self.nodes.get_mut(node) {
-                *functions += 1;
-                *taken += memory;
+            if let Some((used, _)) = self.nodes.get_mut(node) {
+                used.put(demand);
             }
         }
         for node in before.difference(&after) {
-            if let Some(((functions, taken), _)) = self.nodes.get_mut(node) {
-                *functions = functions.saturating_sub(1);
-                *taken = taken.saturating_sub(memory);
+            if let Some((used, _)) = self.nodes.get_mut(node) {
+                used.take(demand);
             }
         }
         true
@@ -155,7 +151,7 @@ mod tests {
         observed.nodes = (1..=4)
             .map(|id| NodeFacts {
                 id: NodeId(id),
-                capacity: Capacity { functions: 9, memory_bytes: 10 },
+                capacity: Capacity { functions: 9, memory_bytes: 10, ..Capacity::default() },
                 ..NodeFacts::default()
             })
             .collect();
