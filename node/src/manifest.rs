@@ -132,6 +132,13 @@ impl Manifest {
                 wrong.push(told(span, format!("function {:?}: {invalid}", entry.name)));
             }
         }
+        if wrong.is_empty()
+            && let Err(names) = manifest.sorted()
+        {
+            let (circle, first) = (names.join(" → "), names.first().copied().unwrap_or_default());
+            let why = format!("{circle} → {first}: each is to be near to the next");
+            return Err(Problem::new(codes::NEAR_CIRCLE, told(None, why)));
+        }
         if !wrong.is_empty() {
             return Err(Problem::new(codes::MANIFEST, wrong.join("\n")));
         }
@@ -144,20 +151,41 @@ impl Manifest {
     }
 
     /// The same in the order in which they are deployed, one after the other: those first that others
-    /// are to be near to, as nothing moves for what comes later. What is in a circle, which the
-    /// cluster refuses, keeps its place.
+    /// are to be near to, as nothing moves for what comes later.
     pub(crate) fn in_order(&self) -> Vec<&FunctionEntry> {
+        self.sorted().expect("a manifest with a circle is not read")
+    }
+
+    /// The order, or functions of which each is to be near to the next, and the last to the first: of
+    /// these the cluster would take some and refuse the rest.
+    fn sorted(&self) -> Result<Vec<&FunctionEntry>, Vec<&str>> {
         let mut left: Vec<&FunctionEntry> = self.functions().collect();
         let mut ordered = Vec::with_capacity(left.len());
-        while !left.is_empty() {
-            let waits = |entry: &FunctionEntry| {
+        while let Some(first) = left.first() {
+            let waits_for = |entry: &FunctionEntry| {
                 left.iter()
-                    .any(|other| other.name != entry.name && entry.near.contains(&other.name))
+                    .find(|other| other.name != entry.name && entry.near.contains(&other.name))
+                    .copied()
             };
-            let next = left.iter().position(|entry| !waits(entry)).unwrap_or(0);
-            ordered.push(left.remove(next));
+            if let Some(next) = left.iter().position(|entry| waits_for(entry).is_none()) {
+                ordered.push(left.remove(next));
+                continue;
+            }
+            // Each waits for another one: following them comes round.
+            let mut way: Vec<&str> = Vec::new();
+            let mut at = *first;
+            loop {
+                if let Some(from) = way.iter().position(|name| *name == at.name) {
+                    return Err(way.split_off(from));
+                }
+                way.push(&at.name);
+                match waits_for(at) {
+                    Some(other) => at = other,
+                    None => return Err(way),
+                }
+            }
         }
-        ordered
+        Ok(ordered)
     }
 
     /// The resource of one entry, once its component's digest is known.
@@ -317,14 +345,17 @@ mod tests {
 
     #[test]
     fn those_that_others_are_near_to_are_deployed_first() {
-        let order = |near: &[(&str, &str)]| {
+        let read = |near: &[(&str, &str)]| {
             let mut text = "name = \"x\"\n".to_owned();
             for (name, near) in near {
                 text += &format!(
                     "[[function]]\nname = \"{name}\"\ncomponent = \"x\"\nnear = [{near}]\n"
                 );
             }
-            let manifest = parse(&text).unwrap();
+            parse(&text)
+        };
+        let order = |near: &[(&str, &str)]| {
+            let manifest = read(near).unwrap();
             let order = manifest.in_order().into_iter().map(|entry| entry.name.clone());
             order.collect::<Vec<String>>().join(" ")
         };
@@ -333,7 +364,11 @@ mod tests {
             "db api web"
         );
         assert_eq!(order(&[("b", ""), ("a", "")]), "b a", "else that of the file");
-        assert_eq!(order(&[("a", "\"b\""), ("b", "\"a\""), ("c", "")]), "c a b");
+        // Of a circle nothing is deployed.
+        let circle = [("a", "\"b\""), ("b", "\"c\""), ("c", "\"b\", \"d\""), ("d", "")];
+        let problem = read(&circle).unwrap_err();
+        assert_eq!(problem.code, codes::NEAR_CIRCLE);
+        assert!(problem.detail.contains("b → c → b: each is to be near"), "{problem}");
         let manifest =
             parse("name = \"x\"\n[[function]]\nname = \"a\"\ncomponent = \"x\"\napart = [\"b\"]\n");
         let manifest = manifest.unwrap();

@@ -91,13 +91,16 @@ impl Coded for Conflict {
     }
 }
 
+/// How the text of a shortage ends where every node has a copy.
+pub const NO_FURTHER_NODES: &str = "there are no further nodes";
+
 fn requests(held: u64, max: Option<u64>) -> String {
     max.map_or(String::new(), |max| format!(" and {held} of {max} requests at once"))
 }
 
 fn short(refused: &[(NodeRef, Reason)], more: &u32, hint: Option<&str>) -> String {
     let mut text = match refused {
-        [] => "there are no further nodes".to_owned(),
+        [] => NO_FURTHER_NODES.to_owned(),
         some => some
             .iter()
             .map(|(node, reason)| format!("node {node}: {reason}"))

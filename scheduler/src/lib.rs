@@ -29,7 +29,7 @@ pub use candidates::{
     CANDIDATES, CandidateNode, MAX_CANDIDATES, REGION_CANDIDATES, RegionCandidates, candidates,
     candidates_by_region, score,
 };
-pub use conflict::Conflict;
+pub use conflict::{Conflict, NO_FURTHER_NODES};
 pub use eligibility::{candidate_misfit, misfit, unknown_regions};
 pub use input::{
     Capacity, CopyState, DEFAULT_DEAD_GRACE_MS, Desired, FunctionKey, FunctionNeed, NodeFacts,

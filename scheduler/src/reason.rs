@@ -244,6 +244,12 @@ pub enum Reason {
         /// How many one copy may have.
         needs: u32,
     },
+    /// Refused: full, and those of lower priority there serve no more copies than they keep
+    /// ([`min_available`](crate::FunctionNeed::min_available)).
+    Budget {
+        /// Those functions; the first few.
+        keep: Vec<FunctionKey>,
+    },
     /// Refused: it would fit, and others fit better or enough copies stand.
     NotNeeded {
         /// How the node stands to those that the function is to be near to, or apart from.
@@ -319,6 +325,11 @@ impl fmt::Display for Reason {
             Self::ConcurrencyFull { free, needs } => {
                 write!(f, "{free} requests at once left, needs {needs}")
             }
+            Self::Budget { keep } => write!(
+                f,
+                "full, and {} may serve no fewer copies than now (min-available)",
+                keep.join(", ")
+            ),
             Self::NotNeeded { affinity } => {
                 f.write_str("fits, not needed")?;
                 told(f, affinity)

@@ -155,8 +155,11 @@ fn diagnose(
     regions: &BTreeMap<String, Region>,
 ) -> Vec<Check> {
     let mut checks = vec![check_control(control, patients)];
+    // Whoever reaches the smaller part of a cluster is more likely the one that is cut off.
+    let reached = patients.iter().filter(|patient| patient.told().is_some()).count();
+    let cut_off = patients.len() > 2 && reached * 2 <= patients.len();
     for patient in patients {
-        let Some(told) = check_reached(patient, &mut checks) else { continue };
+        let Some(told) = check_reached(patient, cut_off, &mut checks) else { continue };
         let report = &told.report;
         let mut add = |check, state, detail, remedy: &str| {
             let remedy = if state == Verdict::Ok { String::new() } else { remedy.to_owned() };
@@ -246,13 +249,22 @@ fn check_control(control: &Control, patients: &[Patient]) -> Check {
 }
 
 /// Whether the node is there; its report if so.
-fn check_reached<'a>(patient: &'a Patient, checks: &mut Vec<Check>) -> Option<&'a Told> {
+fn check_reached<'a>(
+    patient: &'a Patient,
+    cut_off: bool,
+    checks: &mut Vec<Check>,
+) -> Option<&'a Told> {
     let Patient { name, address, .. } = patient;
     let unreached = |why: &str| {
-        let remedy = format!(
-            "Start it, or open UDP {address} between the machines; if it is gone for good: \
-             swarmer delete node {name}."
-        );
+        let remedy = match cut_off {
+            true => "The node that tells this reaches the smaller part of the cluster: look at its own \
+                     network, --listen and --advertise first, and ask `swarmer doctor` of another one."
+                .to_owned(),
+            false => format!(
+                "Start it, or open UDP {address} between the machines; if it is gone for good: \
+                 swarmer delete node {name}."
+            ),
+        };
         (Verdict::Fail, format!("{address} cannot be reached: {why}"), remedy)
     };
     let (state, detail, remedy) = match &patient.word {
@@ -430,6 +442,16 @@ mod tests {
             assert!(check.remedy.contains(word), "{check:?}");
             assert!(check.detail.contains("for a reason"), "{check:?}");
         }
+        // Where most are out of reach it is not advised to remove them.
+        let removes = |dead: usize| {
+            let mut patients = ["a", "b", "c", "d"].map(patient);
+            for patient in &mut patients[4 - dead..] {
+                patient.word = Word::Dead("dead: probe unanswered".into());
+            }
+            let checks = diagnose(&control(), &patients, &BTreeMap::new());
+            checks.iter().filter(|check| check.remedy.contains("delete node")).count()
+        };
+        assert_eq!([1, 2, 3].map(removes), [1, 0, 0]);
         // A slow answer leaves the clock uncertain; that is no fault of the clock.
         assert_eq!(ill_with(|b| told_of(b).answered_ms = NOW + 4_000), Vec::<String>::new());
         let lost = Control { leader: None, quorum: false, lag: 3 };

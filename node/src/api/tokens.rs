@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use swarmer_mesh::founding::JoinToken;
 use swarmer_model::{
     Invalid, Key, Kind, Millis, Place, Role, TokenKind, TokenRecord, Violations, check_name,
+    nearest,
 };
 use swarmer_raft::{Expect, Txn, View};
 
@@ -22,6 +23,7 @@ use crate::{
     },
     codes,
     config::parse_labels,
+    desired::Desired,
     problem::{Outcome, Problem},
 };
 
@@ -160,7 +162,22 @@ pub(super) async fn create(
     }
     let mut value = shown(&record);
     value["token"] = json!(token);
+    value["hints"] = json!(slip(&context.desired.current(), &record.kind).as_slice());
     Ok(reply::json(StatusCode::CREATED, &value))
+}
+
+/// What is no fault, as a region may be new, and perhaps a slip.
+fn slip(desired: &Desired, kind: &TokenKind) -> Option<String> {
+    let TokenKind::Join { place, .. } = kind else { return None };
+    let region = place.region.as_ref()?;
+    let known = || desired.nodes.values().map(|node| node.spec.region.as_str());
+    if known().any(|known| known == region) {
+        return None;
+    }
+    // The next number is a new region, not a slip.
+    let letters = |name: &str| name.replace(|c: char| c.is_ascii_digit(), "");
+    let meant = nearest(region, known()).filter(|meant| letters(meant) != letters(region))?;
+    Some(format!("no node is in region {region} yet; nearest: {meant}"))
 }
 
 /// The key of the token with this id, or with a longer part of its hash.

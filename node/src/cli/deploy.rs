@@ -8,7 +8,10 @@ use std::{
 use clap::Args;
 use http::{Method, Request, header};
 use serde_json::{Value, json};
-use swarmer_model::{Digest, Function, Labels, Metadata, Millis, Resource as _, Violations};
+use swarmer_model::{
+    Digest, Function, Labels, Metadata, Millis, PlacementRule, Resource as _, Violations,
+};
+use swarmer_scheduler::NO_FURTHER_NODES;
 
 use crate::{
     cli::{
@@ -330,9 +333,12 @@ pub(crate) async fn deploy(
         .map_err(|error| Problem::new(codes::INTERNAL, error.to_string()))?;
     let mut answer =
         client.json(Method::PUT, &path, &resource).await.map_err(|p| p.while_doing(&doing))?;
-    tell_hints(&answer);
+    tell_hints(at(&answer, "live.hints"));
     if wait {
         answer = until_it_serves(client, printer, &path, &name, &answer).await?;
+    }
+    if wait {
+        tell_shortage(&function, &answer);
     }
     let version = at(&answer, "live.target").as_u64().unwrap_or_default();
     let ready = at(&answer, "live.ready").as_u64().unwrap_or_default();
@@ -345,10 +351,22 @@ pub(crate) async fn deploy(
     Ok(answer)
 }
 
+/// Says that fewer copies stand than are wanted. One that nobody asked for by number is not missed
+/// where there are no further nodes.
+fn tell_shortage(function: &Function, answer: &Value) {
+    let reasons = at(answer, "live.reasons").as_array().map(Vec::as_slice).unwrap_or_default();
+    let asked = function.spec.placement.replicas != PlacementRule::default().replicas;
+    for reason in reasons.iter().filter(|reason| reason["node"].is_null()) {
+        let text = reason["text"].as_str().unwrap_or_default();
+        if asked || !text.ends_with(NO_FURTHER_NODES) {
+            say(&format!("note: {text}"));
+        }
+    }
+}
+
 /// Says what is no fault, and most often a slip.
-pub(crate) fn tell_hints(answer: &Value) {
-    let hints = at(answer, "live.hints").as_array().map(Vec::as_slice).unwrap_or_default();
-    for hint in hints.iter().filter_map(Value::as_str) {
+pub(crate) fn tell_hints(hints: &Value) {
+    for hint in hints.as_array().into_iter().flatten().filter_map(Value::as_str) {
         say(&format!("note: {hint}"));
     }
 }

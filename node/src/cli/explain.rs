@@ -138,6 +138,14 @@ impl Ask for ExplainPlacement {
             text(&told["lookedAt"]),
         ))?;
         printer.list(&nodes, COLUMNS)?;
+        let candidates = list(&told["candidates"]);
+        let candidates: Vec<&str> = candidates.iter().filter_map(Value::as_str).collect();
+        if !candidates.is_empty() {
+            printer.text(&format!(
+                "\ncandidates, which start it where no copy answers and they have room: {}\n",
+                candidates.join(", ")
+            ))?;
+        }
         for conflict in list(&told["conflicts"]) {
             let (code, why) = (text(&conflict["code"]), text(&conflict["text"]));
             printer.text(&format!("\ncannot be had: {code}: {why}\n"))?;

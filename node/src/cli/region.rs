@@ -74,6 +74,7 @@ pub(crate) struct Resume {
 }
 
 #[derive(Debug, Args)]
+#[command(override_usage = "swarmer region lead [OPTIONS] <REGION | --any>")]
 #[command(after_help = "Examples:\n  \
     swarmer region lead eu-1                     # it leads while one of its voters can\n  \
     swarmer region lead --any                    # the choice is over")]

@@ -187,7 +187,7 @@ impl Ask for Apply {
         let mut written = Vec::new();
         for wanted in self.file.wanted()? {
             let answer = wanted.put(client, "").await?;
-            tell_hints(&answer);
+            tell_hints(at(&answer, "live.hints"));
             if printer.is_table() {
                 let revision = at(&answer, "metadata.revision");
                 printer.text(&format!("{} applied at revision {revision}\n", wanted.what))?;

@@ -14,7 +14,7 @@ use swarmer_mesh::founding::FoundingToken;
 use swarmer_model::Role;
 
 use crate::{
-    cli::{Ask, Asking, Client, Format, Printer, client::segment},
+    cli::{Ask, Asking, Client, Format, Printer, client::segment, deploy::tell_hints},
     codes,
     problem::{Outcome, Problem},
 };
@@ -153,6 +153,7 @@ impl Ask for Create {
         // The file comes first: the token is told only once.
         let file = self.out.as_deref().map(SecretFile::create).transpose()?;
         let mut answer = client.json(Method::POST, "/v1/tokens", &request).await?;
+        tell_hints(&answer["hints"]);
         let Some(file) = file else {
             return match answer["token"].as_str() {
                 Some(token) if printer.is_table() => printer.text(&format!("{token}\n")),

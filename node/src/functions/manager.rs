@@ -181,7 +181,9 @@ impl FunctionManager {
         others.extend(loading.cloned());
         others.remove(id);
         let mut room = Room::of(&desired, *node, *capacity);
-        others.iter().for_each(|other| drop(room.take(other)));
+        for other in &others {
+            room.take(other);
+        }
         let lack = match room.take(id) {
             None => return Ok(()),
             Some(Lack::Functions) => "functions",

@@ -74,3 +74,72 @@ async fn no_node_is_given_more_than_it_holds_and_the_important_comes_first() {
     let bad = ["deploy", &hello, "--name", "bad", "--priority", "-1001"];
     refused(&cluster.nodes[0].cli(&bad), 2, "SW-MODEL-INVALID", &["priority", "-1000 to 1000"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_no_room_is_not_started_where_it_is_called() {
+    let mut cluster = Cluster::prepare(3);
+    for node in &mut cluster.nodes {
+        let flags = ["--capacity-memory", "100MiB", "--capacity-concurrency", "150"];
+        node.extra = flags.map(str::to_owned).to_vec();
+    }
+    (0..3).for_each(|i| cluster.start(i));
+    cluster.all_ready().await;
+    let hello = cluster.component("hello", &fixtures::hello_p2());
+    let command = |name: &'static str, flags: &[&'static str]| {
+        [&["deploy", &hello, "--name", name][..], flags].concat()
+    };
+    let answer = |i: usize, name: &str| {
+        let (http, url) = (cluster.http.clone(), cluster.nodes[i].url(&format!("/{name}")));
+        async move { get(&http, &url).await.unwrap() }
+    };
+    // One that makes room for others altogether.
+    let low = ["--replicas", "1", "--min-available", "0", "--placement-memory", "60MiB"];
+    cluster.nodes[0].cli_ok(&command("low", &low));
+    let served = |i: usize, name: &'static str| {
+        until(
+            "it is served",
+            move || async move { (answer(i, name).await.status == 200).then_some(()) },
+        )
+    };
+    for i in 0..3 {
+        served(i, "low").await;
+    }
+    // With 60 of 100 MiB and 100 of 150 requests of each node taken nothing of that size fits.
+    let all = ["--replicas", "3", "--placement-memory", "60MiB", "--priority", "5"];
+    cluster.nodes[0].cli_ok(&command("all", &all));
+    let refused = |name: &'static str| {
+        until("it is refused everywhere", move || async move {
+            for i in 0..3 {
+                let answer = answer(i, name).await;
+                let code = answer.headers.get("x-swarmer-error").map(|code| code.to_str().unwrap());
+                if (answer.status, code) != (503, Some("SW-NODE-NO-ROOM")) {
+                    return None;
+                }
+            }
+            Some(())
+        })
+    };
+    refused("low").await;
+    let large = ["--replicas", "1", "--placement-memory", "50MiB", "--concurrency", "1"];
+    let ran = cluster.nodes[0].cli(&command("large", &large));
+    assert!(!ran.status.success(), "{ran:?}");
+    refused("large").await;
+    let ran = cluster.nodes[0].cli(&command("busy", &["--replicas", "1", "--concurrency", "60"]));
+    assert!(!ran.status.success(), "{ran:?}");
+    refused("busy").await;
+    let told = explained(&cluster.nodes[1], "busy").to_string();
+    assert!(told.contains("50 requests at once left, needs 60"), "{told}");
+    // What fits is placed, and of copies that are wanted and do not stand there is a note.
+    let ran = cluster.nodes[0].cli(&command("small", &["--replicas", "4", "--concurrency", "10"]));
+    let told = String::from_utf8_lossy(&ran.stderr);
+    assert!(
+        ran.status.success() && told.contains("note: default/small: 3 of 4 copies placed"),
+        "{told}"
+    );
+    for (what, name) in [("delete", "all"), ("delete", "small")] {
+        cluster.nodes[0].cli_ok(&[what, "function", name]);
+    }
+    for name in ["low", "large", "busy"] {
+        served(2, name).await;
+    }
+}

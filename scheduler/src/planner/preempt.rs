@@ -55,6 +55,20 @@ impl Preemption {
     }
 }
 
+/// The functions whose copies on the node would make room for this one, if not just as many had to go
+/// on serving as serve now; none if it would not fit without them either.
+pub(super) fn kept_by_budget(state: &State<'_>, at: NeedAt, node: NodeAt) -> Vec<NeedAt> {
+    let need = state.need(at);
+    let lower = |other: &NeedAt| state.need(*other).priority < need.priority;
+    let lower: Vec<NeedAt> = state.functions_on(node).iter().copied().filter(lower).collect();
+    let mut used = state.used(node);
+    lower.iter().for_each(|other| used.take(state.need(*other).demand()));
+    if !state.would_fit(at, node, used) {
+        return Vec::new();
+    }
+    lower.into_iter().filter(|other| !can_be_spared(state, *other, node)).collect()
+}
+
 /// The copies that have to leave the node so that the function fits: the least important first,
 /// large ones before small ones, and none that need not. `None`: it does not fit all the same.
 fn victims(state: &State<'_>, at: NeedAt, node: NodeAt) -> Option<Vec<NeedAt>> {

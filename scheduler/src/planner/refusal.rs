@@ -1,11 +1,17 @@
 //! Why a node gets no copy: without a text as long as nobody asks for it.
 
-use super::state::{NeedAt, NodeAt, State};
+use super::{
+    preempt::kept_by_budget,
+    state::{NeedAt, NodeAt, State},
+};
 use crate::{
     eligibility::{emptied, misfit},
     reason::Reason,
     room::Lack,
 };
+
+/// How many functions that keep their place a reason names.
+const MAX_TOLD: usize = 4;
 
 /// Why a node gets no further copy of a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +38,11 @@ impl Refusal<'_> {
             Self::Failing(why) => Reason::Failing { why: why.to_owned() },
             Self::Full(lack) => {
                 let (capacity, used) = (facts.capacity, state.used(node));
+                let kept = kept_by_budget(state, at, node);
+                if !kept.is_empty() {
+                    let key = |other: &NeedAt| state.need(*other).key.clone();
+                    return Reason::Budget { keep: kept.iter().take(MAX_TOLD).map(key).collect() };
+                }
                 match lack {
                     Lack::Functions => Reason::FunctionsFull { max: capacity.functions },
                     Lack::Memory => Reason::MemoryFull {

@@ -287,7 +287,11 @@ fn the_important_takes_room_from_the_less_important_but_not_all_that_serves() {
     assert!(conflicts[0].starts_with("demo/high: 1 of 2 copies placed"), "{conflicts:?}");
     assert!(conflicts[1].starts_with("demo/low: 1 of 2 copies placed"), "{conflicts:?}");
     world.ready();
-    assert!(world.step().is_empty(), "the last copy that serves stays");
+    let plan = world.step();
+    assert!(plan.is_empty(), "the last copy that serves stays");
+    let conflicts: Vec<String> = plan.conflicts.iter().map(ToString::to_string).collect();
+    let kept = "full, and demo/low may serve no fewer copies than now (min-available)";
+    assert!(conflicts[0].contains(kept), "{conflicts:?}");
 }
 
 #[test]

@@ -43,6 +43,10 @@ fn shape(context: &Context, (namespace, name): (&str, &str), explanation: &Expla
         let code = swarmer_model::Coded::code(conflict).name;
         json!({ "code": code, "text": conflict.to_string() })
     });
+    let desired = context.desired.current();
+    let entry = desired.function(namespace, name);
+    let candidates = entry.map(|entry| entry.placement.candidates.as_slice()).unwrap_or_default();
+    let candidates: Vec<String> = candidates.iter().map(|node| context.node_name(*node)).collect();
     let moved = explanation
         .moved
         .as_ref()
@@ -55,6 +59,8 @@ fn shape(context: &Context, (namespace, name): (&str, &str), explanation: &Expla
         "nodes": all(&explanation.nodes),
         "conflicts": conflicts.collect::<Vec<_>>(),
         "moved": moved,
+        // Who starts it where it is called and no copy answers.
+        "candidates": candidates,
     })
 }
 
