@@ -30,6 +30,7 @@ fi
 SWARMER_BIN=$(realpath "$SWARMER_BIN")
 export SWARMER_BIN
 
+scratch=$(mktemp -d)
 coproc CLUSTER { exec "$CHAOS_TESTS_BIN" cluster --regions; }
 cluster=$CLUSTER_PID
 exec {words}>&"${CLUSTER[1]}" {told}<&"${CLUSTER[0]}"
@@ -38,6 +39,8 @@ exec {words}>&"${CLUSTER[1]}" {told}<&"${CLUSTER[0]}"
 finish() {
     status=$?
     trap - EXIT
+    stop_requests
+    rm -rf "$scratch"
     { kill -TERM "$cluster" && wait "$cluster"; } 2>/dev/null || true
     exit "$status"
 }
@@ -102,6 +105,41 @@ leaves() {
     done
 }
 
+senders=()
+
+# From now on a request at each of these ingresses, one after the other and some ten a second.
+start_requests() {
+    local name
+    rm -f "$scratch"/sent-*
+    for name in "$@"; do
+        (
+            trap - EXIT INT TERM
+            # Not one of those for whom the cluster stays.
+            exec {words}>&- {told}<&-
+            while sleep 0.1 && kill -0 "$$" 2>/dev/null; do
+                on "$name" curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}\n' \
+                    http://127.0.0.1:8080/hello/all-the-time || true
+            done >"$scratch/sent-$name"
+        ) &
+        senders+=($!)
+    done
+}
+
+stop_requests() {
+    local sender
+    for sender in "${senders[@]}"; do
+        { kill "$sender" && wait "$sender"; } 2>/dev/null || true
+    done
+    senders=()
+}
+
+# Ends them and says how they went.
+tell_requests() {
+    stop_requests
+    awk '{sent++} $1 != 200 {failed++} END {printf "%d requests meanwhile, %d failed\n", sent, failed}' \
+        "$scratch"/sent-*
+}
+
 # Waits until what `members` says on a node has no line like this; at most 30 s.
 settles() {
     local name=$1 odd=$2 until=$((SECONDS + 30)) told
@@ -115,7 +153,7 @@ say "Five nodes in three regions; a round trip takes 80 ms eu-us, 150 ms us-ap, 
 # No way is measured yet: the column before the last one is empty.
 settles n1 ' - +[a-z]+ *$'
 swarmer n1 members
-say "A function with two copies: without zones they go to different regions"
+say "A function with two copies: they go to different regions"
 swarmer n1 deploy "$component" --name hello
 swarmer n1 explain placement hello
 for name in n1 n3 n5; do
@@ -126,16 +164,20 @@ for name in n1 n3 n5; do
 done
 
 say "Empty region us: what stands there moves, and every ingress is answered elsewhere"
+start_requests n1 n3 n5
 swarmer n1 region drain us --wait --reason "the example"
 swarmer n1 region list
 leaves us n1 n3 n5
+tell_requests
 swarmer n1 region resume us
 
 say "Kill region eu: two nodes at once, kill -9"
+start_requests n3 n4 n5
 from=$SECONDS
 order kill eu
 leaves eu n3 n4 n5
 printf 'all other ingresses answer, %s s after it\n' "$((SECONDS - from))"
+tell_requests
 settles n3 ' (alive|suspect) +eu '
 swarmer n3 members
 

@@ -516,7 +516,8 @@ mod tests {
         assert_eq!(between.facts.capacity, Capacity::default());
         // And of the one that told what it can hold and not where it stands.
         let between = read(told_capacity).unwrap();
-        assert_eq!(between.facts.capacity, record("").facts.capacity);
+        let of_then = Capacity { concurrency: None, ..record("").facts.capacity };
+        assert_eq!(between.facts.capacity, of_then);
         assert_eq!(between.facts.coordinate, None);
         // What such a node reads of ours, and it passes on the bytes as they are.
         assert!(new.bytes.starts_with(&old));

@@ -106,10 +106,20 @@ impl Core {
         }
         // To where the member is known to be, wherever the datagram says that it is from.
         if let Some(peer) = self.view.peer(from) {
-            let coordinate = self.echoes.locator.coordinate();
+            let coordinate = self.anchor();
             self.send(&peer, &Message::Echoed { number, coordinate });
         }
         Ok(())
+    }
+
+    /// Where this node says that it stands when it is asked: at first where it does at that moment, so
+    /// that all find their places soon, then what it told to all. That stays where it is for long, so
+    /// that the others' steps lead to places that fit what they know of it, and the space does not
+    /// drift: of a space that does all would have to be told anew again and again.
+    fn anchor(&self) -> Coordinate {
+        let told = self.local.facts().coordinate;
+        let settled = self.echoes.locator.updates() >= QUICK;
+        told.filter(|_| settled).unwrap_or_else(|| self.echoes.locator.coordinate())
     }
 
     /// Takes an answer by the node with this start counter, if it is one to a question that waits.
