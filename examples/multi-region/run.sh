@@ -133,8 +133,9 @@ stop_requests() {
     senders=()
 }
 
-# Ends them and says how they went.
+# Ends them, a moment later, and says how they went.
 tell_requests() {
+    sleep 2
     stop_requests
     awk '{sent++} $1 != 200 {failed++} END {printf "%d requests meanwhile, %d failed\n", sent, failed}' \
         "$scratch"/sent-*
@@ -153,8 +154,8 @@ say "Five nodes in three regions; a round trip takes 80 ms eu-us, 150 ms us-ap, 
 # No way is measured yet: the column before the last one is empty.
 settles n1 ' - +[a-z]+ *$'
 swarmer n1 members
-say "A function with two copies: they go to different regions"
-swarmer n1 deploy "$component" --name hello
+say "A function with three copies: one goes to each region"
+swarmer n1 deploy "$component" --name hello --replicas 3
 swarmer n1 explain placement hello
 for name in n1 n3 n5; do
     read -r status by time <<<"$(ask "$name")"
