@@ -35,6 +35,16 @@ coproc CLUSTER { exec "$CHAOS_TESTS_BIN" cluster --regions; }
 cluster=$CLUSTER_PID
 exec {words}>&"${CLUSTER[1]}" {told}<&"${CLUSTER[0]}"
 
+senders=()
+
+stop_requests() {
+    local sender
+    for sender in "${senders[@]}"; do
+        { kill "$sender" && wait "$sender"; } 2>/dev/null || true
+    done
+    senders=()
+}
+
 # The cluster ends with its input; nodes and namespaces end with the cluster, however that ends.
 finish() {
     status=$?
@@ -105,8 +115,6 @@ leaves() {
     done
 }
 
-senders=()
-
 # From now on a request at each of these ingresses, one after the other and some ten a second.
 start_requests() {
     local name
@@ -123,14 +131,6 @@ start_requests() {
         ) &
         senders+=($!)
     done
-}
-
-stop_requests() {
-    local sender
-    for sender in "${senders[@]}"; do
-        { kill "$sender" && wait "$sender"; } 2>/dev/null || true
-    done
-    senders=()
 }
 
 # Ends them, a moment later, and says how they went.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 use swarmer_model::{ClusterId, NodeId};
 
-use crate::{Admission, MAX_MEMBERS, Record, Refusal, SignedRecord, Verifier};
+use crate::{Admission, Facts, MAX_MEMBERS, Record, Refusal, SignedRecord, Verifier};
 
 /// Which record of a node is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,20 @@ pub struct Merge {
     pub record: Arc<Record>,
     /// The one before.
     pub before: Option<Arc<Record>>,
+}
+
+impl Merge {
+    /// Whether more is new than how busy the node is and where it stands: what others decide by, and
+    /// must not hear of late.
+    pub(crate) fn is_urgent(&self) -> bool {
+        let Some(before) = &self.before else { return true };
+        let (old, new) = (&before.facts, &self.record.facts);
+        let mut same = Facts { load: new.load, coordinate: new.coordinate, ..old.clone() };
+        for (endpoint, now) in same.endpoints.iter_mut().zip(&new.endpoints) {
+            endpoint.in_flight = now.in_flight;
+        }
+        self.record.left != before.left || self.record.boot != before.boot || same != *new
+    }
 }
 
 struct Entry {
@@ -179,5 +193,48 @@ impl Catalog {
     /// Whether a record with this stamp is newer than the one held.
     pub(crate) fn is_newer(&self, node: NodeId, stamp: (u64, u64)) -> bool {
         self.entries.get(&node).is_none_or(|held| held.record.stamp() < stamp)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Coordinate, Endpoint, EndpointState, Load};
+    use swarmer_model::EndpointHealth;
+
+    fn record(version: u64, facts: Facts) -> Arc<Record> {
+        Arc::new(Record { node: NodeId(1), boot: 1, version, left: false, facts })
+    }
+
+    #[test]
+    fn where_a_member_stands_and_how_busy_it_is_can_wait_and_all_else_cannot() {
+        let endpoint = Endpoint {
+            function: "default/f".into(),
+            version: 1,
+            state: EndpointState::Ready,
+            in_flight: 1,
+            concurrency: 10,
+            health: EndpointHealth::Good,
+        };
+        let facts = Facts { name: "a".into(), endpoints: vec![endpoint], ..Facts::default() };
+        let before = record(1, facts.clone());
+        let urgent = |change: fn(&mut Facts)| {
+            let mut facts = facts.clone();
+            change(&mut facts);
+            Merge { record: record(2, facts), before: Some(before.clone()) }.is_urgent()
+        };
+        assert!(!urgent(|_| ()));
+        assert!(!urgent(|facts| {
+            let (position, height) = ([5; crate::DIMENSIONS], 1);
+            facts.coordinate = Some(Coordinate { position, height, adjustment: 0, error: 9 });
+            facts.load = Load { in_flight: 7, ..Load::default() };
+            facts.endpoints[0].in_flight = 7;
+        }));
+        assert!(urgent(|facts| facts.endpoints[0].health = EndpointHealth::Failing));
+        assert!(urgent(|facts| facts.endpoints.clear()));
+        assert!(urgent(|facts| facts.draining = true));
+        assert!(Merge { record: before.clone(), before: None }.is_urgent());
+        let left = Record { left: true, version: 2, ..(*before).clone() };
+        assert!(Merge { record: Arc::new(left), before: Some(before.clone()) }.is_urgent());
     }
 }

@@ -143,9 +143,12 @@ impl Look<'_> {
         let here = self.member(node)?;
         let crowd = |member| self.crowd(member, self.wish.placed.nodes.iter());
         let (in_region, in_zone) = crowd(here);
+        // Where none was missing it takes the place of one that is still counted in its region.
+        let short = self.is_short();
         let emptier = self.others().find(|(_, other)| {
             let there = crowd(other);
-            there.0 + 1 < in_region || other.region == here.region && there.1 + 1 < in_zone
+            let other_region = other.region != here.region;
+            short && there.0 + 1 < in_region || !other_region && there.1 + 1 < in_zone
         });
         let (other, _) = emptier?;
         let (name, other) = (self.state.name(node), self.state.name(other));
@@ -348,6 +351,29 @@ mod tests {
         let us = Rule { regions: Vec::new(), zones: vec!["a".into()], ..rule };
         assert!(judged(&us, &[]).is_invalid(), "us/a could");
         assert!(judged(&us, &[(3, "us", Fact::Region(Some(true)))]).is_valid());
+    }
+
+    #[test]
+    fn one_that_takes_the_place_of_another_is_not_counted_beside_it() {
+        let n3 = |draining| {
+            Fact::Node(Some(Member {
+                name: "n3".into(),
+                region: "eu".into(),
+                zone: "b".into(),
+                draining,
+                ..Member::default()
+            }))
+        };
+        let moved = |node: &str| {
+            judged(&[
+                (2, "n3", n3(true)),
+                (3, "d/a", wish(3, &[], &[])),
+                (4, "d/a", placed(3, &["n1", "n2", "n4"])),
+                (5, "n3", n3(false)),
+                (6, "d/a", placed(3, &["n1", "n2", node, "n4"])),
+            ])
+        };
+        assert!(moved("n3").is_valid(), "{:?}", moved("n3"));
     }
 
     #[test]

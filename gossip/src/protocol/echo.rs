@@ -119,7 +119,10 @@ impl Core {
     fn anchor(&self) -> Coordinate {
         let told = self.local.facts().coordinate;
         let settled = self.echoes.locator.updates() >= QUICK;
-        told.filter(|_| settled).unwrap_or_else(|| self.echoes.locator.coordinate())
+        let now = self.echoes.locator.coordinate();
+        // How sure it is of that is always of now.
+        let anchored = |told: Coordinate| Coordinate { error: now.error, ..told };
+        told.filter(|_| settled).map_or(now, anchored)
     }
 
     /// Takes an answer by the node with this start counter, if it is one to a question that waits.

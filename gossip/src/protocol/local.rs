@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Core, agenda::Task};
-use crate::{DIRECT_FANOUT, Facts, GossipError, Keyring, Record, RecordUpdate};
+use crate::{DIRECT_FANOUT, Facts, GossipError, Keyring, Merge, Record, RecordUpdate};
 
 pub(super) struct Local {
     facts: Facts,
@@ -86,22 +86,26 @@ impl Core {
         }
         self.local.waiting = None;
         self.local.last_sent = time;
-        if let Err(error) = self.make_record(false) {
-            // Every change was checked when it was taken.
-            tracing::error!(target: "swarmer::gossip", %error, "the local record cannot be signed");
-            return;
-        }
+        let merge = match self.make_record(false) {
+            Ok(merge) => merge,
+            Err(error) => {
+                // Every change was checked when it was taken.
+                tracing::error!(target: "swarmer::gossip", %error,
+                    "the local record cannot be signed");
+                return;
+            }
+        };
         let targets = self.random_peers(DIRECT_FANOUT);
         // Load is soon out of date: where all hear of it at once, nobody passes it on.
         let hot = !load_only || self.view.active() > DIRECT_FANOUT + 1;
         self.send_records(&[self.node], &targets, hot);
         if hot {
-            self.add_rumour(time, self.node);
+            self.add_rumour(time, &merge);
         }
     }
 
     /// Signs a new version of the local record and puts it into the catalog.
-    pub(super) fn make_record(&mut self, left: bool) -> Result<(), GossipError> {
+    pub(super) fn make_record(&mut self, left: bool) -> Result<Merge, GossipError> {
         // Costs nothing where a record goes out anyway.
         self.local.facts.coordinate = self.echoes.settled();
         let record = Record {
@@ -113,8 +117,8 @@ impl Core {
         };
         let signed = record.sign(self.cluster, &*self.signer)?;
         self.local.version += 1;
-        self.catalog.put(record, signed);
+        let merge = self.catalog.put(record, signed);
         self.view.touch();
-        Ok(())
+        Ok(merge)
     }
 }

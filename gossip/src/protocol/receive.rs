@@ -70,10 +70,10 @@ impl Core {
             }
             Message::Records { hot, records } => {
                 for signed in records {
-                    if let Some(node) = self.take_record(time, Some(from), signed)
+                    if let Some(merge) = self.take_record(time, Some(from), signed)
                         && hot
                     {
-                        self.add_rumour(time, node);
+                        self.add_rumour(time, &merge);
                     }
                 }
             }
@@ -166,7 +166,7 @@ impl Core {
         time: Duration,
         from: Option<SocketAddr>,
         signed: SignedRecord,
-    ) -> Option<NodeId> {
+    ) -> Option<Merge> {
         // Our own comes back to us from others; only a copy of this node can make another one.
         if signed.head().is_ok_and(|(node, _)| node == self.node)
             && let Ok(record) = signed.read()
@@ -177,9 +177,8 @@ impl Core {
         match self.catalog.merge(signed, &*self.admission, &*self.verifier) {
             Ok(None) => None,
             Ok(Some(merge)) => {
-                let node = merge.record.node;
                 self.merged(time, &merge);
-                Some(node)
+                Some(merge)
             }
             Err((reason, node)) => {
                 self.refuse(from, node, reason);

@@ -12,7 +12,7 @@ use super::{
     peer::Peer,
     wire::{DIGESTS_PER_DATAGRAM, Message, RECORDS_ROOM},
 };
-use crate::{DIRECT_FANOUT, Digest, MAX_DIGEST_ANSWER_DATAGRAMS, MAX_RUMOURS, SignedRecord};
+use crate::{DIRECT_FANOUT, Digest, MAX_DIGEST_ANSWER_DATAGRAMS, MAX_RUMOURS, Merge, SignedRecord};
 
 struct Rumour {
     node: NodeId,
@@ -36,15 +36,22 @@ impl Core {
     }
 
     /// A record is news: pass it on for a few rounds.
-    pub(super) fn add_rumour(&mut self, time: Duration, node: NodeId) {
+    pub(super) fn add_rumour(&mut self, time: Duration, merge: &Merge) {
+        let node = merge.record.node;
         // Those that the origin reached at once repair its losses within two rounds. In a larger
         // cluster the news has to multiply on its way to the rest: each passes it on from when it
         // hears of it, and with nine copies by each one of 8,000 hears of it only by a summary
         // (e^-9), however many they are.
-        let rounds = if self.view.active() > DIRECT_FANOUT + 1 { 3 } else { 2 };
+        // What is not urgent goes out once: one of twenty then hears of it by a summary, seconds later,
+        // and where members stand is all that a cluster at rest has to tell.
+        let rounds = match self.view.active() > DIRECT_FANOUT + 1 {
+            _ if !merge.is_urgent() => 1,
+            true => 3,
+            false => 2,
+        };
         let items = &mut self.rumours.items;
         if let Some(rumour) = items.iter_mut().find(|rumour| rumour.node == node) {
-            rumour.rounds = rounds;
+            rumour.rounds = rumour.rounds.max(rounds);
         } else if items.len() < MAX_RUMOURS {
             items.push(Rumour { node, rounds });
         } else {

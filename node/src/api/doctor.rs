@@ -157,7 +157,7 @@ fn diagnose(
     let mut checks = vec![check_control(control, patients)];
     // Whoever reaches the smaller part of a cluster is more likely the one that is cut off.
     let reached = patients.iter().filter(|patient| patient.told().is_some()).count();
-    let cut_off = patients.len() > 2 && reached * 2 <= patients.len();
+    let cut_off = !control.quorum && reached * 2 < patients.len();
     for patient in patients {
         let Some(told) = check_reached(patient, cut_off, &mut checks) else { continue };
         let report = &told.report;
@@ -448,10 +448,11 @@ mod tests {
             for patient in &mut patients[4 - dead..] {
                 patient.word = Word::Dead("dead: probe unanswered".into());
             }
-            let checks = diagnose(&control(), &patients, &BTreeMap::new());
+            let control = Control { quorum: dead < 2, ..control() };
+            let checks = diagnose(&control, &patients, &BTreeMap::new());
             checks.iter().filter(|check| check.remedy.contains("delete node")).count()
         };
-        assert_eq!([1, 2, 3].map(removes), [1, 0, 0]);
+        assert_eq!([1, 2, 3].map(removes), [1, 2, 0]);
         // A slow answer leaves the clock uncertain; that is no fault of the clock.
         assert_eq!(ill_with(|b| told_of(b).answered_ms = NOW + 4_000), Vec::<String>::new());
         let lost = Control { leader: None, quorum: false, lag: 3 };

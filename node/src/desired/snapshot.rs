@@ -72,9 +72,13 @@ impl FunctionEntry {
     /// What a copy takes of its node.
     pub(crate) fn demand(&self) -> Demand {
         let spec = &self.function.spec;
+        // Of the versions that serve, too: each has its own limit.
+        let serving = self.weights.iter().filter_map(|(number, _)| self.function.version(*number));
+        let serving = serving.map(|version| version.template.limits.concurrency);
+        let concurrency = serving.chain([spec.template.limits.concurrency]).max();
         Demand {
             memory_bytes: spec.placement.memory.0,
-            concurrency: spec.template.limits.concurrency,
+            concurrency: concurrency.unwrap_or_default(),
         }
     }
 

@@ -297,6 +297,9 @@ impl Dispatcher {
         mut tried: Vec<NodeId>,
     ) -> Outcome<Response<Body>> {
         self.inner.budget.lock().on_call(Instant::now());
+        // Those that refused for want of room: they did nothing for the call, and to ask the next one
+        // is no load that a budget would have to bound.
+        let mut roomless = 0;
         loop {
             let (node, in_flight) = self.choose(entry, version, call, &tried)?;
             let Some(attempt) = body.attempt() else {
@@ -325,9 +328,14 @@ impl Dispatcher {
                         self.inner.outlier.lock().failed(node, now);
                     }
                     tried.push(node);
-                    if tried.len() >= MAX_NODES_TRIED
-                        || !self.may_retry(&failed, &parts, &body, tried.len(), call)
-                    {
+                    let no_room = failed.problem.code.name == codes::NO_ROOM.name;
+                    roomless += usize::from(no_room);
+                    let attempts = tried.len() - roomless;
+                    let again = match no_room {
+                        true => body.is_replayable() && now < call.deadline,
+                        false => self.may_retry(&failed, &parts, &body, attempts, call),
+                    };
+                    if tried.len() >= MAX_NODES_TRIED || !again {
                         return Err(*failed.problem);
                     }
                     if self.choose(entry, version, call, &tried).is_err() {

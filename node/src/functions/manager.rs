@@ -16,16 +16,19 @@ use futures::{
 };
 use parking_lot::{Mutex, RwLock};
 use swarmer_gossip::{Endpoint, EndpointState, RecordUpdate};
-use swarmer_model::{Coded as _, Digest, EndpointHealth, NodeId, Template};
+use swarmer_model::{Coded as _, Digest, EndpointHealth, NodeId, Revision, Template};
 use swarmer_runtime::{Function, FunctionConfig, FunctionKey, Outgoing};
-use swarmer_scheduler::{Capacity, Lack};
+use swarmer_scheduler::{Capacity, Lack, Used};
 
 use crate::{
     agent::{Failure, MAX_FAILURES, is_of_node},
     artifacts::ArtifactStore,
     codes,
-    desired::DesiredStore,
-    functions::{pulse::Pulse, room::Room},
+    desired::{Desired, DesiredStore, FunctionEntry},
+    functions::{
+        pulse::Pulse,
+        room::{Room, placed},
+    },
     problem::{Outcome, Problem},
 };
 
@@ -89,6 +92,8 @@ pub(super) struct Inner {
     /// Loaded, and told of that they cannot be announced: it is tried again and again.
     unannounced: Mutex<HashSet<Slot>>,
     draining: AtomicBool,
+    /// What is taken by what is placed here, and as of which revision.
+    placed: Mutex<(Revision, Used)>,
 }
 
 /// What became of the last try.
@@ -118,6 +123,7 @@ impl FunctionManager {
                 failed: Mutex::default(),
                 unannounced: Mutex::default(),
                 draining: AtomicBool::new(false),
+                placed: Mutex::default(),
             }),
         }
     }
@@ -172,27 +178,40 @@ impl FunctionManager {
     /// Refuses a function that is not placed here while there is no room for it beside what is, and
     /// beside those that were started so before.
     fn admit<'a>(&self, id: &Arc<str>, loading: impl Iterator<Item = &'a Arc<str>>) -> Outcome<()> {
-        let Deps { desired, node, capacity, .. } = &self.inner.deps;
+        let Deps { desired, node, .. } = &self.inner.deps;
         let desired = desired.current();
-        if desired.functions.get(id).is_none_or(|entry| entry.placement.nodes.contains(node)) {
+        // What may not start here at all is refused for that.
+        let is_guest = |entry: &Arc<FunctionEntry>| {
+            !entry.placement.nodes.contains(node) && entry.placement.candidates.contains(node)
+        };
+        if !desired.functions.get(id).is_some_and(is_guest) {
             return Ok(());
         }
         let mut others: BTreeSet<Arc<str>> = self.inner.ready.read().keys().cloned().collect();
         others.extend(loading.cloned());
         others.remove(id);
-        let mut room = Room::of(&desired, *node, *capacity);
-        for other in &others {
-            room.take(other);
-        }
+        let mut room = self.room(&desired);
+        others.iter().for_each(|other| room.occupy(other));
         let lack = match room.take(id) {
             None => return Ok(()),
-            Some(Lack::Functions) => "functions",
+            Some(Lack::Functions) => "places for functions",
             Some(Lack::Memory) => "memory",
             Some(Lack::Concurrency) => "requests at once",
         };
-        let detail =
-            format!("{id} has no copy, and no room to start one: this node's {lack} are full");
+        let detail = format!("no copy of {id} answers, and this node has too little {lack} left");
         Err(Problem::new(codes::NO_ROOM, detail).retry_after(1))
+    }
+
+    /// What is left here beside what is placed here.
+    pub(super) fn room<'a>(&self, desired: &'a Desired) -> Room<'a> {
+        let Deps { node, capacity, .. } = &self.inner.deps;
+        let mut known = self.inner.placed.lock();
+        let (revision, mut used) = *known;
+        if revision != desired.revision {
+            used = placed(desired, *node);
+            *known = (desired.revision, used);
+        }
+        Room::of(desired, *node, *capacity, used)
     }
 
     async fn loaded(&self, slot: &Slot, outcome: &Outcome<Function>) {

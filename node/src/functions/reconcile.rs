@@ -7,8 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::functions::{
     FunctionManager,
-    manager::{Deps, Slot},
-    room::Room,
+    manager::Slot,
     wanted::{Need, wanted},
 };
 
@@ -105,10 +104,9 @@ impl FunctionManager {
         self.forget_failures(|slot| wanted.contains_key(slot));
         let mut ready = self.all_ready();
         ready.sort_by_key(|(_, loaded)| loaded.since);
-        let Deps { node, capacity, .. } = &self.inner.deps;
         let here = ready.iter().filter(|(_, loaded)| !loaded.leaving);
-        let crowded = Room::of(&desired, *node, *capacity)
-            .crowded_out(here.map(|((id, _), _)| Arc::clone(id)));
+        let guests = here.map(|((id, _), _)| Arc::clone(id));
+        let crowded = self.room(&desired).crowded_out(guests);
         for (slot, loaded) in ready {
             let weighted = desired
                 .functions

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use swarmer_model::NodeId;
 use swarmer_scheduler::{Capacity, Lack, Used};
 
-use crate::desired::Desired;
+use crate::desired::{Desired, FunctionEntry};
 
 /// What is left of a node beside what is placed on it.
 pub(super) struct Room<'a> {
@@ -19,22 +19,37 @@ pub(super) struct Room<'a> {
     used: Used,
 }
 
+/// What is taken of the node by what is placed on it.
+pub(super) fn placed(desired: &Desired, node: NodeId) -> Used {
+    let mut used = Used::default();
+    for entry in desired.functions.values().filter(|e| e.placement.nodes.contains(&node)) {
+        used.put(entry.demand());
+    }
+    used
+}
+
 impl<'a> Room<'a> {
-    pub(super) fn of(desired: &'a Desired, node: NodeId, capacity: Capacity) -> Self {
-        let mut used = Used::default();
-        for entry in desired.functions.values().filter(|e| e.placement.nodes.contains(&node)) {
-            used.put(entry.demand());
+    /// `placed`: see [`placed`].
+    pub(super) fn of(desired: &'a Desired, node: NodeId, capacity: Capacity, placed: Used) -> Self {
+        Self { desired, node, capacity, used: placed }
+    }
+
+    fn guest(&self, id: &str) -> Option<&'a FunctionEntry> {
+        let entry = self.desired.functions.get(id)?;
+        (!entry.placement.nodes.contains(&self.node)).then_some(&**entry)
+    }
+
+    /// Counts one that is here, whether it has room or not.
+    pub(super) fn occupy(&mut self, id: &str) {
+        if let Some(entry) = self.guest(id) {
+            self.used.put(entry.demand());
         }
-        Self { desired, node, capacity, used }
     }
 
     /// What there is too little of for one more guest, if it takes the room when there is some. One
     /// that is placed here or is none any more is no guest.
     pub(super) fn take(&mut self, id: &str) -> Option<Lack> {
-        let entry = self.desired.functions.get(id)?;
-        if entry.placement.nodes.contains(&self.node) {
-            return None;
-        }
+        let entry = self.guest(id)?;
         let lack = self.used.lacks(entry.demand(), self.capacity);
         if lack.is_none() {
             self.used.put(entry.demand());
@@ -84,7 +99,8 @@ mod tests {
     #[test]
     fn a_guest_takes_only_what_is_left_beside_what_is_placed_here() {
         let desired = desired(&[("here", 60, &[1]), ("away", 50, &[2]), ("small", 40, &[])]);
-        let lack = |capacity, id| Room::of(&desired, NodeId(1), capacity).take(id);
+        let here = placed(&desired, NodeId(1));
+        let lack = |capacity, id| Room::of(&desired, NodeId(1), capacity, here).take(id);
         let memory = |bytes| capacity(10, bytes, None);
         assert_eq!(lack(memory(109), "default/away"), Some(Lack::Memory));
         assert_eq!(lack(memory(110), "default/away"), None);
@@ -102,7 +118,8 @@ mod tests {
     fn guests_go_when_what_is_placed_needs_their_room_the_last_one_first() {
         let ids = ["default/a", "default/b"].map(Arc::<str>::from);
         let guests = |of: &Desired, bytes| {
-            let room = Room::of(of, NodeId(1), capacity(10, bytes, None));
+            let here = placed(of, NodeId(1));
+            let room = Room::of(of, NodeId(1), capacity(10, bytes, None), here);
             room.crowded_out(ids.clone()).into_iter().collect::<Vec<_>>()
         };
         let alone = desired(&[("a", 40, &[2]), ("b", 40, &[2]), ("new", 60, &[])]);

@@ -58,15 +58,20 @@ impl Preemption {
 /// The functions whose copies on the node would make room for this one, if not just as many had to go
 /// on serving as serve now; none if it would not fit without them either.
 pub(super) fn kept_by_budget(state: &State<'_>, at: NeedAt, node: NodeAt) -> Vec<NeedAt> {
-    let need = state.need(at);
-    let lower = |other: &NeedAt| state.need(*other).priority < need.priority;
-    let lower: Vec<NeedAt> = state.functions_on(node).iter().copied().filter(lower).collect();
-    let mut used = state.used(node);
-    lower.iter().for_each(|other| used.take(state.need(*other).demand()));
-    if !state.would_fit(at, node, used) {
+    if !state.outranks_any(at) {
         return Vec::new();
     }
-    lower.into_iter().filter(|other| !can_be_spared(state, *other, node)).collect()
+    let need = state.need(at);
+    let lower = state.functions_on(node).iter().copied();
+    let lower = lower.filter(|other| state.need(*other).priority < need.priority);
+    let (spared, kept): (Vec<_>, Vec<_>) =
+        lower.partition(|other| can_be_spared(state, *other, node));
+    let mut used = state.used(node);
+    let mut fits_without = |leave: &[NeedAt]| {
+        leave.iter().for_each(|other| used.take(state.need(*other).demand()));
+        state.would_fit(at, node, used)
+    };
+    if fits_without(&spared) || !fits_without(&kept) { Vec::new() } else { kept }
 }
 
 /// The copies that have to leave the node so that the function fits: the least important first,

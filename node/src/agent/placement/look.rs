@@ -111,7 +111,8 @@ impl Looker {
         self.capacities.extend(seen.capacities());
         // One that does not say, as it is too old to or was not heard of yet: no more than others.
         let least = self.capacities.values().map(|told| told.memory_bytes).min();
-        let untold = Capacity { memory_bytes: least.unwrap_or(u64::MAX), ..UNTOLD };
+        let concurrency = self.capacities.values().filter_map(|told| told.concurrency).min();
+        let untold = Capacity { memory_bytes: least.unwrap_or(u64::MAX), concurrency, ..UNTOLD };
         let capacities = &self.capacities;
         let capacity = |node: NodeId| capacities.get(&node).copied().unwrap_or(untold);
         let mut observed = observed(desired, dead, capacity, |function, version, node| {
