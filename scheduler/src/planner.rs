@@ -210,6 +210,10 @@ fn count(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
 
+/// What nodes are compared by, less is better: known trouble and how crowded they are, how well they suit by
+/// affinity, how loaded they would be.
+type Rank<C> = ((bool, Crowd), C, u32);
+
 /// The node that gets the next copy of a function.
 struct Best {
     node: NodeAt,
@@ -243,7 +247,7 @@ impl Best {
         let liking = Liking::of(&need.key);
         let last = |node: NodeAt| (Reverse(liking.score(state.node(node).id)), node);
         let mut of = 0;
-        let mut best: Option<(((bool, Crowd), C, u32), NodeAt)> = None;
+        let mut best: Option<(Rank<C>, NodeAt)> = None;
         for node in state.lawful(at) {
             if state.no_room(at, *node).is_some() {
                 continue;
