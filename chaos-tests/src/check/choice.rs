@@ -1,6 +1,6 @@
 //! Which of the nodes that fit gets a copy: one in the region with the fewest copies of the function, in
-//! it in the zone with the fewest, and among these one that is apart from those that it should be apart from, and near to those that it
-//! should be near to.
+//! it in the zone with the fewest, and among these one that is apart from those that it should be apart
+//! from, and near to those that it should be near to.
 //!
 //! Judged only where nothing strikes: who is dead or does not bring a function up is no choice, and
 //! nobody can tell from outside. And only against nodes with room for it.
@@ -364,16 +364,14 @@ mod tests {
                 ..Member::default()
             }))
         };
-        let moved = |node: &str| {
-            judged(&[
-                (2, "n3", n3(true)),
-                (3, "d/a", wish(3, &[], &[])),
-                (4, "d/a", placed(3, &["n1", "n2", "n4"])),
-                (5, "n3", n3(false)),
-                (6, "d/a", placed(3, &["n1", "n2", node, "n4"])),
-            ])
-        };
-        assert!(moved("n3").is_valid(), "{:?}", moved("n3"));
+        let verdict = judged(&[
+            (2, "n3", n3(true)),
+            (3, "d/a", wish(3, &[], &[])),
+            (4, "d/a", placed(3, &["n1", "n2", "n4"])),
+            (5, "n3", n3(false)),
+            (6, "d/a", placed(3, &["n1", "n2", "n3", "n4"])),
+        ]);
+        assert!(verdict.is_valid(), "{verdict:?}");
     }
 
     #[test]

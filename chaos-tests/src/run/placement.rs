@@ -51,7 +51,7 @@ pub(super) const PLACEMENT: Scenario = Scenario {
 
 pub(super) const CHOICE: Scenario = Scenario {
     name: "placement-choice",
-    about: "the same with room for all and no fault: copies spread over zones, near to and apart from others",
+    about: "the same with room for all and no fault: copies spread over regions and zones, near to and apart from others",
     nodes: ROOMY.len(),
     kinds: &[],
     placements: Some(Placements { clients: 2, functions: 10, sites: ROOMY }),

@@ -21,10 +21,9 @@ pub(super) struct Preemption {
 
 impl Preemption {
     /// The node without known trouble where the least important copies have to leave; of such nodes
-    /// the one whose region and zone have the fewest copies, where the fewest leave, and that suits best by
-    /// affinity. Only copies of lower
-    /// priority leave, and of no function so many that fewer serve than it says
-    /// ([`crate::FunctionNeed::min_available`]).
+    /// the one whose region and zone have the fewest copies, where the fewest leave, and that suits
+    /// best by affinity. Only copies of lower priority leave, and of no function so many that fewer
+    /// serve than it says ([`crate::FunctionNeed::min_available`]).
     pub(super) fn of(state: &State<'_>, at: NeedAt, crowding: &Crowding) -> Option<Self> {
         if !state.outranks_any(at) {
             return None;
