@@ -59,6 +59,8 @@ struct Sums {
     bytes: u64,
     streamed: u64,
     probes_failed: u64,
+    /// Records that the nodes made of themselves.
+    told: u64,
 }
 
 impl Gossip {
@@ -107,6 +109,8 @@ impl Gossip {
         row("datagrams/s a node", format!("{datagrams:.1}"));
         let cpu = cpu.as_secs_f64() * 1e6 / time.as_secs_f64() / self.members as f64;
         row("CPU µs a second and node, with the network of the simulation", format!("{cpu:.0}"));
+        let told = each(after.told, before.told) * 3600.0;
+        row("records told an hour and node", format!("{told:.1}"));
         let failed = each(after.probes_failed, before.probes_failed) * 3600.0;
         row("failed probes an hour and node", format!("{failed:.1}"));
         let deaths = world.changes.iter().filter(|c| c.after == MemberState::Down).count();
@@ -198,13 +202,14 @@ impl Gossip {
 }
 
 fn sums(world: &World) -> Sums {
-    let mut sums = Sums { datagrams: 0, bytes: 0, streamed: 0, probes_failed: 0 };
-    for node in &world.nodes {
+    let mut sums = Sums { datagrams: 0, bytes: 0, streamed: 0, probes_failed: 0, told: 0 };
+    for (index, node) in world.nodes.iter().enumerate() {
         let stats = node.core.stats();
         sums.datagrams += stats.datagrams_out;
         sums.bytes += stats.bytes_out;
         sums.probes_failed += stats.probes_failed;
         sums.streamed += node.streamed;
+        sums.told += node.core.catalog().get(id(index)).map_or(0, |record| record.version);
     }
     sums
 }

@@ -17,8 +17,8 @@ pub struct Timing {
     pub probe_timeout: Duration,
     /// How many others are asked.
     pub indirect_probes: usize,
-    /// Suspicion lasts at least this many periods times max(1, log10 of the members), and a few round
-    /// trips.
+    /// Suspicion lasts at least this many periods, of ten members; of 32 one and a half times that, of
+    /// 10,000 two and a half times; and a few round trips.
     pub suspicion_min_periods: u32,
     /// Without confirmation by others, suspicion lasts this many times the minimum.
     pub suspicion_max_factor: u32,

@@ -190,8 +190,11 @@ const FAREWELLS: u32 = 4;
 const FAREWELL_INTERVAL: Duration = Duration::from_millis(350);
 /// How often vetoes and what is to be forgotten are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// How often every member is looked at where nothing is a reason to: each change shows at once.
+/// How often every member is looked at where nothing is a reason to, at most: each change shows at
+/// once.
 const LOOK_THROUGH_INTERVAL: Duration = Duration::from_secs(10);
+/// So many members are looked at in a second for that, whatever their number.
+const LOOKED_AT_IN_A_SECOND: u32 = 100;
 /// How long suspicion stays slower after a stall.
 const SLOW_AFTER_STALL: Duration = Duration::from_secs(10);
 
@@ -354,7 +357,10 @@ impl Core {
             self.swim_timer(time, Timer::RemoveDown(peer));
         }
         self.exchanges.expire(time, self.timing.push_pull_timeout * 2);
-        if self.view.holds_back() || time >= self.looked_through + LOOK_THROUGH_INTERVAL {
+        let members = u32::try_from(self.view.active()).unwrap_or(u32::MAX);
+        let whole = Duration::from_secs(members.into()) / LOOKED_AT_IN_A_SECOND;
+        let next = self.looked_through + whole.max(LOOK_THROUGH_INTERVAL);
+        if self.view.holds_back() || time >= next {
             self.look_through(time);
         }
     }

@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use rand::{RngExt, seq::IteratorRandom};
+use rand::RngExt;
 use swarmer_model::{NodeId, wire};
 
 use super::{Core, agenda::Task, peer::Peer, wire::Message};
@@ -77,14 +77,12 @@ impl Core {
         if !self.speaks(wire::DISTANCES) {
             return;
         }
-        let able: Vec<Peer> = self
-            .view
-            .active_peers()
-            .filter(|peer| self.admission.admitted(peer.node))
-            .filter(|peer| self.understands(peer, wire::DISTANCES))
-            .filter(|peer| self.echoes.waiting.iter().all(|asked| asked.peer.node != peer.node))
-            .collect();
-        let candidates = able.into_iter().sample(&mut self.rng, CANDIDATES);
+        let mut candidates = self.random_peers(CANDIDATES * 4);
+        candidates.retain(|peer| {
+            self.understands(peer, wire::DISTANCES)
+                && self.echoes.waiting.iter().all(|asked| asked.peer.node != peer.node)
+        });
+        candidates.truncate(CANDIDATES);
         let longest_ago = |peer: &&Peer| self.echoes.locator.measured_at(peer.node);
         let Some(peer) = candidates.iter().min_by_key(longest_ago).copied() else { return };
         self.send_echo(time, peer, true);

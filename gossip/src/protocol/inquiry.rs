@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use rand::RngExt;
 use swarmer_model::{NodeId, wire};
 
 use super::{
@@ -20,7 +21,11 @@ use super::{
 const MAX_INQUIRIES: usize = 32;
 
 /// So many others are asked beside it, by whose answers this node knows that it can hear at all.
-const WITNESSES: usize = 2;
+const BESIDE: usize = 2;
+
+/// Of those who are told of a failed probe by whom it failed, so many at the mean ask at once: that two
+/// of them do is then all but sure.
+const ASKED_AT_ONCE: usize = 6;
 
 struct Inquiry {
     peer: Peer,
@@ -63,8 +68,32 @@ impl Core {
             return;
         }
         let Some(peer) = self.view.peer(node) else { return };
+        if self.view.doubts(&peer).is_none() {
+            self.inquire(time, peer);
+        }
+    }
+
+    /// Another member's probe of this one failed. Who decides waits for two that say the same by what
+    /// they tried themselves; their own probes would come to it after a period at the mean, so that a few
+    /// of those who were told ask it at once.
+    pub(super) fn bear_witness(&mut self, time: Duration, peer: Peer, incarnation: u16) {
+        let told = self.view.active().saturating_sub(2).clamp(1, crate::DIRECT_FANOUT);
+        let drawn = self.rng.random_range(0..told) < ASKED_AT_ONCE;
+        let wanted = self.suspicions.get(&peer.node).is_some_and(|suspicion| {
+            suspicion.waits_for_witnesses(self.timing.suspicion_confirmations)
+        });
+        let able = self.farewells.is_none()
+            && time >= self.slow_until
+            && self.speaks(wire::DISTANCES)
+            && self.view.doubts(&peer) == Some(incarnation);
+        if drawn && wanted && able {
+            self.inquire(time, peer);
+        }
+    }
+
+    fn inquire(&mut self, time: Duration, peer: Peer) {
+        let node = peer.node;
         let asks = self.view.is_active(&peer)
-            && self.view.doubts(&peer).is_none()
             && self.admission.admitted(node)
             && self.understands(&peer, wire::DISTANCES)
             && self.inquiries.asked.len() < MAX_INQUIRIES
@@ -73,9 +102,9 @@ impl Core {
             let due = time + self.patience() / 4;
             self.inquiries.asked.insert(node, Inquiry { peer, at: time, due, again: false });
             self.send_echo(time, peer, false);
-            for witness in self.random_peers(WITNESSES) {
-                if witness != peer && self.understands(&witness, wire::DISTANCES) {
-                    self.send_echo(time, witness, false);
+            for other in self.random_peers(BESIDE) {
+                if other != peer && self.understands(&other, wire::DISTANCES) {
+                    self.send_echo(time, other, false);
                 }
             }
             self.agenda.add(due, Task::Inquiry(node));
@@ -103,12 +132,14 @@ impl Core {
         if !self.inquiries.heard_any_since(at) && self.view.active() > 2 {
             return;
         }
-        let alive = |row: &Row| row.peer == peer && row.state == RowState::Alive;
-        let Some(row) = self.swim.iter_membership_state().map(Row::from).find(alive) else {
+        let lives = |row: &Row| row.peer == peer && row.state != RowState::Down;
+        let Some(row) = self.swim.iter_membership_state().map(Row::from).find(lives) else {
             return;
         };
         self.stats.inquiries_failed += 1;
-        self.swim_rows(time, &[Row { state: RowState::Suspect, ..row }], true);
+        if row.state == RowState::Alive {
+            self.swim_rows(time, &[Row { state: RowState::Suspect, ..row }], true);
+        }
         if self.view.doubts(&peer) == Some(row.incarnation) {
             self.accuse(time, peer, row.incarnation);
         }

@@ -107,6 +107,7 @@ impl Core {
             }
             Message::Suspicion { peer, incarnation } => {
                 self.accused(time, sender, peer, incarnation);
+                self.bear_witness(time, peer, incarnation);
             }
             Message::Accused { by, peer, incarnation } => {
                 if !self.speaks(wire::SUMMARIES) {
@@ -152,7 +153,9 @@ impl Core {
         }
         self.swim_data(time, inspected.rewritten.as_deref().unwrap_or(data));
         if news {
-            self.sync(time);
+            let rows = inspected.rows.iter().map(|row| row.peer.node);
+            let told_of: Vec<NodeId> = rows.chain([src.node]).collect();
+            self.sync_of(time, &told_of);
             if mentions(&inspected.rows, self.node) {
                 self.view.set_identity(self.identity());
             }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use rand::{RngExt, seq::IteratorRandom};
+use rand::RngExt;
 use swarmer_model::NodeId;
 
 use super::{
@@ -27,12 +27,11 @@ pub(super) struct Rumours {
 }
 
 impl Core {
+    /// So many active members by chance, or fewer if one of them is on its way out.
     pub(super) fn random_peers(&mut self, wanted: usize) -> Vec<Peer> {
-        let admission = self.admission.clone();
-        self.view
-            .active_peers()
-            .filter(|peer| admission.admitted(peer.node))
-            .sample(&mut self.rng, wanted)
+        let mut peers = self.view.some_active(&mut self.rng, wanted);
+        peers.retain(|peer| self.admission.admitted(peer.node));
+        peers
     }
 
     /// A record is news: pass it on for a few rounds.
@@ -81,8 +80,9 @@ impl Core {
     /// a notice.
     pub(super) fn send_records(&mut self, nodes: &[NodeId], targets: &[Peer], hot: bool) {
         for message in self.pack(nodes, hot, usize::MAX) {
+            let payload = message.encode();
             for peer in targets {
-                self.send(peer, &message);
+                self.send_payload(peer.addr, Some((peer.node, peer.boot)), &payload);
             }
         }
     }

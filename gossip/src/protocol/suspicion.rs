@@ -18,8 +18,20 @@ use super::{
 
 /// Round trips in which the suspect hears of it, and its answer comes back by way of others.
 const WAYS: u32 = 3;
+/// At so slow a pace of probes at most, of round trips up to 266 ms, a question over QUIC has its answer
+/// in its time even if there is no connection yet.
+const DIALLED_IN_TIME: u32 = 2;
 /// Accusers remembered for one suspicion; far fewer decide.
 const MAX_ACCUSERS: usize = 16;
+
+/// How many times longer than with ten members news may take to reach this many. With ten times more it
+/// needs two and a half rounds of gossip more, a quarter of a second; among a few, where a member that
+/// stands still for a moment weighs most, there is a second for it.
+fn passing_on(members: usize) -> f64 {
+    const FEW: f64 = 1.5;
+    let tens = (members.max(1) as f64).log10().max(1.0);
+    tens.min(FEW) + (tens - FEW).max(0.0) * 0.4
+}
 
 /// So many accusations are passed on in a second. Where more members than that seem dead at once it is
 /// this node's network, or everybody's, and nobody is in a hurry.
@@ -114,6 +126,11 @@ impl Suspicion {
         self.accusers.iter().copied()
     }
 
+    /// Whether fewer members said so than are waited for, and this node has not tried itself.
+    pub(super) fn waits_for_witnesses(&self, confirmations: usize) -> bool {
+        self.own.is_none() && !self.declared && self.accusers.len() < confirmations
+    }
+
     pub(super) fn is_about(&self, row: &Row) -> bool {
         self.peer == row.peer && self.incarnation == row.incarnation
     }
@@ -127,10 +144,9 @@ impl Suspicion {
 impl Core {
     /// How long suspicion lasts with this many independent accusers besides us.
     fn suspicion_time(&self, time: Duration, accusers: usize) -> Duration {
-        let members = self.view.active().max(1) as f64;
         // What it waits for is the suspect's word, which is passed on at the pace of a LAN and is on
         // its way a few times; it does not wait for probes, which take longer the farther members are.
-        let min = self.lan.probe_period.mul_f64(members.log10().max(1.0))
+        let min = self.lan.probe_period.mul_f64(passing_on(self.view.active()))
             * self.timing.suspicion_min_periods
             + self.farthest * WAYS;
         let min = min * if time < self.slow_until { 2 } else { 1 };
@@ -153,7 +169,7 @@ impl Core {
         let mut lasts = self.suspicion_time(own.since, accusers);
         // It says nothing by another way either, and others say the same of it. Far away a dial alone may
         // take longer than that question may.
-        if self.pace == 1
+        if self.pace <= DIALLED_IN_TIME
             && own.confirmed == Some(false)
             && accusers >= self.timing.suspicion_confirmations
         {
@@ -373,6 +389,19 @@ impl Core {
         // It lives and takes no datagram of ours, perhaps for a reason that it knows.
         if alive && self.farewells.is_none() {
             self.start_exchange(time, peer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suspicion_grows_slowly_with_the_number_of_members() {
+        for (members, expected) in [(1, 1.0), (10, 1.0), (31, 1.49), (100, 1.7), (10_000, 2.5)] {
+            let times = passing_on(members);
+            assert!((times - expected).abs() < 0.01, "{members} members: {times}");
         }
     }
 }

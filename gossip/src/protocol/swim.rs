@@ -23,13 +23,14 @@ fn at_least_one(n: usize) -> NonZeroUsize {
 
 /// foca's configuration for a cluster of this many members.
 pub(super) fn swim_config(timing: &Timing, members: usize) -> foca::Config {
-    // SWIM §4.1: λ·log(n) transmissions reach all. λ is 4; below 6, loss in small clusters bites.
-    let transmissions = (4.0 * ((members + 1) as f64).log10()).ceil() as u8;
+    // SWIM §4.1: λ·log(n) transmissions reach all but a share of e^-transmissions. λ is 4, and three more
+    // are for small clusters, where else one death of thirty stays unheard of by somebody for seconds.
+    let transmissions = (4.0 * ((members + 1) as f64).log10()).ceil() as u8 + 3;
     foca::Config {
         probe_period: timing.probe_period,
         probe_rtt: timing.probe_timeout,
         num_indirect_probes: at_least_one(timing.indirect_probes),
-        max_transmissions: NonZeroU8::new(transmissions.max(6)).unwrap_or(NonZeroU8::MIN),
+        max_transmissions: NonZeroU8::new(transmissions).unwrap_or(NonZeroU8::MIN),
         // Never counted: the core holds these timers itself, see `suspicion`.
         suspect_to_down_after: timing.probe_period,
         remove_down_after: Some(timing.forget_down_after),
@@ -50,6 +51,9 @@ pub(super) fn swim_config(timing: &Timing, members: usize) -> foca::Config {
         }),
     }
 }
+
+/// Of so many members what changed is looked up; of more all are looked at.
+const FEW: usize = 32;
 
 /// Down members greeted at once after this node came back under a new identity.
 const GREETED_ON_RETURN: usize = 32;
@@ -74,7 +78,11 @@ impl Core {
         let members = rows.iter().map(|row| foca::Member::from(*row));
         let result = self.swim.apply_many(members, pass_on, &mut self.effects);
         self.after_swim(time, result);
-        self.sync(time);
+        if rows.len() > FEW {
+            return self.sync(time);
+        }
+        let nodes: Vec<NodeId> = rows.iter().map(|row| row.peer.node).collect();
+        self.sync_of(time, &nodes);
     }
 
     pub(super) fn announce_to(&mut self, time: Duration, peer: Peer) {
@@ -204,44 +212,79 @@ impl Core {
 
     /// Brings the view up to what foca holds.
     pub(super) fn sync(&mut self, time: Duration) {
+        let mut present = Vec::with_capacity(self.view.len());
+        let mut rows = Vec::new();
+        for row in self.swim.iter_membership_state().map(Row::from) {
+            if row.peer.node != self.node && self.admission.admitted(row.peer.node) {
+                present.push(row.peer.node);
+            }
+            // Of nearly all there is nothing more to say.
+            let as_shown = row.state == RowState::Alive
+                && self.view.has_alive(&row.peer, row.incarnation)
+                && !self.suspicions.contains_key(&row.peer.node);
+            if !as_shown || !self.admission.admitted(row.peer.node) {
+                rows.push(row);
+            }
+        }
+        let before = self.view.fingerprint();
+        self.see_all(time, &rows);
+        // All that are present are shown by now.
+        if present.len() < self.view.len() {
+            present.sort_unstable();
+            for node in self.view.retain(&present) {
+                self.catalog.remove(node);
+                self.envelope.forget(node);
+                self.suspicions.remove(&node);
+                self.forget_distance(node);
+            }
+        }
+        self.synced(time, before);
+    }
+
+    /// The same of what foca was just told of these members alone. It keeps a list without an index,
+    /// so that one walk over it is for all of them.
+    pub(super) fn sync_of(&mut self, time: Duration, nodes: &[NodeId]) {
         let rows: Vec<Row> = self
             .swim
             .iter_membership_state()
+            .filter(|member| nodes.contains(&member.id().node))
             .map(Row::from)
-            .filter(|row| row.peer.node != self.node)
             .collect();
+        let before = self.view.fingerprint();
+        self.see_all(time, &rows);
+        self.synced(time, before);
+    }
+
+    /// Takes these rows in; foca gives up those that are not admitted.
+    fn see_all(&mut self, time: Duration, rows: &[Row]) {
         let mut expelled = Vec::new();
-        let mut present: Vec<NodeId> = Vec::with_capacity(rows.len());
-        for row in &rows {
+        for row in rows {
+            if row.peer.node == self.node {
+                continue;
+            }
             if self.admission.admitted(row.peer.node) {
-                present.push(row.peer.node);
                 self.see(time, row);
             } else if row.state != RowState::Down {
-                expelled.push(Row { state: RowState::Down, ..*row });
+                expelled.push(foca::Member::from(Row { state: RowState::Down, ..*row }));
             }
         }
-        self.heard_from.clear();
-        present.sort_unstable();
-        let (gone, moved) = self.view.retain(&present);
-        if moved {
-            self.agreement.moved(time);
+        if !expelled.is_empty() {
+            let result = self.swim.apply_many(expelled.into_iter(), false, &mut self.effects);
+            self.after_swim(time, result);
         }
-        for node in gone {
-            self.catalog.remove(node);
-            self.envelope.forget(node);
-            self.suspicions.remove(&node);
-            self.forget_distance(node);
+    }
+
+    fn synced(&mut self, time: Duration, fingerprint_before: u64) {
+        debug_assert!(self.view.adds_up(), "the sums of the view are not those of its entries");
+        self.heard_from.clear();
+        if self.view.fingerprint() != fingerprint_before {
+            self.agreement.moved(time);
         }
         if self.view.size_changed() {
             let config = swim_config(&self.lan, self.view.active());
             if let Err(error) = self.swim.set_config(config) {
                 tracing::debug!(target: "swarmer::gossip", %error, "swim");
             }
-        }
-        if !expelled.is_empty() {
-            let members = expelled.into_iter().map(foca::Member::from);
-            let result = self.swim.apply_many(members, false, &mut self.effects);
-            self.after_swim(time, result);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use rand::{Rng, seq::index};
 use swarmer_model::NodeId;
 
 use super::{
@@ -23,13 +24,19 @@ struct Entry {
     mark: u64,
 }
 
+/// Everything but `others` follows from it and is kept up with each change: a node of thousands must
+/// not look at all of them for what one says.
 pub(super) struct View {
     own: Entry,
     others: BTreeMap<NodeId, Entry>,
-    /// Others that are alive, suspect and down, since the last look at all.
+    /// Others that are alive, suspect and down.
     counts: [usize; 3],
+    /// Those that are alive or suspect, in no order.
+    active: Vec<NodeId>,
     /// The sum of their marks.
     fingerprint: u64,
+    /// How many deaths a connection holds back.
+    held_back: usize,
     /// How many were active when foca's configuration was made for them.
     sized_for: usize,
     cached: Option<Arc<Members>>,
@@ -50,9 +57,58 @@ impl View {
             own,
             others: BTreeMap::new(),
             counts: [0; 3],
+            active: Vec::new(),
             fingerprint: 0,
+            held_back: 0,
             sized_for: 0,
             cached: None,
+        }
+    }
+
+    fn put(&mut self, entry: Entry) {
+        let (node, mark, active) = (entry.peer.node, entry.mark, entry.state.is_active());
+        if let Some(count) = count_of(&mut self.counts, entry.state) {
+            *count += 1;
+        }
+        self.held_back += usize::from(entry.held_back);
+        let before = self.others.insert(node, entry);
+        let was_active = before.as_ref().is_some_and(|before| before.state.is_active());
+        if let Some(before) = &before {
+            self.deduct(before);
+        }
+        if active {
+            self.fingerprint = self.fingerprint.wrapping_add(mark);
+        }
+        match (was_active, active) {
+            (false, true) => self.active.push(node),
+            (true, false) => self.deactivate(node),
+            _ => {}
+        }
+    }
+
+    fn remove(&mut self, node: NodeId) {
+        if let Some(before) = self.others.remove(&node) {
+            self.deduct(&before);
+            if before.state.is_active() {
+                self.deactivate(node);
+            }
+            self.touch();
+        }
+    }
+
+    fn deduct(&mut self, before: &Entry) {
+        if let Some(count) = count_of(&mut self.counts, before.state) {
+            *count -= 1;
+        }
+        self.held_back -= usize::from(before.held_back);
+        if before.state.is_active() {
+            self.fingerprint = self.fingerprint.wrapping_sub(before.mark);
+        }
+    }
+
+    fn deactivate(&mut self, node: NodeId) {
+        if let Some(at) = self.active.iter().position(|active| *active == node) {
+            self.active.swap_remove(at);
         }
     }
 
@@ -77,6 +133,11 @@ impl View {
         self.others.contains_key(&node)
     }
 
+    /// Members besides this node, those that are down too.
+    pub(super) fn len(&self) -> usize {
+        self.others.len()
+    }
+
     pub(super) fn has_room(&self) -> bool {
         self.others.len() + 1 < MAX_MEMBERS
     }
@@ -99,7 +160,7 @@ impl View {
 
     /// Whether a connection holds back a death.
     pub(super) fn holds_back(&self) -> bool {
-        self.others.values().any(|entry| entry.held_back)
+        self.held_back > 0
     }
 
     /// Whether just this peer is alive or suspect.
@@ -145,7 +206,19 @@ impl View {
     }
 
     pub(super) fn active_peers(&self) -> impl Iterator<Item = Peer> + '_ {
-        self.others.values().filter(|e| e.state.is_active()).map(|e| e.peer)
+        self.active.iter().filter_map(|node| self.peer(*node))
+    }
+
+    /// So many active members by chance, all of them if there are no more, in no order.
+    pub(super) fn some_active(&self, rng: &mut impl Rng, wanted: usize) -> Vec<Peer> {
+        let all = self.active.len();
+        let chosen = index::sample(rng, all, wanted.min(all));
+        chosen.iter().filter_map(|at| self.peer(self.active[at])).collect()
+    }
+
+    /// What two members have in common who see the same members live.
+    pub(super) fn fingerprint(&self) -> u64 {
+        self.fingerprint
     }
 
     /// The members worth remembering over a restart, the living first.
@@ -158,37 +231,32 @@ impl View {
     }
 
     /// Drops the members that are not in the sorted list; returns them.
-    /// Says too whether other members live than before, or under other identities.
-    pub(super) fn retain(&mut self, present: &[NodeId]) -> (Vec<NodeId>, bool) {
-        let gone: Vec<NodeId> = self
-            .others
-            .keys()
-            .filter(|node| present.binary_search(node).is_err())
-            .copied()
-            .collect();
+    pub(super) fn retain(&mut self, present: &[NodeId]) -> Vec<NodeId> {
+        let absent = |node: &&NodeId| present.binary_search(node).is_err();
+        let gone: Vec<NodeId> = self.others.keys().filter(absent).copied().collect();
         for node in &gone {
-            self.others.remove(node);
-            self.touch();
+            self.remove(*node);
         }
-        let before = self.fingerprint;
-        self.recount();
-        (gone, self.fingerprint != before)
+        gone
     }
 
-    fn recount(&mut self) {
-        (self.counts, self.fingerprint) = ([0; 3], 0);
+    /// Whether what is kept up says what all entries do.
+    pub(super) fn adds_up(&self) -> bool {
+        let (mut counts, mut fingerprint, mut held_back) = ([0; 3], 0_u64, 0);
         for entry in self.others.values() {
-            let of = match entry.state {
-                MemberState::Alive => 0,
-                MemberState::Suspect => 1,
-                MemberState::Down => 2,
-                MemberState::Left => continue,
-            };
-            self.counts[of] += 1;
+            if let Some(count) = count_of(&mut counts, entry.state) {
+                *count += 1;
+            }
+            held_back += usize::from(entry.held_back);
             if entry.state.is_active() {
-                self.fingerprint = self.fingerprint.wrapping_add(entry.mark);
+                fingerprint = fingerprint.wrapping_add(entry.mark);
             }
         }
+        let mut listed = self.active.clone();
+        listed.sort_unstable();
+        let active = self.others.iter().filter(|(_, entry)| entry.state.is_active());
+        (counts, fingerprint, held_back) == (self.counts, self.fingerprint, self.held_back)
+            && listed.iter().eq(active.map(|(node, _)| node))
     }
 
     pub(super) fn count(&self, stats: &mut Stats) {
@@ -231,6 +299,16 @@ impl View {
     }
 }
 
+/// Who left is not counted.
+fn count_of(counts: &mut [usize; 3], state: MemberState) -> Option<&mut usize> {
+    match state {
+        MemberState::Alive => Some(&mut counts[0]),
+        MemberState::Suspect => Some(&mut counts[1]),
+        MemberState::Down => Some(&mut counts[2]),
+        MemberState::Left => None,
+    }
+}
+
 impl Core {
     /// A name for people: that of the record, else the id.
     fn name_of(&self, node: NodeId) -> String {
@@ -264,35 +342,12 @@ impl Core {
                 vetoed = true;
             }
         }
-        let same_state = before.is_some_and(|entry| entry.state == state && entry.peer == row.peer);
-        if same_state {
-            if let Some(entry) = self.view.others.get_mut(&node) {
-                entry.incarnation = row.incarnation;
-                entry.held_back = vetoed;
-                entry.mark = row.peer.mark(row.incarnation);
-            }
-        } else {
-            let reason = self.reason(time, row, state, vetoed);
-            let before = before.map(|entry| (entry.state, entry.since));
-            let since = match before {
-                Some((old, since)) if old == state => since,
-                _ => time + self.stalled,
-            };
-            let entry = Entry {
-                peer: row.peer,
-                incarnation: row.incarnation,
-                state,
-                held_back: vetoed,
-                reason: reason.clone(),
-                since,
-                mark: row.peer.mark(row.incarnation),
-            };
-            self.view.others.insert(node, entry);
-            self.view.touch();
-            let before = before.map(|(state, _)| state);
-            if before != Some(state) {
-                self.outputs.push_back(Output::Member { node, before, after: state, reason });
-            }
+        let shown = before.is_some_and(|entry| {
+            (entry.peer, entry.incarnation) == (row.peer, row.incarnation)
+                && (entry.state, entry.held_back) == (state, vetoed)
+        });
+        if !shown {
+            self.show(time, row, state, vetoed);
         }
         let over = match row.state {
             RowState::Suspect => self.suspicions.get(&node).is_some_and(|s| !s.is_about(row)),
@@ -300,6 +355,39 @@ impl Core {
         };
         if over {
             self.suspicions.remove(&node);
+        }
+    }
+
+    fn show(&mut self, time: Duration, row: &Row, state: MemberState, held_back: bool) {
+        let Row { peer, incarnation, .. } = *row;
+        let before = self.view.others.get(&peer.node);
+        let since = before.filter(|entry| entry.state == state).map(|entry| entry.since);
+        let reason = before
+            .filter(|entry| entry.state == state && entry.peer == peer)
+            .map(|entry| entry.reason.clone());
+        let before = before.map(|entry| entry.state);
+        // A later incarnation of the same is no other state, and keeps its reason.
+        let changed = reason.is_none();
+        let reason = reason.unwrap_or_else(|| self.reason(time, row, state, held_back));
+        self.view.put(Entry {
+            peer,
+            incarnation,
+            state,
+            held_back,
+            reason: reason.clone(),
+            since: since.unwrap_or(time + self.stalled),
+            mark: peer.mark(incarnation),
+        });
+        if changed {
+            self.view.touch();
+        }
+        if before != Some(state) {
+            self.outputs.push_back(Output::Member {
+                node: peer.node,
+                before,
+                after: state,
+                reason,
+            });
         }
     }
 

@@ -254,3 +254,58 @@ fn probes_keep_to_the_ways_and_nobody_dies_of_an_ocean() {
     assert!(far.0 <= near.0.max(10) * 3, "{far:?} over an ocean, {near:?} on a LAN");
     assert!(far.1 <= secs(15), "{far:?}");
 }
+
+/// A record is passed on to all, so that what all tell again and again is most of what a cluster at rest
+/// sends. Were the points not held where the others know them to be, they would all drift.
+#[test]
+fn members_at_rest_seldom_tell_where_they_stand() {
+    const MEMBERS: usize = 48;
+    let mut sim = Sim::new(96);
+    sim.way = Some(way);
+    for index in 0..MEMBERS {
+        sim.start(config(index, 1), Vec::new());
+    }
+    sim.until(secs(60), Sim::whole).expect("it forms");
+    sim.run(secs(600));
+    let told = |sim: &Sim| -> u64 {
+        let own = |node: &Node| node.core.catalog().get(node.id).map_or(0, |record| record.version);
+        sim.nodes.iter().map(own).sum()
+    };
+    let before = told(&sim);
+    sim.run(secs(3600));
+    let each = (told(&sim) - before) as f64 / MEMBERS as f64;
+    println!("each of {MEMBERS} members at rest tells {each:.2} times an hour where it stands");
+    assert!(each < 0.2, "{each}");
+    // And what was told is still true.
+    for of in 1..MEMBERS {
+        let (from, to) = (sim.told(of, 0).unwrap(), sim.told(0, of).unwrap());
+        let (estimated, real) = (from.distance(&to), real(0, of));
+        assert!(estimated.abs_diff(real) <= real / 3 + ms(24), "{of}: {estimated:?} of {real:?}");
+    }
+}
+
+#[test]
+fn what_can_wait_is_passed_on_once_and_what_cannot_three_times() {
+    const MEMBERS: usize = 60;
+    let mut sim = Sim::cluster(97, MEMBERS);
+    // All know where they stand, and nobody has anything to tell.
+    sim.run(secs(600));
+    let sent = |sim: &Sim| sim.nodes.iter().map(|node| node.sent).sum::<u64>();
+    let mut costs = |update: Option<RecordUpdate>| {
+        let before = sent(&sim);
+        if let Some(update) = update {
+            sim.with(5, |core, now| core.publish(now, update)).unwrap();
+        }
+        sim.run(secs(20));
+        let record = sim.nodes[5].core.catalog().get(id(5)).unwrap().clone();
+        for by in &sim.nodes {
+            assert_eq!(by.core.catalog().get(id(5)), Some(&record), "{} did not hear", by.id);
+        }
+        (sent(&sim) - before) as f64
+    };
+    let nothing = costs(None);
+    let load = costs(Some(RecordUpdate::Load(Load { in_flight: 7, ..Load::default() }))) - nothing;
+    let urgent = costs(Some(RecordUpdate::Voter(true))) - nothing;
+    println!("{MEMBERS} members send {load} datagrams of a load and {urgent} of what is urgent");
+    assert!(load > 100.0 && load < urgent / 2.0, "{load} and {urgent}");
+}

@@ -216,3 +216,36 @@ fn a_member_of_an_older_version_is_not_asked() {
     assert_eq!(stats.inquiries_failed, 0);
     assert_eq!(sim.state(0, id(1)), Some(MemberState::Alive));
 }
+
+/// Far from each other members probe slowly, and with many of them it takes long until two more come to
+/// the dead one by themselves: those who are told try at once.
+#[test]
+fn a_death_among_many_that_are_far_apart_waits_for_no_further_probes() {
+    const MANY: usize = 90;
+    const LIMIT: Duration = Duration::from_millis(3000);
+    let mut dead = Vec::new();
+    let mut sim = Sim::new(40);
+    sim.way = Some(|_, _| Duration::from_millis(100));
+    for index in 0..MANY {
+        sim.start(config(index, 1), Vec::new());
+    }
+    sim.until(secs(60), Sim::whole).expect("it forms");
+    sim.run(secs(60));
+    for victim in 1..=20 {
+        sim.nodes.iter_mut().for_each(|node| node.changes.clear());
+        sim.kill(victim);
+        let known = |sim: &mut Sim| {
+            (victim + 1..MANY).all(|by| sim.state(by, id(victim)) == Some(MemberState::Down))
+        };
+        sim.until(secs(30), known).unwrap_or_else(|| panic!("{victim} is not known to be dead"));
+        // When the first probe comes to it is chance.
+        let changes = sim.nodes.iter().flat_map(|node| &node.changes);
+        let of = changes.filter(|change| change.1 == id(victim));
+        let doubted = of.map(|change| change.0).min().expect("it was suspect before it was dead");
+        dead.push(sim.now - doubted);
+        sim.run(Duration::from_millis(137));
+    }
+    let [p50, p95] = [50, 95].map(|percent| percentile(&mut dead, percent));
+    println!("all of {MANY} members know a death after the first doubt: p50 {p50:?}, p95 {p95:?}");
+    assert!(p95 <= LIMIT, "{dead:?}");
+}

@@ -596,7 +596,12 @@ fn seeds_are_tried_for_ever_and_resolved_again() {
 fn who_is_not_admitted_any_more_is_gone() {
     let mut sim = Sim::cluster(15, 8);
     sim.admitted.0.lock().remove(&id(6));
-    sim.run(secs(3));
+    // Who is told at once, and who is not when it next looks at all.
+    for by in 0..6 {
+        sim.with(by, |core, now| core.admission_changed(now));
+        assert_eq!(sim.state(by, id(6)), None);
+    }
+    sim.run(secs(11));
     for by in (0..8).filter(|by| *by != 6) {
         assert_eq!(sim.state(by, id(6)), None);
         assert!(sim.nodes[by].core.catalog().get(id(6)).is_none());
