@@ -9,7 +9,7 @@ use super::{
     refusal::Refusal,
     state::{NeedAt, NodeAt, Placed, State},
 };
-use crate::{candidates::Liking, room::Demand};
+use crate::candidates::Liking;
 
 /// A node that would have room if some copies left it.
 #[derive(Debug)]
@@ -28,29 +28,45 @@ impl Preemption {
         if !state.outranks_any(at) {
             return None;
         }
+        let priority = state.need(at).priority;
         let liking = Liking::of(&state.need(at).key);
         let company = Company::of(state, at);
-        let full = |node: &&NodeAt| {
-            let refusal = state.no_room(at, **node);
-            matches!(refusal, Some(Refusal::Full(_)))
-        };
-        state
-            .lawful(at)
-            .iter()
-            .filter(full)
-            .filter_map(|node| Some(Self { node: *node, victims: victims(state, at, *node)? }))
-            .min_by_key(|preemption| {
-                let Self { node, victims } = preemption;
+        let mut best = None;
+        for node in state.lawful(at) {
+            let Some(least) = state.least_priority_on(*node).filter(|least| *least < priority)
+            else {
+                continue;
+            };
+            if !matches!(state.no_room(at, *node), Some(Refusal::Full(_))) {
+                continue;
+            }
+            let rank = |least_important: i32, victims: usize| {
                 (
                     state.known_trouble(at, *node).is_some(),
-                    victims.iter().map(|victim| state.need(*victim).priority).max(),
+                    least_important,
                     crowding.at(state, state.zone(*node)),
-                    victims.len(),
+                    victims,
                     closeness(state, company.as_ref(), *node),
                     Reverse(liking.score(state.node(*node).id)),
                     *node,
                 )
-            })
+            };
+            // Nothing is better than that the least important copy alone leaves. Who leaves takes longest
+            // to work out.
+            let bound = rank(least, 1);
+            if best.as_ref().is_some_and(|(held, _)| bound >= *held) {
+                continue;
+            }
+            let Some(victims) = victims(state, at, *node) else { continue };
+            let Some(most) = victims.iter().map(|other| state.need(*other).priority).max() else {
+                continue;
+            };
+            let rank = rank(most, victims.len());
+            if best.as_ref().is_none_or(|(held, _)| rank < *held) {
+                best = Some((rank, Self { node: *node, victims }));
+            }
+        }
+        best.map(|(_, preemption)| preemption)
     }
 }
 
@@ -60,11 +76,11 @@ pub(super) fn kept_by_budget(state: &State<'_>, at: NeedAt, node: NodeAt) -> Vec
     if !state.outranks_any(at) {
         return Vec::new();
     }
-    let need = state.need(at);
-    let lower = state.functions_on(node).iter().copied();
-    let lower = lower.filter(|other| state.need(*other).priority < need.priority);
+    let mut lower: Vec<NeedAt> = state.less_important_on(node, state.need(at).priority).collect();
+    // As it is told, by name.
+    lower.sort_unstable();
     let (spared, kept): (Vec<_>, Vec<_>) =
-        lower.partition(|other| can_be_spared(state, *other, node));
+        lower.into_iter().partition(|other| can_be_spared(state, *other, node));
     let mut used = state.used(node);
     let mut fits_without = |leave: &[NeedAt]| {
         leave.iter().for_each(|other| used.take(state.need(*other).demand()));
@@ -76,19 +92,12 @@ pub(super) fn kept_by_budget(state: &State<'_>, at: NeedAt, node: NodeAt) -> Vec
 /// The copies that have to leave the node so that the function fits: the least important first,
 /// large ones before small ones, and none that need not. `None`: it does not fit all the same.
 fn victims(state: &State<'_>, at: NeedAt, node: NodeAt) -> Option<Vec<NeedAt>> {
-    let need = state.need(at);
-    let mut may_leave: Vec<NeedAt> = state.functions_on(node).to_vec();
-    may_leave.retain(|other| state.need(*other).priority < need.priority);
+    let may_leave = state.less_important_on(node, state.need(at).priority);
     let mut used = state.used(node);
-    may_leave.iter().for_each(|other| used.take(state.need(*other).demand()));
+    may_leave.clone().for_each(|other| used.take(state.need(other).demand()));
     if !state.would_fit(at, node, used) {
         return None;
     }
-    may_leave.sort_by_key(|other| {
-        let other_need = state.need(*other);
-        let Demand { memory_bytes, concurrency } = other_need.demand();
-        (other_need.priority, Reverse(memory_bytes), Reverse(concurrency), *other)
-    });
     let mut used = state.used(node);
     let mut victims = Vec::new();
     for other in may_leave {

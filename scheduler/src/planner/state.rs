@@ -7,6 +7,7 @@
 
 use std::{
     cell::OnceCell,
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
 };
 
@@ -23,7 +24,7 @@ use crate::{
         Capacity, CopyState, Desired, FunctionKey, FunctionNeed, NodeFacts, NodeRef, Observed,
     },
     reason::Reason,
-    room::Used,
+    room::{Demand, Used},
 };
 
 /// A function, by its place in the order of keys.
@@ -90,6 +91,15 @@ struct Holding {
     functions: Vec<NeedAt>,
     /// Those that have to leave; forgotten when anything comes or goes.
     to_go: OnceCell<BTreeSet<NeedAt>>,
+    /// All of them with their priorities, in the order in which they make room; forgotten likewise.
+    in_order: OnceCell<Vec<(i32, NeedAt)>>,
+}
+
+impl Holding {
+    fn forget(&mut self) {
+        self.to_go.take();
+        self.in_order.take();
+    }
 }
 
 #[derive(Debug)]
@@ -121,7 +131,7 @@ impl<'a> State<'a> {
         let (wishes, classes) = wishes(desired, observed);
         let mut by_priority: Vec<NeedAt> = (0..wishes.len()).map(NeedAt).collect();
         let priority = |at: NeedAt| wishes[at.0].need.priority;
-        by_priority.sort_by_key(|at| std::cmp::Reverse(priority(*at)));
+        by_priority.sort_by_key(|at| Reverse(priority(*at)));
         let needs = wishes.iter().enumerate().map(|(at, wish)| (NeedAt(at), wish.need));
         let ties = Ties::of(needs, |name| named(&wishes, name));
         let by_priority = ties.ordered(by_priority, |a, b| priority(a) == priority(b));
@@ -315,7 +325,7 @@ impl<'a> State<'a> {
             functions.sort_by_cached_key(|at| {
                 let need = self.need(*at);
                 let liking = Liking::of(&need.key).score(place.node.id);
-                (need.priority, std::cmp::Reverse(need.memory_bytes), liking, *at)
+                (need.priority, Reverse(need.memory_bytes), liking, *at)
             });
             let mut used = place.used;
             let mut go = BTreeSet::new();
@@ -383,7 +393,7 @@ impl<'a> State<'a> {
         if let Err(to) = holding.functions.binary_search(&at) {
             holding.functions.insert(to, at);
         }
-        holding.to_go.take();
+        holding.forget();
         placed
     }
 
@@ -402,7 +412,7 @@ impl<'a> State<'a> {
         if let Ok(from) = holding.functions.binary_search(&at) {
             holding.functions.remove(from);
         }
-        holding.to_go.take();
+        holding.forget();
     }
 
     /// Why the node gets no further copy of the function; `None`: it fits.
@@ -437,8 +447,35 @@ impl<'a> State<'a> {
         used.lacks(self.need(at).demand(), self.places[node.0].capacity).is_none()
     }
 
-    pub(super) fn functions_on(&self, node: NodeAt) -> &[NeedAt] {
-        &self.holdings[node.0].functions
+    /// What stands on the node with its priority, in the order in which it makes room: the least
+    /// important first, of those large ones before small ones.
+    fn in_order(&self, node: NodeAt) -> &[(i32, NeedAt)] {
+        let holding = &self.holdings[node.0];
+        holding.in_order.get_or_init(|| {
+            let mut functions: Vec<(i32, NeedAt)> =
+                holding.functions.iter().map(|at| (self.need(*at).priority, *at)).collect();
+            functions.sort_by_cached_key(|(priority, at)| {
+                let Demand { memory_bytes, concurrency } = self.need(*at).demand();
+                (*priority, Reverse(memory_bytes), Reverse(concurrency), *at)
+            });
+            functions
+        })
+    }
+
+    /// The least priority of all that stands on the node.
+    #[inline]
+    pub(super) fn least_priority_on(&self, node: NodeAt) -> Option<i32> {
+        self.in_order(node).first().map(|(priority, _)| *priority)
+    }
+
+    /// What on the node is less important than that, in the order in which it makes room.
+    pub(super) fn less_important_on(
+        &self,
+        node: NodeAt,
+        than: i32,
+    ) -> impl Iterator<Item = NeedAt> + Clone {
+        let all = self.in_order(node).iter();
+        all.take_while(move |(priority, _)| *priority < than).map(|(_, at)| *at)
     }
 
     pub(super) fn changes(&self) -> impl Iterator<Item = (NeedAt, NodeAt, &Change)> {
