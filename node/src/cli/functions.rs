@@ -10,8 +10,8 @@ use crate::{
     cli::{
         Ask, Asking, Client, ClientOptions, Format, Printer,
         client::{full, segment},
-        deploy::until_it_serves,
         output::at,
+        rollout::until_it_serves,
     },
     codes,
     problem::{Outcome, Problem, chain},

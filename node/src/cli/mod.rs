@@ -22,6 +22,7 @@ mod output;
 mod recover;
 mod region;
 mod resources;
+mod rollout;
 mod server;
 mod token;
 
