@@ -3,13 +3,14 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use rand::RngExt;
+use rand::{RngExt, seq::IndexedRandom};
 use swarmer_model::{NodeId, wire};
 
 use super::{Core, agenda::Task, peer::Peer, wire::Message};
 use crate::{Coordinate, Distances, Locator, MAX_ROUND_TRIP, Refusal};
 
-/// Questions that wait for an answer; at one a second none is dropped before its answer is late.
+/// Questions that wait for an answer; of those that measure, one a second, none is dropped before its
+/// answer is late.
 const MAX_WAITING: usize = 16;
 /// Round trips measured quickly, until this node knows where it stands; it goes on slowly.
 const QUICK: u64 = 200;
@@ -83,6 +84,12 @@ impl Core {
                 && self.echoes.waiting.iter().all(|asked| asked.peer.node != peer.node)
         });
         candidates.truncate(CANDIDATES);
+        if candidates.is_empty() {
+            // Of thousands few may be new enough.
+            let able = |peer: &Peer| self.understands(peer, wire::DISTANCES);
+            let all: Vec<Peer> = self.view.active_peers().filter(able).collect();
+            candidates.extend(all.choose(&mut self.rng));
+        }
         let longest_ago = |peer: &&Peer| self.echoes.locator.measured_at(peer.node);
         let Some(peer) = candidates.iter().min_by_key(longest_ago).copied() else { return };
         self.send_echo(time, peer, true);
@@ -91,7 +98,9 @@ impl Core {
     pub(super) fn send_echo(&mut self, time: Duration, peer: Peer, measures: bool) {
         let number = self.rng.random();
         if self.echoes.waiting.len() == MAX_WAITING {
-            self.echoes.waiting.pop_front();
+            // One that measures nothing, if there is any.
+            let plain = self.echoes.waiting.iter().position(|asked| !asked.measures);
+            self.echoes.waiting.remove(plain.unwrap_or(0));
         }
         let asked = Asked { number, peer, at: time, stalled: self.stalled, measures };
         self.echoes.waiting.push_back(asked);

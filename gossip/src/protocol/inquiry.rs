@@ -23,12 +23,17 @@ const MAX_INQUIRIES: usize = 32;
 /// So many others are asked beside it, by whose answers this node knows that it can hear at all.
 const BESIDE: usize = 2;
 
+/// Where more members than that are suspect at once nobody asks as a witness either.
+const MAX_SUSPECTS: usize = 8;
+
 /// Of those who are told of a failed probe by whom it failed, so many at the mean ask at once: that two
 /// of them do is then all but sure.
 const ASKED_AT_ONCE: usize = 6;
 
 struct Inquiry {
     peer: Peer,
+    /// What it says of itself after this was asked speaks for it.
+    incarnation: u16,
     at: Duration,
     /// When it is looked at next. A task of another time is of an inquiry before this one.
     due: Duration,
@@ -79,6 +84,7 @@ impl Core {
     pub(super) fn bear_witness(&mut self, time: Duration, peer: Peer, incarnation: u16) {
         let told = self.view.active().saturating_sub(2).clamp(1, crate::DIRECT_FANOUT);
         let drawn = self.rng.random_range(0..told) < ASKED_AT_ONCE;
+        let few = self.suspicions.len() <= MAX_SUSPECTS;
         let wanted = self.suspicions.get(&peer.node).is_some_and(|suspicion| {
             suspicion.waits_for_witnesses(self.timing.suspicion_confirmations)
         });
@@ -86,21 +92,22 @@ impl Core {
             && time >= self.slow_until
             && self.speaks(wire::DISTANCES)
             && self.view.doubts(&peer) == Some(incarnation);
-        if drawn && wanted && able {
+        if drawn && few && wanted && able {
             self.inquire(time, peer);
         }
     }
 
     fn inquire(&mut self, time: Duration, peer: Peer) {
         let node = peer.node;
-        let asks = self.view.is_active(&peer)
-            && self.admission.admitted(node)
+        let Some(incarnation) = self.view.active_incarnation(&peer) else { return };
+        let asks = self.admission.admitted(node)
             && self.understands(&peer, wire::DISTANCES)
             && self.inquiries.asked.len() < MAX_INQUIRIES
             && !self.inquiries.asked.contains_key(&node);
         if asks {
             let due = time + self.patience() / 4;
-            self.inquiries.asked.insert(node, Inquiry { peer, at: time, due, again: false });
+            let inquiry = Inquiry { peer, incarnation, at: time, due, again: false };
+            self.inquiries.asked.insert(node, inquiry);
             self.send_echo(time, peer, false);
             for other in self.random_peers(BESIDE) {
                 if other != peer && self.understands(&other, wire::DISTANCES) {
@@ -120,7 +127,7 @@ impl Core {
         let next = time + self.patience();
         let inquiry = self.inquiries.asked.get_mut(&node).filter(|inquiry| inquiry.due <= time);
         let Some(inquiry) = inquiry else { return };
-        let (peer, at) = (inquiry.peer, inquiry.at);
+        let (peer, incarnation, at) = (inquiry.peer, inquiry.incarnation, inquiry.at);
         if !inquiry.again {
             (inquiry.again, inquiry.due) = (true, next);
             self.send_echo(time, peer, false);
@@ -132,8 +139,12 @@ impl Core {
         if !self.inquiries.heard_any_since(at) && self.view.active() > 2 {
             return;
         }
-        let lives = |row: &Row| row.peer == peer && row.state != RowState::Down;
-        let Some(row) = self.swim.iter_membership_state().map(Row::from).find(lives) else {
+        // Not one that has objected since, by way of others: the way from here to it may be bad, and that of
+        // each who asks likewise.
+        let unheard = |row: &Row| {
+            (row.peer, row.incarnation) == (peer, incarnation) && row.state != RowState::Down
+        };
+        let Some(row) = self.swim.iter_membership_state().map(Row::from).find(unheard) else {
             return;
         };
         self.stats.inquiries_failed += 1;

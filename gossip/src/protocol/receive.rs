@@ -106,8 +106,9 @@ impl Core {
                 }
             }
             Message::Suspicion { peer, incarnation } => {
-                self.accused(time, sender, peer, incarnation);
-                self.bear_witness(time, peer, incarnation);
+                if self.accused(time, sender, peer, incarnation) {
+                    self.bear_witness(time, peer, incarnation);
+                }
             }
             Message::Accused { by, peer, incarnation } => {
                 if !self.speaks(wire::SUMMARIES) {

@@ -19,7 +19,7 @@ use super::{
 /// Round trips in which the suspect hears of it, and its answer comes back by way of others.
 const WAYS: u32 = 3;
 /// At so slow a pace of probes at most, of round trips up to 266 ms, a question over QUIC has its answer
-/// in its time even if there is no connection yet.
+/// in its time even if there is no connection yet, and nothing of it is lost.
 const DIALLED_IN_TIME: u32 = 2;
 /// Accusers remembered for one suspicion; far fewer decide.
 const MAX_ACCUSERS: usize = 16;
@@ -229,35 +229,36 @@ impl Core {
         true
     }
 
-    /// Another member's own probe failed.
+    /// Another member's own probe failed. Says whether that is one accuser more of a member that may be
+    /// dead.
     pub(super) fn accused(
         &mut self,
         time: Duration,
         by: NodeId,
         peer: Peer,
         incarnation: Incarnation,
-    ) {
+    ) -> bool {
         let row = Row { peer, incarnation, state: RowState::Suspect };
         if peer.node == self.node {
             if peer == self.identity() {
                 self.swim_rows(time, &[row], true);
             }
-            return;
+            return false;
         }
         if !self.view.knows(peer.node) || !self.may_speak_of(&peer) {
-            return;
+            return false;
         }
         let refuted = self.suspicions.get(&peer.node).is_some_and(|held| {
             (peer.stamp(), incarnation) < (held.peer.stamp(), held.incarnation)
         });
         if refuted {
-            return;
+            return false;
         }
         let known = self.suspicions.get(&peer.node).is_some_and(|held| held.is_about(&row));
         let suspicion = self.suspicion_of(time, peer, incarnation);
         let accusers = suspicion.accusers.len();
         if accusers == MAX_ACCUSERS || !suspicion.accusers.insert(by) {
-            return;
+            return false;
         }
         if !known {
             self.heard_from.insert(peer.node, by);
@@ -265,13 +266,14 @@ impl Core {
             // Of what was refuted, or led to a death, nothing is left: passed on it would go round for
             // ever.
             if !self.suspicions.contains_key(&peer.node) {
-                return;
+                return false;
             }
         }
         if accusers <= self.timing.suspicion_confirmations && self.allowance.take(time) {
             self.pass_accusation_on(by, peer, incarnation);
         }
         self.schedule_suspicion(peer.node);
+        true
     }
 
     /// Who accuses reaches all that way, each of whom passes it on once, and of one suspicion no more

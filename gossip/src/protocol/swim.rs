@@ -25,7 +25,7 @@ fn at_least_one(n: usize) -> NonZeroUsize {
 pub(super) fn swim_config(timing: &Timing, members: usize) -> foca::Config {
     // SWIM §4.1: λ·log(n) transmissions reach all but a share of e^-transmissions. λ is 4, and three more
     // are for small clusters, where else one death of thirty stays unheard of by somebody for seconds.
-    let transmissions = (4.0 * ((members + 1) as f64).log10()).ceil() as u8 + 3;
+    let transmissions = ((4.0 * ((members + 1) as f64).log10()).ceil() as u8 + 3).max(6);
     foca::Config {
         probe_period: timing.probe_period,
         probe_rtt: timing.probe_timeout,
@@ -212,22 +212,28 @@ impl Core {
 
     /// Brings the view up to what foca holds.
     pub(super) fn sync(&mut self, time: Duration) {
+        let before = self.view.fingerprint();
         let mut present = Vec::with_capacity(self.view.len());
-        let mut rows = Vec::new();
+        let (mut rows, mut expelled) = (Vec::new(), Vec::new());
         for row in self.swim.iter_membership_state().map(Row::from) {
-            if row.peer.node != self.node && self.admission.admitted(row.peer.node) {
-                present.push(row.peer.node);
+            let node = row.peer.node;
+            if node == self.node {
+                continue;
             }
+            if !self.admission.admitted(node) {
+                expelled.push(row);
+                continue;
+            }
+            present.push(node);
             // Of nearly all there is nothing more to say.
             let as_shown = row.state == RowState::Alive
                 && self.view.has_alive(&row.peer, row.incarnation)
-                && !self.suspicions.contains_key(&row.peer.node);
-            if !as_shown || !self.admission.admitted(row.peer.node) {
+                && !self.suspicions.contains_key(&node);
+            if !as_shown {
                 rows.push(row);
             }
         }
-        let before = self.view.fingerprint();
-        self.see_all(time, &rows);
+        rows.iter().for_each(|row| self.see(time, row));
         // All that are present are shown by now.
         if present.len() < self.view.len() {
             present.sort_unstable();
@@ -239,37 +245,40 @@ impl Core {
             }
         }
         self.synced(time, before);
+        self.expel(time, &expelled);
     }
 
     /// The same of what foca was just told of these members alone. It keeps a list without an index,
     /// so that one walk over it is for all of them.
     pub(super) fn sync_of(&mut self, time: Duration, nodes: &[NodeId]) {
-        let rows: Vec<Row> = self
-            .swim
-            .iter_membership_state()
-            .filter(|member| nodes.contains(&member.id().node))
-            .map(Row::from)
-            .collect();
+        let told = |row: &Row| nodes.contains(&row.peer.node) && row.peer.node != self.node;
+        let rows: Vec<Row> =
+            self.swim.iter_membership_state().map(Row::from).filter(told).collect();
+        if rows.iter().any(|row| !self.admission.admitted(row.peer.node)) {
+            return self.sync(time);
+        }
         let before = self.view.fingerprint();
-        self.see_all(time, &rows);
+        rows.iter().for_each(|row| self.see(time, row));
         self.synced(time, before);
+        debug_assert!(self.shows_all_that_live(), "the view missed what foca was told");
     }
 
-    /// Takes these rows in; foca gives up those that are not admitted.
-    fn see_all(&mut self, time: Duration, rows: &[Row]) {
-        let mut expelled = Vec::new();
-        for row in rows {
-            if row.peer.node == self.node {
-                continue;
-            }
-            if self.admission.admitted(row.peer.node) {
-                self.see(time, row);
-            } else if row.state != RowState::Down {
-                expelled.push(foca::Member::from(Row { state: RowState::Down, ..*row }));
-            }
-        }
-        if !expelled.is_empty() {
-            let result = self.swim.apply_many(expelled.into_iter(), false, &mut self.effects);
+    fn shows_all_that_live(&self) -> bool {
+        self.swim.iter_membership_state().map(Row::from).all(|row| {
+            row.state != RowState::Alive
+                || row.peer.node == self.node
+                || !self.admission.admitted(row.peer.node)
+                || self.view.has_alive(&row.peer, row.incarnation)
+        })
+    }
+
+    /// Members that are not admitted any more are given up by foca, too.
+    fn expel(&mut self, time: Duration, rows: &[Row]) {
+        let live = rows.iter().filter(|row| row.state != RowState::Down);
+        let down: Vec<foca::Member<Peer>> =
+            live.map(|row| Row { state: RowState::Down, ..*row }.into()).collect();
+        if !down.is_empty() {
+            let result = self.swim.apply_many(down.into_iter(), false, &mut self.effects);
             self.after_swim(time, result);
         }
     }

@@ -165,9 +165,13 @@ impl View {
 
     /// Whether just this peer is alive or suspect.
     pub(super) fn is_active(&self, peer: &Peer) -> bool {
-        self.others
-            .get(&peer.node)
-            .is_some_and(|entry| entry.peer == *peer && entry.state.is_active())
+        self.active_incarnation(peer).is_some()
+    }
+
+    /// The incarnation under which just this peer is alive or suspect, if it is.
+    pub(super) fn active_incarnation(&self, peer: &Peer) -> Option<u16> {
+        let entry = self.others.get(&peer.node)?;
+        (entry.peer == *peer && entry.state.is_active()).then_some(entry.incarnation)
     }
 
     /// Whether the view says just this: alive, with this identity and incarnation.

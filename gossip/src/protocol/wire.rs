@@ -23,7 +23,7 @@ pub(crate) enum Message {
     Digests { from: NodeId, to: NodeId, held: Vec<Digest> },
     /// Please send these nodes' records.
     Want(Vec<NodeId>),
-    /// The sender's own probe of this peer failed.
+    /// The sender's own probe of this peer failed, or it asked it twice out of turn.
     Suspicion { peer: Peer, incarnation: u16 },
     /// Answer with the same number at once: the way to you is measured. Since
     /// [`swarmer_model::wire::DISTANCES`].

@@ -227,8 +227,9 @@ impl Runner {
     }
 
     fn confirm(&mut self, node: NodeId, addr: SocketAddr) {
+        // Who was not asked has not been silent.
         if !self.has_room() {
-            return self.done(Done::Confirmed(node, false));
+            return;
         }
         let port = self.gossip.deps.liveness.clone();
         let limit = self.gossip.timing.confirm_timeout;

@@ -291,21 +291,29 @@ fn what_can_wait_is_passed_on_once_and_what_cannot_three_times() {
     // All know where they stand, and nobody has anything to tell.
     sim.run(secs(600));
     let sent = |sim: &Sim| sim.nodes.iter().map(|node| node.sent).sum::<u64>();
-    let mut costs = |update: Option<RecordUpdate>| {
-        let before = sent(&sim);
-        if let Some(update) = update {
-            sim.with(5, |core, now| core.publish(now, update)).unwrap();
-        }
-        sim.run(secs(20));
-        let record = sim.nodes[5].core.catalog().get(id(5)).unwrap().clone();
-        for by in &sim.nodes {
-            assert_eq!(by.core.catalog().get(id(5)), Some(&record), "{} did not hear", by.id);
-        }
-        (sent(&sim) - before) as f64
+    // Of five the middle one: now and then a member tells where it stands, too.
+    let mut costs = |update: &dyn Fn(u32) -> Option<RecordUpdate>| {
+        let mut costs: Vec<u64> = (1..=5)
+            .map(|n| {
+                let before = sent(&sim);
+                if let Some(update) = update(n) {
+                    sim.with(5, |core, now| core.publish(now, update)).unwrap();
+                }
+                sim.run(secs(20));
+                let record = sim.nodes[5].core.catalog().get(id(5)).unwrap().clone();
+                for by in &sim.nodes {
+                    assert_eq!(by.core.catalog().get(id(5)), Some(&record), "{} knows", by.id);
+                }
+                sent(&sim) - before
+            })
+            .collect();
+        costs.sort_unstable();
+        costs[2] as f64
     };
-    let nothing = costs(None);
-    let load = costs(Some(RecordUpdate::Load(Load { in_flight: 7, ..Load::default() }))) - nothing;
-    let urgent = costs(Some(RecordUpdate::Voter(true))) - nothing;
+    let nothing = costs(&|_| None);
+    let load = |n| Some(RecordUpdate::Load(Load { in_flight: n, ..Load::default() }));
+    let load = costs(&load) - nothing;
+    let urgent = costs(&|n| Some(RecordUpdate::Voter(n % 2 == 1))) - nothing;
     println!("{MEMBERS} members send {load} datagrams of a load and {urgent} of what is urgent");
     assert!(load > 100.0 && load < urgent / 2.0, "{load} and {urgent}");
 }

@@ -249,3 +249,38 @@ fn a_death_among_many_that_are_far_apart_waits_for_no_further_probes() {
     println!("all of {MANY} members know a death after the first doubt: p50 {p50:?}, p95 {p95:?}");
     assert!(p95 <= LIMIT, "{dead:?}");
 }
+
+/// Two regions that do not reach each other, and a third one that reaches both: probes between the two
+/// fail where nobody of the third is asked to probe too, and who is accused objects by way of those. Asking
+/// at once fails for each of the two regions always, and must not make more of it.
+#[test]
+fn a_way_that_is_cut_between_two_regions_makes_no_storm() {
+    const EACH: usize = 16;
+    for seed in 50..52 {
+        let mut sim = Sim::cluster(seed, EACH * 3);
+        sim.apart = |a, b| a + b == 3;
+        for index in 0..EACH * 3 {
+            sim.group[index] = (index % 3) as u8;
+        }
+        sim.run(secs(30));
+        let sums = |sim: &Sim| -> (u64, u64) {
+            let stats = sim.nodes.iter().map(|node| node.core.stats());
+            stats.fold((0, 0), |(probes, asked), stats| {
+                (probes + stats.probes_failed, asked + stats.inquiries_failed)
+            })
+        };
+        let before = sums(&sim);
+        let sent = sim.nodes.iter().map(|node| node.sent).sum::<u64>();
+        sim.run(secs(60));
+        let after = sums(&sim);
+        let sent = sim.nodes.iter().map(|node| node.sent).sum::<u64>() - sent;
+        let (probes, asked) = (after.0 - before.0, after.1 - before.1);
+        let each = sent as f64 / 60.0 / (EACH * 3) as f64;
+        println!(
+            "seed {seed}: {probes} probes and {asked} questions failed in a minute, {each:.0} \
+             datagrams a second and member"
+        );
+        assert!(probes > 100, "seed {seed}: hardly any probe failed");
+        assert!(asked < probes, "seed {seed}: {asked} of {probes}");
+    }
+}

@@ -112,8 +112,10 @@ pub(crate) struct Sim {
     pub(crate) loss: f64,
     /// What one way takes, if it is not the same everywhere.
     pub(crate) way: Option<fn(SocketAddr, SocketAddr) -> Duration>,
-    /// Nodes of different groups do not reach each other.
+    /// Nodes of different groups do not reach each other, if `apart` says nothing else.
     pub(crate) group: Vec<u8>,
+    /// Which two groups do not.
+    pub(crate) apart: fn(u8, u8) -> bool,
     /// Whether push/pull streams work.
     pub(crate) streams: bool,
     pub(crate) names: BTreeMap<String, Vec<SocketAddr>>,
@@ -183,6 +185,7 @@ impl Sim {
             loss: 0.0,
             way: None,
             group: Vec::new(),
+            apart: |a, b| a != b,
             streams: true,
             names: BTreeMap::new(),
             tape: Vec::new(),
@@ -342,7 +345,7 @@ impl Sim {
     fn reach(&self, a: SocketAddr, b: SocketAddr) -> bool {
         let group = |addr| self.nodes.iter().position(|n| n.addr == addr).map(|i| self.group[i]);
         match (group(a), group(b)) {
-            (Some(a), Some(b)) => a == b,
+            (Some(a), Some(b)) => !(self.apart)(a, b),
             _ => true,
         }
     }
