@@ -28,6 +28,7 @@ use crate::{
         context::now_ms,
         control::unchanged,
         identity::{Grant, PeerInfo},
+        reach::reach,
     },
     audit::{self, Who},
     codes,
@@ -68,6 +69,9 @@ pub(crate) struct JoinRequest {
     /// The member that it asked reaches it at its address. Not the joiner's word.
     #[serde(default)]
     pub(crate) reached: bool,
+    /// Where it does not reach the voters, none of them, though it was admitted: they would not notice.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unreached: Vec<SocketAddr>,
 }
 
 /// What the member answers.
@@ -106,12 +110,13 @@ impl JoinRequest {
             address,
             claim: config.place.clone(),
             reached: false,
+            unreached: Vec::new(),
         }
     }
 }
 
-/// Asks the seeds, one after another and for ever, until one admits this node or says that none
-/// will.
+/// Asks the seeds, one after another and for ever, until one admits this node and a voter is where it
+/// says that it is, or one says that none will.
 pub(crate) async fn join(
     transport: &Handle,
     token: &JoinToken,
@@ -124,11 +129,22 @@ pub(crate) async fn join(
         return Err(Problem::new(codes::CONFIG, why));
     }
     let mut backoff = BACKOFF_MIN;
+    let mut request = request.clone();
     loop {
         for seed in seeds {
-            stage(format!("joining by way of {seed}"));
-            match ask(transport, token, request, seed).await {
-                Ok(JoinReply::Granted(grant)) => return Ok(*grant),
+            if request.unreached.is_empty() {
+                stage(format!("joining by way of {seed}"));
+            }
+            match ask(transport, token, &request, seed).await {
+                Ok(JoinReply::Granted(grant)) => {
+                    let Err(why) = reach_one(transport, &grant.peers).await else {
+                        return Ok(*grant);
+                    };
+                    tracing::warn!(target: "swarmer::join", seed, code = codes::ADVERTISE.name, why,
+                        remedy = codes::ADVERTISE.remedy, "no voter is where it says");
+                    stage(format!("{seed} admits this node, but {why}"));
+                    request.unreached = grant.peers.iter().map(|peer| peer.address).collect();
+                }
                 Ok(JoinReply::Refused { code, detail, retry: false }) => {
                     tracing::error!(target: "swarmer::join", seed, code, detail, "refused");
                     return Err(Problem::new(known_code(&code), format!("{seed}: {detail}")));
@@ -146,6 +162,19 @@ pub(crate) async fn join(
         sleep(backoff).await;
         backoff = (backoff * 2).min(BACKOFF_MAX);
     }
+}
+
+/// Whether one of the voters is where it says: with none of them a node cannot begin, whichever member
+/// admitted it.
+async fn reach_one(transport: &Handle, voters: &[PeerInfo]) -> Result<(), String> {
+    let mut whys = Vec::new();
+    for voter in voters {
+        match reach(transport, voter.address, &voter.spki, LOOK_DEADLINE).await {
+            Ok(()) => return Ok(()),
+            Err(why) => whys.push(format!("{}: {why}", voter.name)),
+        }
+    }
+    Err(whys.join("; "))
 }
 
 fn known_code(name: &str) -> Code {
@@ -288,10 +317,20 @@ async fn admit_here(context: &Context, request: &JoinRequest) -> Outcome<Grant> 
     let mut reached = request.reached;
     for _ in 0..MAX_RACES {
         if let Some(grant) = try_admit(context, request, &mut reached).await? {
+            tell_unreached(context, request);
             return Ok(grant);
         }
     }
     Err(Problem::new(codes::BUSY, "too many nodes join at once; try again").retry_after(1))
+}
+
+/// For the operator of this side: this node may be the one with the wrong address.
+fn tell_unreached(context: &Context, request: &JoinRequest) {
+    if request.unreached.contains(&context.advertise) {
+        tracing::warn!(target: "swarmer::join", code = codes::ADVERTISE.name, node = request.name,
+            advertise = %context.advertise, remedy = codes::ADVERTISE.remedy,
+            "a node that was admitted does not reach this one where it advertises that it is");
+    }
 }
 
 /// A node does not say by itself where it stands: the token does. It may repeat it.

@@ -182,6 +182,35 @@ async fn a_node_that_is_not_where_it_says_is_told_so_and_joins_once_it_is() {
     node.ready(&cluster.http).await;
 }
 
+/// Nobody but who wants to join can tell a founder that it is alone with its address.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_founder_that_is_not_where_it_says_is_told_by_who_joins_and_that_one_waits_for_it() {
+    let mut cluster = Cluster::prepare(1);
+    let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let wrong = nobody.local_addr().unwrap().to_string();
+    cluster.nodes[0].extra = vec!["--advertise".into(), wrong.clone()];
+    cluster.start(0);
+    cluster.all_ready().await;
+    let token = cluster.join_token(&[]);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut node = Node::new(elsewhere.path(), "n2");
+    node.start(&cluster.seeds, Some(&token), 1);
+    let words = ["SW-NODE-ADVERTISE", wrong.as_str()];
+    until("both sides say where the founder is not reached", || async {
+        let (founder, joiner) = (cluster.nodes[0].log_text(), node.log_text());
+        (told(&founder, &words) && told(&joiner, &words)).then_some(())
+    })
+    .await;
+    let answer = get(&cluster.http, &node.api_url("/readyz")).await.unwrap();
+    assert!(answer.text().contains(&wrong), "{}", answer.text());
+
+    // Once it is where it says, the other is in: with the same token, which it has used.
+    cluster.nodes[0].kill();
+    cluster.nodes[0].extra.clear();
+    cluster.start(0);
+    node.ready(&cluster.http).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_starts_again_where_nobody_reaches_it_is_told_and_keeps_its_good_address() {
     let mut cluster = Cluster::found(1).await;
