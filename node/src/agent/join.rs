@@ -12,7 +12,7 @@ use swarmer_mesh::{
     founding::{JoinToken, Secret},
     identity::{Fingerprint, NodeKey},
     stream::{StreamKind, read_frame, write_frame},
-    transport::Handle,
+    transport::{DialError, Handle, RefusedBy},
 };
 use swarmer_model::{
     ClusterId, Code, DEFAULT_REGION, Key, Node, NodeId, NodeSpec, Place, Resource as _, TokenKind,
@@ -28,7 +28,6 @@ use crate::{
         context::now_ms,
         control::unchanged,
         identity::{Grant, PeerInfo},
-        reach::reach,
     },
     audit::{self, Who},
     codes,
@@ -169,9 +168,17 @@ pub(crate) async fn join(
 async fn reach_one(transport: &Handle, voters: &[PeerInfo]) -> Result<(), String> {
     let mut whys = Vec::new();
     for voter in voters {
-        match reach(transport, voter.address, &voter.spki, LOOK_DEADLINE).await {
-            Ok(()) => return Ok(()),
-            Err(why) => whys.push(format!("{}: {why}", voter.name)),
+        let deadline = Instant::now() + LOOK_DEADLINE;
+        let (name, address) = (&voter.name, voter.address);
+        match transport.key_at(address, deadline).await {
+            Ok(key) if key == voter.spki => return Ok(()),
+            // It is there, and of a build that does not say who it is to whoever asks.
+            Err(DialError::Refused { by: RefusedBy::Peer, .. }) => return Ok(()),
+            Ok(_) => whys.push(format!("{name} advertises {address}, where another node answers")),
+            Err(error) => whys.push(format!(
+                "{name} advertises {address}, where this node does not reach it: {}",
+                crate::problem::chain(&error)
+            )),
         }
     }
     Err(whys.join("; "))

@@ -3,42 +3,28 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use swarmer_mesh::transport::Handle;
 use tokio::time::Instant;
 
 use crate::{agent::Context, problem};
 
-/// Dials the node of this key (DER, SubjectPublicKeyInfo) where it advertises that it is.
-///
-/// # Errors
-/// What is there instead, for people of both sides.
-pub(crate) async fn reach(
-    transport: &Handle,
-    address: SocketAddr,
-    spki: &[u8],
-    within: Duration,
-) -> Result<(), String> {
-    match transport.key_at(address, Instant::now() + within).await {
-        Ok(key) if key == spki => Ok(()),
-        Ok(_) => Err(format!("it advertises {address}, where another node answers")),
-        Err(error) => {
-            let why = problem::chain(&error);
-            Err(format!("it advertises {address}, where this node does not reach it: {why}"))
-        }
-    }
-}
-
 impl Context {
-    /// The same by this node's transport.
+    /// Dials the node of this key (DER, SubjectPublicKeyInfo) where it advertises that it is.
     ///
     /// # Errors
-    /// As of [`reach`].
+    /// What is there instead, for people of both sides.
     pub(crate) async fn reach(
         &self,
         address: SocketAddr,
         spki: &[u8],
         within: Duration,
     ) -> Result<(), String> {
-        reach(&self.transport, address, spki, within).await
+        match self.transport.key_at(address, Instant::now() + within).await {
+            Ok(key) if key == spki => Ok(()),
+            Ok(_) => Err(format!("it advertises {address}, where another node answers")),
+            Err(error) => {
+                let why = problem::chain(&error);
+                Err(format!("it advertises {address}, where this node does not reach it: {why}"))
+            }
+        }
     }
 }
