@@ -79,14 +79,15 @@ impl Core {
             return;
         }
         let mut candidates = self.random_peers(CANDIDATES * 4);
-        candidates.retain(|peer| {
-            self.understands(peer, wire::DISTANCES)
+        let able = |peer: &Peer| {
+            self.admission.admitted(peer.node)
+                && self.understands(peer, wire::DISTANCES)
                 && self.echoes.waiting.iter().all(|asked| asked.peer.node != peer.node)
-        });
+        };
+        candidates.retain(able);
         candidates.truncate(CANDIDATES);
         if candidates.is_empty() {
             // Of thousands few may be new enough.
-            let able = |peer: &Peer| self.understands(peer, wire::DISTANCES);
             let all: Vec<Peer> = self.view.active_peers().filter(able).collect();
             candidates.extend(all.choose(&mut self.rng));
         }

@@ -28,6 +28,7 @@ use crate::{
         context::now_ms,
         control::unchanged,
         identity::{Grant, PeerInfo},
+        reach,
     },
     audit::{self, Who},
     codes,
@@ -168,17 +169,14 @@ pub(crate) async fn join(
 async fn reach_one(transport: &Handle, voters: &[PeerInfo]) -> Result<(), String> {
     let mut whys = Vec::new();
     for voter in voters {
-        let deadline = Instant::now() + LOOK_DEADLINE;
-        let (name, address) = (&voter.name, voter.address);
-        match transport.key_at(address, deadline).await {
-            Ok(key) if key == voter.spki => return Ok(()),
-            // It is there, and of a build that does not say who it is to whoever asks.
-            Err(DialError::Refused { by: RefusedBy::Peer, .. }) => return Ok(()),
-            Ok(_) => whys.push(format!("{name} advertises {address}, where another node answers")),
-            Err(error) => whys.push(format!(
-                "{name} advertises {address}, where this node does not reach it: {}",
-                crate::problem::chain(&error)
-            )),
+        let found = transport.key_at(voter.address, Instant::now() + LOOK_DEADLINE).await;
+        // It is there, and of a build that does not say who it is to whoever asks.
+        if matches!(found, Err(DialError::Refused { by: RefusedBy::Peer, .. })) {
+            return Ok(());
+        }
+        match reach::judge(voter.address, &voter.spki, found) {
+            Ok(()) => return Ok(()),
+            Err(why) => whys.push(format!("{}: {why}", voter.name)),
         }
     }
     Err(whys.join("; "))
@@ -334,7 +332,8 @@ async fn admit_here(context: &Context, request: &JoinRequest) -> Outcome<Grant> 
 /// For the operator of this side: this node may be the one with the wrong address.
 fn tell_unreached(context: &Context, request: &JoinRequest) {
     if request.unreached.contains(&context.advertise) {
-        tracing::warn!(target: "swarmer::join", code = codes::ADVERTISE.name, node = request.name,
+        let node = context.node_name(request.node);
+        tracing::warn!(target: "swarmer::join", code = codes::ADVERTISE.name, node,
             advertise = %context.advertise, remedy = codes::ADVERTISE.remedy,
             "a node that was admitted does not reach this one where it advertises that it is");
     }
