@@ -7,26 +7,28 @@ mod map;
 mod ports;
 mod world;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use clap::Args;
 use swarmer_gossip::{Load, MAX_MEMBERS, MemberState, RecordUpdate};
+use swarmer_model::NodeId;
 
 use self::{
     map::{Map, id},
     world::{Plan, World},
 };
 
-/// For how long one region is cut off from the others.
-const APART: Duration = Duration::from_secs(60);
 /// A member that is not known dead by all after so long is a failure of the measurement.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Membership of many nodes in several regions: bytes, CPU, deaths, changes, a healed region
 #[derive(Debug, Args)]
 pub(crate) struct Gossip {
-    /// Members, in the regions by turns; at most 4096
+    /// Members, in the regions by turns; at most 16384
     #[arg(long, default_value_t = 1_000)]
     members: usize,
     /// Regions; round trips of 1 ms inside one, of 80, 150 and 250 ms between them
@@ -38,10 +40,16 @@ pub(crate) struct Gossip {
     /// The share of datagrams that is lost
     #[arg(long, default_value_t = 0.01)]
     loss: f64,
-    /// Simulated seconds before; until members know how far they are from each other they ask every
-    /// second, and tell it
-    #[arg(long, default_value_t = 300)]
+    /// The share of members that get too little CPU: they stand still for 0.3 to 3 s and run for as
+    /// long, again and again
+    #[arg(long, default_value_t = 0.0)]
+    slow: f64,
+    /// Simulated seconds before
+    #[arg(long, default_value_t = 60)]
     settle: u64,
+    /// Simulated seconds for which one region is cut off from the others; none if 0
+    #[arg(long, default_value_t = 60)]
+    apart: u64,
     /// Members that are killed one after the other
     #[arg(long, default_value_t = 5)]
     deaths: usize,
@@ -71,17 +79,19 @@ impl Gossip {
             self.members
         );
         ensure!((0.0..1.0).contains(&self.loss), "a loss of {}; it is a share", self.loss);
+        ensure!((0.0..1.0).contains(&self.slow), "{} slow members; it is a share", self.slow);
         let map = Map { regions: self.regions.clamp(1, self.members) };
-        let (members, loss, seed) = (self.members, self.loss, self.seed);
+        let Self { members, loss, slow, seed, .. } = *self;
         let start = Instant::now();
-        let mut world = World::formed(Plan { members, map, loss, seed })?;
-        eprintln!("gossip: {members} members know each other after {:?}", start.elapsed());
+        let mut world = World::formed(Plan { members, map, loss, slow, seed })?;
+        eprintln!("gossip: {members} members stand after {:?}", start.elapsed());
         world.run(Duration::from_secs(self.settle));
         eprintln!("gossip: settled after {:?}", start.elapsed());
         println!(
-            "### Gossip: {members} members, {} regions, {} % loss, seed {seed}\n",
+            "### Gossip: {members} members, {} regions, {} % loss, {} % slow, seed {seed}\n",
             map.regions,
-            loss * 100.0
+            loss * 100.0,
+            slow * 100.0
         );
         println!("| what | measured |\n|---|---:|");
         self.rest(&mut world);
@@ -113,9 +123,19 @@ impl Gossip {
         row("records told an hour and node", format!("{told:.1}"));
         let failed = each(after.probes_failed, before.probes_failed) * 3600.0;
         row("failed probes an hour and node", format!("{failed:.1}"));
-        let deaths = world.changes.iter().filter(|c| c.after == MemberState::Down).count();
         let minutes = self.minutes.max(1);
-        row(&format!("members called dead in {minutes} min, all alive"), deaths.to_string());
+        let slow = (0..self.members).filter(|index| world.nodes[*index].slow);
+        let slow: HashSet<NodeId> = slow.map(id).collect();
+        let dead = world.changes.iter().filter(|change| change.after == MemberState::Down);
+        let (slow, others): (Vec<&world::Change>, Vec<_>) =
+            dead.partition(|change| slow.contains(&change.of));
+        row(
+            &format!("words in {minutes} min that a member is dead, all alive"),
+            others.len().to_string(),
+        );
+        if self.slow > 0.0 {
+            row("such words of the slow members", slow.len().to_string());
+        }
     }
 
     fn changed_records(&self, world: &mut World) -> Result<()> {
@@ -155,8 +175,11 @@ impl Gossip {
     }
 
     fn healed_region(&self, world: &mut World) {
+        if self.apart == 0 {
+            return;
+        }
         world.cut = Some(self.regions.saturating_sub(1));
-        world.run(APART);
+        world.run(Duration::from_secs(self.apart));
         let whole = world.whole();
         world.cut = None;
         let healed = world.until(PATIENCE, |world| world.whole() == world.nodes.len());
@@ -165,7 +188,7 @@ impl Gossip {
             Some(_) => "they had not parted".to_owned(),
             None => format!("not in {PATIENCE:?}"),
         };
-        row("all see all again after a region was cut off for a minute", text);
+        row(&format!("all see all again after a region was cut off for {} s", self.apart), text);
         world.run(Duration::from_secs(30));
     }
 

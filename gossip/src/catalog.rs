@@ -57,9 +57,11 @@ pub(crate) fn mark(of: [u64; 3]) -> u64 {
 
 /// The newest good record of each node. Merging is idempotent, commutative and associative:
 /// the order of arrival does not matter.
+#[derive(Clone)]
 pub struct Catalog {
     cluster: ClusterId,
-    entries: BTreeMap<NodeId, Entry>,
+    /// Behind a pointer: those who hold the same may share it.
+    entries: BTreeMap<NodeId, Arc<Entry>>,
     /// The sum of all marks.
     fingerprint: u64,
 }
@@ -106,10 +108,19 @@ impl Catalog {
         let record = Arc::new(record);
         let mark = mark([record.node.0, record.boot, record.version]);
         let entry = Entry { record: record.clone(), signed: Arc::new(signed), mark };
-        let before = self.entries.insert(record.node, entry);
+        let before = self.entries.insert(record.node, Arc::new(entry));
         let old = before.as_ref().map_or(0, |old| old.mark);
         self.fingerprint = self.fingerprint.wrapping_add(mark).wrapping_sub(old);
-        Merge { record, before: before.map(|old| old.record) }
+        Merge { record, before: before.map(|old| old.record.clone()) }
+    }
+
+    /// The one record of each of these, which must be of different nodes of one cluster.
+    #[cfg(feature = "formed")]
+    pub(crate) fn of_each<'a>(cluster: ClusterId, own: impl Iterator<Item = &'a Self>) -> Self {
+        let entries: BTreeMap<NodeId, Arc<Entry>> =
+            own.flat_map(|catalog| catalog.entries.clone()).collect();
+        let fingerprint = entries.values().map(|entry| entry.mark).fold(0, u64::wrapping_add);
+        Self { cluster, entries, fingerprint }
     }
 
     /// Drops the record of a node that is no longer admitted.

@@ -9,10 +9,19 @@
 //! XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha) with a random nonce; the first 61 bytes are
 //! authenticated. Receiver and its boot are bound too, so that a packet recorded on its way to
 //! one node means nothing to another one, nor to the same one after a restart.
+//!
+//! To a member that understands it ([`swarmer_model::wire::BRIEF`]) goes a brief one, without what the
+//! receiver knows. The same header is authenticated, with the first byte of this one; the nonce is sender,
+//! sequence and the random number.
+//!
+//! ```text
+//!  0  2      1  sender      9  random number     17  mark of receiver and its boot
+//! 19  key id, sender's boot and sequence, LEB128 each; then ciphertext and tag
+//! ```
 
 use std::collections::HashMap;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use chacha20poly1305::{XNonce, aead::Aead, aead::Payload};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use swarmer_model::{
@@ -26,11 +35,15 @@ use crate::{Admission, Keyring, MAX_DATAGRAM_BYTES, MAX_MEMBERS, Refusal};
 pub const WIRE_VERSION: u8 = 1;
 /// The bit that a QUIC packet has set in its first byte.
 pub(crate) const QUIC_FIXED_BIT: u8 = 0x40;
-const _: () = assert!(WIRE_VERSION & QUIC_FIXED_BIT == 0, "the port is shared with QUIC");
+/// The first byte of a brief envelope.
+const BRIEF: u8 = 2;
+const _: () = assert!((WIRE_VERSION | BRIEF) & QUIC_FIXED_BIT == 0, "the port is shared with QUIC");
 
 const HEADER: usize = 61;
 const NONCE: usize = 24;
 const TAG: usize = 16;
+/// Where the numbers of a brief envelope begin.
+const BRIEF_NUMBERS: usize = 19;
 /// Bytes that the envelope adds to a payload.
 pub const OVERHEAD: usize = HEADER + NONCE + TAG;
 /// Largest payload of one datagram.
@@ -140,29 +153,47 @@ impl Envelope {
         self.senders.remove(&node);
     }
 
-    /// Seals a payload for a node and start, or with `None` for whoever is at the address.
-    /// `None` if the payload is too large for one datagram.
-    pub fn seal(&mut self, to: Option<(NodeId, u64)>, payload: &[u8]) -> Option<Bytes> {
+    /// Seals a payload for a node and start, or with `None` for whoever is at the address; `brief` if that
+    /// node understands it. `None` if the payload is too large for one datagram.
+    pub fn seal(
+        &mut self,
+        to: Option<(NodeId, u64)>,
+        payload: &[u8],
+        brief: bool,
+    ) -> Option<Bytes> {
         if payload.len() > MAX_PAYLOAD {
             return None;
         }
         self.sequence += 1;
-        let (receiver, receiver_boot) = to.unwrap_or((NodeId(0), 0));
         let (key_id, cipher) = self.keyring.sealing();
+        let header = Header {
+            form: if brief && to.is_some() { BRIEF } else { WIRE_VERSION },
+            key_id,
+            cluster: self.cluster,
+            sender: self.node,
+            boot: self.boot,
+            sequence: self.sequence,
+            receiver: to.unwrap_or((NodeId(0), 0)),
+        };
         let mut datagram = BytesMut::with_capacity(OVERHEAD + payload.len());
-        datagram.put_u8(WIRE_VERSION);
-        datagram.put_u32(key_id);
-        datagram.put_u128(self.cluster.0);
-        datagram.put_u64(self.node.0);
-        datagram.put_u64(self.boot);
-        datagram.put_u64(self.sequence);
-        datagram.put_u64(receiver.0);
-        datagram.put_u64(receiver_boot);
-        let nonce: [u8; NONCE] = self.nonces.random();
-        let sealed =
-            cipher.encrypt(&XNonce::from(nonce), Payload { msg: payload, aad: &datagram }).ok()?;
-        datagram.put_slice(&nonce);
-        datagram.put_slice(&sealed);
+        let nonce = if header.form == BRIEF {
+            let random: [u8; 8] = self.nonces.random();
+            datagram.put_u8(BRIEF);
+            datagram.put_u64(self.node.0);
+            datagram.put_slice(&random);
+            datagram.put_u16(mark(header.receiver));
+            put_number(&mut datagram, key_id.into());
+            put_number(&mut datagram, self.boot);
+            put_number(&mut datagram, self.sequence);
+            header.brief_nonce(random)
+        } else {
+            let nonce: [u8; NONCE] = self.nonces.random();
+            datagram.put_slice(&header.bytes());
+            datagram.put_slice(&nonce);
+            nonce
+        };
+        let sealed = Payload { msg: payload, aad: &header.bytes() };
+        datagram.put_slice(&cipher.encrypt(&XNonce::from(nonce), sealed).ok()?);
         Some(datagram.freeze())
     }
 
@@ -175,31 +206,28 @@ impl Envelope {
         datagram: &[u8],
         admission: &dyn Admission,
     ) -> Result<Opened, (Refusal, Option<NodeId>)> {
-        if datagram.len() < OVERHEAD || datagram.len() > MAX_DATAGRAM_BYTES {
-            return Err((Refusal::Garbage, None));
-        }
-        let u64_at = |at: usize| {
-            u64::from_be_bytes(datagram[at..at + 8].try_into().expect("eight bytes are eight"))
+        let garbage = (Refusal::Garbage, None);
+        let Sealed { header, nonce, bytes } = match datagram.first() {
+            _ if datagram.len() > MAX_DATAGRAM_BYTES => return Err(garbage),
+            Some(&BRIEF) => self.read_brief(datagram)?,
+            Some(first) if first & QUIC_FIXED_BIT != 0 || datagram.len() < OVERHEAD => {
+                return Err(garbage);
+            }
+            Some(&WIRE_VERSION) => Sealed::read(datagram).ok_or(garbage)?,
+            Some(_) => return Err((Refusal::Version, None)),
+            None => return Err(garbage),
         };
-        let fixed: [u8; 4] = datagram[1..5].try_into().expect("four bytes are four");
-        let cluster: [u8; 16] = datagram[5..21].try_into().expect("sixteen bytes are sixteen");
-        if datagram[0] & QUIC_FIXED_BIT != 0 {
-            return Err((Refusal::Garbage, None));
-        }
-        if datagram[0] != WIRE_VERSION {
-            return Err((Refusal::Version, None));
-        }
-        let (sender, boot, sequence) = (NodeId(u64_at(21)), u64_at(29), u64_at(37));
+        let Header { sender, boot, sequence, .. } = header;
         let refuse = |reason| Err((reason, Some(sender)));
-        if u128::from_be_bytes(cluster) != self.cluster.0 {
+        if header.cluster != self.cluster {
             return refuse(Refusal::ForeignCluster);
         }
         if sender == self.node {
             return refuse(Refusal::FromOurselves);
         }
-        let addressed = match (u64_at(45), u64_at(53)) {
-            (0, 0) => false,
-            (node, boot) if node == self.node.0 && boot == self.boot => true,
+        let addressed = match header.receiver {
+            (NodeId(0), 0) => false,
+            receiver if receiver == (self.node, self.boot) => true,
             _ => return refuse(Refusal::NotForUs),
         };
         if !admission.admitted(sender) {
@@ -213,12 +241,10 @@ impl Envelope {
         if let Some(Err(reason)) = known.map(|window| window.check(boot, sequence)) {
             return refuse(reason);
         }
-        let Some(cipher) = self.keyring.opening(u32::from_be_bytes(fixed)) else {
+        let Some(cipher) = self.keyring.opening(header.key_id) else {
             return refuse(Refusal::UnknownKey);
         };
-        let nonce: [u8; NONCE] =
-            datagram[HEADER..HEADER + NONCE].try_into().expect("the length was checked");
-        let sealed = Payload { msg: &datagram[HEADER + NONCE..], aad: &datagram[..HEADER] };
+        let sealed = Payload { msg: bytes, aad: &header.bytes() };
         let Ok(payload) = cipher.decrypt(&XNonce::from(nonce), sealed) else {
             return refuse(Refusal::Forged);
         };
@@ -228,6 +254,108 @@ impl Envelope {
             .take(boot, sequence);
         Ok(Opened { sender, boot, addressed, payload })
     }
+
+    /// What a brief envelope leaves out is what this node is: to another one it does not open.
+    fn read_brief<'a>(&self, datagram: &'a [u8]) -> Result<Sealed<'a>, (Refusal, Option<NodeId>)> {
+        let garbage = (Refusal::Garbage, None);
+        let (fixed, rest) = datagram.split_first_chunk::<BRIEF_NUMBERS>().ok_or(garbage)?;
+        let mut fields = &fixed[1..];
+        let (sender, random) = (NodeId(fields.get_u64()), fields.get_u64().to_be_bytes());
+        let numbers = postcard::take_from_bytes(rest);
+        let ((key_id, boot, sequence), bytes) = numbers.map_err(|_| garbage)?;
+        let receiver = (self.node, self.boot);
+        if fields.get_u16() != mark(receiver) {
+            return Err((Refusal::NotForUs, Some(sender)));
+        }
+        let (form, cluster) = (BRIEF, self.cluster);
+        let header = Header { form, key_id, cluster, sender, boot, sequence, receiver };
+        Ok(Sealed { header, nonce: header.brief_nonce(random), bytes })
+    }
+}
+
+/// Whether it is one that leaves out what the receiver knows, if it is any.
+pub(crate) fn is_brief(datagram: &[u8]) -> bool {
+    datagram.first() == Some(&BRIEF)
+}
+
+/// Tells apart, nearly always, for which start of which node an envelope is.
+fn mark((node, boot): (NodeId, u64)) -> u16 {
+    let mixed = (node.0 ^ boot.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let [a, b, ..] = mixed.to_be_bytes();
+    u16::from_be_bytes([a, b])
+}
+
+/// What is authenticated of every envelope.
+#[derive(Debug, Clone, Copy)]
+struct Header {
+    form: u8,
+    key_id: u32,
+    cluster: ClusterId,
+    sender: NodeId,
+    boot: u64,
+    sequence: u64,
+    /// Node and boot; zeros if the receiver is not known.
+    receiver: (NodeId, u64),
+}
+
+impl Header {
+    fn bytes(&self) -> [u8; HEADER] {
+        let mut bytes = [0; HEADER];
+        let mut rest = &mut bytes[..];
+        rest.put_u8(self.form);
+        rest.put_u32(self.key_id);
+        rest.put_u128(self.cluster.0);
+        rest.put_u64(self.sender.0);
+        rest.put_u64(self.boot);
+        rest.put_u64(self.sequence);
+        rest.put_u64(self.receiver.0.0);
+        rest.put_u64(self.receiver.1);
+        bytes
+    }
+
+    /// Two datagrams of one node have the same only if its boots were counted twice and the random
+    /// numbers are the same, too.
+    fn brief_nonce(&self, random: [u8; 8]) -> [u8; NONCE] {
+        let mut nonce = [0; NONCE];
+        let mut rest = &mut nonce[..];
+        rest.put_u64(self.sender.0);
+        rest.put_u64(self.sequence);
+        rest.put_slice(&random);
+        nonce
+    }
+}
+
+/// An envelope that is read and not opened.
+struct Sealed<'a> {
+    header: Header,
+    nonce: [u8; NONCE],
+    /// Ciphertext and tag.
+    bytes: &'a [u8],
+}
+
+impl<'a> Sealed<'a> {
+    /// One that says everything.
+    fn read(datagram: &'a [u8]) -> Option<Self> {
+        let (mut header, rest) = datagram.split_at_checked(HEADER)?;
+        let (nonce, bytes) = rest.split_first_chunk::<NONCE>()?;
+        let header = Header {
+            form: header.get_u8(),
+            key_id: header.get_u32(),
+            cluster: ClusterId(header.get_u128()),
+            sender: NodeId(header.get_u64()),
+            boot: header.get_u64(),
+            sequence: header.get_u64(),
+            receiver: (NodeId(header.get_u64()), header.get_u64()),
+        };
+        Some(Self { header, nonce: *nonce, bytes })
+    }
+}
+
+/// LEB128, as postcard has it.
+fn put_number(datagram: &mut BytesMut, number: u64) {
+    let mut room = [0; 10];
+    let bytes = postcard::to_slice(&number, &mut room).expect("ten bytes are enough for 64 bits");
+    datagram.put_slice(bytes);
 }
 
 #[cfg(test)]
@@ -252,7 +380,8 @@ mod tests {
     fn what_is_sealed_opens_once_and_in_any_order_within_the_window() {
         let (mut a, mut b) = (envelope(1, 1), envelope(2, 5));
         let to = Some((NodeId(2), 5));
-        let sealed: Vec<Bytes> = (0..100_u8).map(|n| a.seal(to, &[n]).expect("it fits")).collect();
+        let mut seal = |n: u8| a.seal(to, &[n], n.is_multiple_of(2)).expect("it fits");
+        let sealed: Vec<Bytes> = (0..100).map(&mut seal).collect();
         let mut open = |n: usize| b.open(&sealed[n], &All).map(|opened| opened.payload);
         assert_eq!(open(70), Ok(vec![70]));
         // The window reaches 63 back from the newest.
@@ -269,8 +398,8 @@ mod tests {
     fn a_new_start_of_the_sender_ends_the_old_one() {
         let (mut old, mut new, mut b) = (envelope(1, 1), envelope(1, 2), envelope(2, 1));
         let to = Some((NodeId(2), 1));
-        let late = old.seal(to, b"late").expect("it fits");
-        assert!(b.open(&new.seal(to, b"new").expect("it fits"), &All).is_ok());
+        let late = old.seal(to, b"late", true).expect("it fits");
+        assert!(b.open(&new.seal(to, b"new", true).expect("it fits"), &All).is_ok());
         assert_eq!(b.open(&late, &All), Err((Refusal::OldBoot, Some(NodeId(1)))));
         // Known from the file of the last run.
         let mut fresh = envelope(2, 1);
@@ -282,7 +411,7 @@ mod tests {
     fn a_forged_packet_does_not_move_the_window() {
         let (mut a, mut b) = (envelope(1, 1), envelope(2, 1));
         let to = Some((NodeId(2), 1));
-        let good = a.seal(to, b"good").expect("it fits");
+        let good = a.seal(to, b"good", false).expect("it fits");
         let mut forged = good.to_vec();
         // A far later sequence, and a far later boot.
         forged[37] = 1;
@@ -293,11 +422,45 @@ mod tests {
     }
 
     #[test]
+    fn a_brief_one_opens_for_its_receiver_alone_and_every_bit_of_it_counts() {
+        let (mut a, mut b) = (envelope(1, 300), envelope(2, 5));
+        let receiver = (NodeId(2), 5);
+        let brief = a.seal(Some(receiver), b"hello", true).expect("it fits");
+        let said = a.seal(Some(receiver), b"hello", false).expect("it fits");
+        assert_eq!((brief.len(), said.len()), (39 + 5, OVERHEAD + 5));
+        for (node, boot) in [(2, 4), (2, 6), (3, 5)] {
+            let opened = envelope(node, boot).open(&brief, &All);
+            assert_eq!(opened, Err((Refusal::NotForUs, Some(NodeId(1)))), "{node}, {boot}");
+        }
+        // One whose mark happens to be the same.
+        let namesake = (6..).find(|boot| mark((NodeId(2), *boot)) == mark(receiver));
+        let opened = envelope(2, namesake.expect("there is one")).open(&brief, &All);
+        assert_eq!(opened, Err((Refusal::Forged, Some(NodeId(1)))));
+        let mut foreign = envelope(2, 5);
+        foreign.cluster = ClusterId(2);
+        assert_eq!(foreign.open(&brief, &All), Err((Refusal::Forged, Some(NodeId(1)))));
+        for bit in 0..brief.len() * 8 {
+            let mut damaged = brief.to_vec();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(b.open(&damaged, &All).is_err(), "bit {bit}");
+        }
+        for len in 0..brief.len() {
+            assert!(b.open(&brief[..len], &All).is_err(), "{len} bytes");
+        }
+        let opened = b.open(&brief, &All).expect("it is whole");
+        let payload = b"hello".to_vec();
+        assert_eq!(opened, Opened { sender: NodeId(1), boot: 300, addressed: true, payload });
+        assert_eq!(b.open(&brief, &All), Err((Refusal::Replayed, Some(NodeId(1)))));
+        // Who is at an address is not known: nothing can be left out.
+        assert_eq!(a.seal(None, b"hello", true).expect("it fits")[0], WIRE_VERSION);
+    }
+
+    #[test]
     fn the_largest_payload_makes_the_largest_datagram() {
         let mut a = envelope(1, 1);
-        let sealed = a.seal(None, &[0; MAX_PAYLOAD]).expect("it fits");
+        let sealed = a.seal(None, &[0; MAX_PAYLOAD], true).expect("it fits");
         assert_eq!(sealed.len(), MAX_DATAGRAM_BYTES);
-        assert!(a.seal(None, &[0; MAX_PAYLOAD + 1]).is_none());
+        assert!(a.seal(None, &[0; MAX_PAYLOAD + 1], true).is_none());
     }
 
     #[test]
@@ -307,7 +470,7 @@ mod tests {
             b.expect_boot(NodeId(node), 1);
         }
         let packet = envelope(MAX_MEMBERS as u64 + 1, 1)
-            .seal(Some((NodeId(u64::MAX), 1)), b"one more")
+            .seal(Some((NodeId(u64::MAX), 1)), b"one more", false)
             .expect("it fits");
         let refused = b.open(&packet, &All).map(|_| ());
         assert_eq!(refused.map_err(|(reason, _)| reason), Err(Refusal::TooManySenders));

@@ -39,6 +39,8 @@ pub use member::{Member, MemberState, Members};
 pub use ports::{
     Admission, DatagramSender, Deps, ExchangeError, Liveness, PushPull, Signer, Verifier,
 };
+#[cfg(feature = "formed")]
+pub use protocol::Formed;
 pub use protocol::{Core, KnownMember, Output, Twin};
 pub use record::{
     Capacity, Endpoint, EndpointState, Facts, Load, Record, RecordUpdate, SignedRecord,

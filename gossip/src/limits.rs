@@ -4,9 +4,9 @@ use std::time::Duration;
 
 /// Largest datagram in bytes: what any path that carries QUIC (RFC 9000 §14) also carries.
 pub const MAX_DATAGRAM_BYTES: usize = 1200;
-/// Members tracked at once, down ones included: a few thousand machines are what Swarmer is for,
-/// and 4,096 entries with records are a few megabytes.
-pub const MAX_MEMBERS: usize = 4096;
+/// Members tracked at once, down ones included: ten thousand were simulated, and as many entries with
+/// records are some 25 megabytes.
+pub const MAX_MEMBERS: usize = 16_384;
 /// Endpoints in one record: more functions than one node can hold instances of.
 pub const MAX_ENDPOINTS: usize = 1024;
 /// Addresses in one record: two families on a few interfaces.

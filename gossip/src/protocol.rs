@@ -4,6 +4,8 @@ mod agenda;
 mod codec;
 mod echo;
 mod exchange;
+#[cfg(feature = "formed")]
+mod formed;
 mod inquiry;
 mod local;
 mod pace;
@@ -28,7 +30,7 @@ use bytes::Bytes;
 use foca::{AccumulatingRuntime, Foca, NoCustomBroadcast, Timer};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
-use swarmer_model::{ClusterId, NodeId};
+use swarmer_model::{ClusterId, NodeId, wire::BRIEF};
 
 use self::{
     agenda::{Agenda, Task},
@@ -49,6 +51,9 @@ use crate::{
     Admission, Catalog, Config, Envelope, Facts, GossipError, Liveness, MemberState, Members,
     Refusal, Signer, Stats, Timing, Verifier,
 };
+
+#[cfg(feature = "formed")]
+pub use self::formed::Formed;
 
 /// What the core wants done.
 #[derive(Debug, Clone, PartialEq)]
@@ -463,11 +468,23 @@ impl Core {
     }
 
     fn send(&mut self, peer: &Peer, message: &Message) {
-        self.send_payload(peer.addr, Some((peer.node, peer.boot)), &message.encode());
+        let brief = self.may_be_brief(peer);
+        self.send_payload(peer.addr, Some((peer.node, peer.boot)), &message.encode(), brief);
     }
 
-    fn send_payload(&mut self, to: SocketAddr, receiver: Option<(NodeId, u64)>, payload: &[u8]) {
-        let Some(bytes) = self.envelope.seal(receiver, payload) else {
+    /// Whether what goes to the peer may leave out what that one knows.
+    fn may_be_brief(&self, peer: &Peer) -> bool {
+        self.speaks(BRIEF) && self.understands(peer, BRIEF)
+    }
+
+    fn send_payload(
+        &mut self,
+        to: SocketAddr,
+        receiver: Option<(NodeId, u64)>,
+        payload: &[u8],
+        brief: bool,
+    ) {
+        let Some(bytes) = self.envelope.seal(receiver, payload, brief) else {
             debug_assert!(false, "a message of {} bytes is over its bound", payload.len());
             return;
         };

@@ -9,13 +9,14 @@
 //! | 2 | those that come while others are on their way go together in one |
 //! | 3 | members ask each other for an answer by which the way between them is measured |
 //! | 4 | members tell each other by a fingerprint what they know of all, and by a list only where that differs |
+//! | 5 | members leave out of a datagram what its receiver knows |
 //!
 //! Whatever an older node would not understand is a version of its own: a line here, a constant that
 //! names it, and where it is sent the question whether the other side speaks it. What was said before
 //! goes on being understood until [`OLDEST`] is raised past it.
 
 /// The newest version that this build speaks.
-pub const NEWEST: u8 = SUMMARIES;
+pub const NEWEST: u8 = BRIEF;
 /// The oldest version that this build speaks.
 pub const OLDEST: u8 = 1;
 /// The version since which many writes go to the leader in one message.
@@ -24,3 +25,5 @@ pub const MANY_WRITES: u8 = 2;
 pub const DISTANCES: u8 = 3;
 /// The version since which members compare what they know by fingerprints.
 pub const SUMMARIES: u8 = 4;
+/// The version since which datagrams between members leave out what the receiver knows.
+pub const BRIEF: u8 = 5;

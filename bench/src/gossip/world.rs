@@ -1,16 +1,11 @@
 //! Cores on a network in memory, in virtual time.
 
-use std::{
-    cmp::Ordering,
-    collections::{BinaryHeap, VecDeque},
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cmp::Ordering, collections::BinaryHeap, net::SocketAddr, sync::Arc, time::Duration};
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use swarmer_gossip::{Config, Core, Facts, Key, Keyring, MemberState, Output, Timing};
+use swarmer_gossip::{Config, Core, Facts, Formed, Key, Keyring, MemberState, Output, Timing};
 use swarmer_model::{ClusterId, NodeId, wire};
 
 use super::{
@@ -20,6 +15,9 @@ use super::{
 
 /// What a question over QUIC takes of which nobody answers.
 const UNANSWERED: Duration = Duration::from_millis(800);
+/// Members in each region that find out where one there stands, and for how long they do.
+const SCOUTS: usize = 8;
+const SCOUTING: Duration = Duration::from_secs(15 * 60);
 /// A way takes up to so much longer than the shortest.
 const JITTER: f64 = 1.05;
 
@@ -30,11 +28,16 @@ pub(super) struct Node {
     /// Its next wake-up that is on the agenda.
     wake: Duration,
     pub(super) alive: bool,
+    /// Whether it is one of those that get too little CPU, and until when it stands still.
+    pub(super) slow: bool,
+    still: Duration,
     /// Requests and answers of push/pull that it sent, bytes.
     pub(super) streamed: u64,
 }
 
 enum What {
+    /// One of the slow stands still from now on.
+    Still,
     Wake,
     Datagram(SocketAddr, Bytes),
     Request(usize, Bytes),
@@ -86,6 +89,8 @@ pub(super) struct Plan {
     pub(super) members: usize,
     pub(super) map: Map,
     pub(super) loss: f64,
+    /// The share of members that stand still for 0.3 to 3 s and run for as long, again and again.
+    pub(super) slow: f64,
     pub(super) seed: u64,
 }
 
@@ -123,17 +128,26 @@ fn config(index: usize) -> Config {
 }
 
 impl World {
-    /// A cluster in which everybody knows everybody, before its first probe. It does not form by
-    /// itself, which would take longer than all that is measured: each node has a full exchange with
-    /// the first.
+    /// A cluster that has stood for long: everybody knows everybody, and where it stands itself. It does
+    /// not form by itself, which would take longer than all that is measured.
     pub(super) fn formed(plan: Plan) -> anyhow::Result<Self> {
+        let scouts = Plan { members: SCOUTS * plan.map.regions, slow: 0.0, ..plan };
+        let mut scouts = Self::met(scouts, None)?;
+        scouts.run(SCOUTING);
+        Self::met(plan, Some(&scouts))
+    }
+
+    /// A cluster in which everybody knows everybody, before its first probe. Where a member stands
+    /// a scout in its region found out.
+    fn met(plan: Plan, scouts: Option<&Self>) -> anyhow::Result<Self> {
         let mut rng = StdRng::seed_from_u64(plan.seed);
+        let now = Duration::ZERO;
         let mut nodes = Vec::with_capacity(plan.members);
         for index in 0..plan.members {
             let key = Arc::new(Hashes(id(index)));
             let anyone = Arc::new(Anyone);
             let (admission, liveness) = (anyone.clone(), anyone);
-            let core = Core::new(
+            let mut core = Core::new(
                 config(index),
                 admission,
                 key.clone(),
@@ -142,11 +156,24 @@ impl World {
                 Vec::new(),
                 rng.random(),
             )?;
-            let started = Duration::ZERO;
-            nodes.push(Node { core, started, wake: Duration::MAX, alive: true, streamed: 0 });
+            if let Some(scouts) = scouts {
+                // The regions go by turns here and there.
+                core.stand_like(now, &scouts.nodes[index % scouts.nodes.len()].core)?;
+            }
+            nodes.push(Node {
+                core,
+                started: now,
+                wake: Duration::MAX,
+                alive: true,
+                slow: rng.random_bool(plan.slow),
+                still: now,
+                streamed: 0,
+            });
         }
+        let cluster = Formed::of(nodes.iter().map(|node| &node.core));
+        let cluster = cluster.context("a cluster of nobody")?;
         let mut world = Self {
-            now: Duration::ZERO,
+            now,
             nodes,
             changes: Vec::new(),
             cut: None,
@@ -155,56 +182,17 @@ impl World {
             events: BinaryHeap::new(),
             count: 0,
         };
-        world.introduce();
-        Ok(world)
-    }
-
-    fn introduce(&mut self) {
-        let zero = Duration::ZERO;
-        let mut requests = Vec::new();
-        for joining in 1..self.nodes.len() {
-            // Seeds, "who is there?", "me": the welcome begins an exchange.
-            self.nodes[joining].core.tick(zero);
-            let mut outputs: VecDeque<(usize, Output)> = VecDeque::new();
-            loop {
-                for who in [0, joining] {
-                    while let Some(output) = self.nodes[who].core.output() {
-                        outputs.push_back((who, output));
-                    }
-                }
-                let Some((who, output)) = outputs.pop_front() else { break };
-                match output {
-                    Output::ResolveSeed { seed } => {
-                        self.nodes[who].core.seed_resolved(zero, &seed, vec![addr(0)]);
-                    }
-                    Output::Send { to, bytes } if [0, joining].contains(&index(to)) => {
-                        self.nodes[index(to)].core.datagram(zero, addr(who), &bytes);
-                    }
-                    Output::StartPushPull { request, .. } if who == joining => {
-                        requests.push((joining, request));
-                    }
-                    _ => {}
-                }
-            }
-        }
-        // The first has heard of all once it served all; then its answers are complete.
-        for round in 0..2 {
-            for (joining, request) in &requests {
-                let answer = self.nodes[0].core.serve_push_pull(zero, id(*joining), request).ok();
-                if round > 0 {
-                    let core = &mut self.nodes[*joining].core;
-                    core.push_pull_done(zero, id(0), answer.as_deref());
-                }
-                while self.nodes[0].core.output().is_some() {}
-                while self.nodes[*joining].core.output().is_some() {}
-            }
-        }
-        for node in 0..self.nodes.len() {
+        for node in 0..world.nodes.len() {
+            world.nodes[node].core.take_place(now, &cluster);
             // All are in step now, which no cluster is: each stands still for a while of its own.
-            let still = Duration::from_micros(self.rng.random_range(400_000..900_000));
-            self.nodes[node].wake = still;
-            self.push(still, node, What::Wake);
+            let still = Duration::from_micros(world.rng.random_range(400_000..900_000));
+            world.nodes[node].wake = still;
+            world.push(still, node, What::Wake);
+            if world.nodes[node].slow {
+                world.push(still, node, What::Still);
+            }
         }
+        Ok(world)
     }
 
     /// How many see all the others alive, with their records.
@@ -313,10 +301,22 @@ impl World {
         if !self.nodes[to].alive && !matches!(what, What::Request(..)) {
             return;
         }
+        let still = self.nodes[to].still;
+        if still > self.now && !matches!(what, What::Still) {
+            // What waits is taken in its turn, and before what is due.
+            let due = Duration::from_micros(matches!(what, What::Wake).into());
+            return self.push(still + due, to, what);
+        }
         match what {
+            What::Still => {
+                let mut turn = || Duration::from_micros(self.rng.random_range(300_000..3_000_000));
+                let (still, next) = (self.now + turn(), turn());
+                self.nodes[to].still = still;
+                self.push(still + next, to, What::Still);
+            }
             What::Wake => {
                 // An earlier one took its place meanwhile.
-                if self.nodes[to].wake == self.now {
+                if self.nodes[to].wake <= self.now {
                     self.with(to, |core, now| core.tick(now));
                 }
             }

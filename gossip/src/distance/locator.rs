@@ -29,6 +29,7 @@ const NOTABLE_MOVE: f64 = 0.1;
 
 /// Holds this node's point and the last round trips to others. No clock and no random source
 /// inside.
+#[derive(Clone)]
 pub struct Locator {
     own: Point,
     /// What `own` was of late, on average.
@@ -81,6 +82,12 @@ impl Locator {
         }
         self.follow();
         true
+    }
+
+    /// The same, as if all had been measured now.
+    #[cfg(feature = "formed")]
+    pub(crate) fn as_of(&self, now: Duration) -> Self {
+        Self { trips: self.trips.as_of(now), ..self.clone() }
     }
 
     /// One step of Vivaldi: the surer the peer and the less sure this node, the larger.

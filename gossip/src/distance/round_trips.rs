@@ -14,6 +14,7 @@ const FILTER: usize = 3;
 /// Round trips of longer ago say nothing of now: the way may be another one.
 const OUTDATED: Duration = Duration::from_secs(3600);
 
+#[derive(Clone)]
 struct Samples {
     last: VecDeque<Duration>,
     at: Duration,
@@ -29,7 +30,7 @@ impl Samples {
 }
 
 /// Of at most [`MAX_ROUND_TRIPS`] members; who was measured longest ago makes room.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct RoundTrips(BTreeMap<NodeId, Samples>);
 
 impl RoundTrips {
@@ -51,6 +52,14 @@ impl RoundTrips {
         samples.last.push_back(rtt);
         samples.at = now;
         samples.median()
+    }
+
+    /// The same, as if all had been measured now.
+    #[cfg(feature = "formed")]
+    pub(super) fn as_of(&self, now: Duration) -> Self {
+        let mut trips = self.clone();
+        trips.0.values_mut().for_each(|samples| samples.at = now);
+        trips
     }
 
     /// When the node was measured last.

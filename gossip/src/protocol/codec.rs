@@ -1,5 +1,7 @@
 //! How SWIM messages look on the wire, and what is read of them before SWIM sees them.
 
+use std::net::SocketAddr;
+
 use bytes::{Buf, BufMut};
 use foca::{Codec, Header, Member, Message, State};
 use serde::{Deserialize, Serialize};
@@ -40,6 +42,48 @@ struct Head {
     incarnation: u16,
     dst: Peer,
     kind: Kind,
+}
+
+/// The header of a SWIM message in an envelope that says who sends it to whom.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Brief {
+    addr: SocketAddr,
+    renewal: u32,
+    incarnation: u16,
+    /// The receiver's renewal.
+    to: u32,
+    kind: Kind,
+}
+
+impl Brief {
+    /// A message of this node to this peer with a brief header; `None` if it is of or to another one.
+    pub(crate) fn of(data: &[u8], own: &Peer, to: &Peer) -> Option<Vec<u8>> {
+        let (head, rest) = postcard::take_from_bytes::<Head>(data).ok()?;
+        if head.src != *own || head.dst != *to {
+            return None;
+        }
+        let Head { src: Peer { addr, renewal, .. }, incarnation, kind, .. } = head;
+        let brief = Self { addr, renewal, incarnation, to: to.renewal, kind };
+        let mut bytes = postcard::to_stdvec(&brief).ok()?;
+        bytes.extend_from_slice(rest);
+        Some(bytes)
+    }
+
+    /// What [`Self::of`] made it from, if it is of this start of this node.
+    pub(crate) fn whole(
+        data: &[u8],
+        src: (NodeId, u64),
+        own: &Peer,
+    ) -> Result<Vec<u8>, CodecError> {
+        let (brief, rest) = postcard::take_from_bytes::<Self>(data)?;
+        let Self { addr, renewal, incarnation, to, kind } = brief;
+        let (node, boot) = src;
+        let src = Peer { node, addr, boot, renewal };
+        let dst = Peer { renewal: to, ..*own };
+        let mut bytes = postcard::to_stdvec(&Head { src, incarnation, dst, kind })?;
+        bytes.extend_from_slice(rest);
+        Ok(bytes)
+    }
 }
 
 /// One statement about a member.

@@ -54,6 +54,13 @@ impl Echoes {
         self.locator.settled()
     }
 
+    /// See [`Core::stand_like`].
+    #[cfg(feature = "formed")]
+    pub(super) fn stand_like(&mut self, now: Duration, other: &Self) {
+        self.locator = other.locator.as_of(now);
+        (self.measured_at, self.told_at, self.cached) = (now, Some(now), None);
+    }
+
     fn expire(&mut self, time: Duration) {
         self.waiting.retain(|asked| time.saturating_sub(asked.at) <= MAX_ROUND_TRIP);
     }

@@ -6,11 +6,11 @@ use swarmer_model::{NodeId, wire};
 
 use super::{
     Core, Output, Twin,
-    codec::{Inspected, Row, RowState, mentions},
+    codec::{Brief, Inspected, Row, RowState, mentions},
     peer::Peer,
     wire::{Message, WANTS_PER_DATAGRAM},
 };
-use crate::{Merge, Opened, Record, Refusal, SignedRecord};
+use crate::{Merge, Opened, Record, Refusal, SignedRecord, envelope};
 
 /// Who heard nobody for so many periods of probes was cut off: in one period a member is asked by
 /// another one at the mean, and asks one itself.
@@ -22,6 +22,9 @@ impl Core {
         self.stats.datagrams_in += 1;
         if self.farewells.is_some() {
             return;
+        }
+        if envelope::is_brief(bytes) && !self.speaks(wire::BRIEF) {
+            return self.refuse(Some(from), None, Refusal::Version);
         }
         match self.envelope.open(bytes, &*self.admission) {
             Ok(opened) => {
@@ -58,6 +61,11 @@ impl Core {
         }
         match message {
             Message::Swim(data) => self.take_swim(time, &opened, &data)?,
+            Message::Brief(data) => {
+                let src = (sender, opened.boot);
+                let data = Brief::whole(&data, src, &self.identity());
+                self.take_swim(time, &opened, &data.map_err(|_| Refusal::Malformed)?)?;
+            }
             Message::Welcome(peer) => {
                 if !is_sender(&peer) {
                     return Err(Refusal::Malformed);

@@ -130,7 +130,7 @@ impl Core {
         let message = Message::Join(self.identity()).encode();
         for addr in addrs {
             if *addr != self.advertise {
-                self.send_payload(*addr, None, &message);
+                self.send_payload(*addr, None, &message, false);
             }
         }
     }

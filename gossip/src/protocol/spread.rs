@@ -82,7 +82,8 @@ impl Core {
         for message in self.pack(nodes, hot, usize::MAX) {
             let payload = message.encode();
             for peer in targets {
-                self.send_payload(peer.addr, Some((peer.node, peer.boot)), &payload);
+                let brief = self.may_be_brief(peer);
+                self.send_payload(peer.addr, Some((peer.node, peer.boot)), &payload, brief);
             }
         }
     }

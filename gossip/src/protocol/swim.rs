@@ -11,7 +11,7 @@ use swarmer_model::NodeId;
 use super::{
     Core,
     agenda::Task,
-    codec::{Row, RowState, is_ping},
+    codec::{Brief, Row, RowState, is_ping},
     peer::Peer,
     wire::{Message, SWIM_ROOM},
 };
@@ -130,28 +130,13 @@ impl Core {
             // A removed member may still stand in foca's list until it is forgotten there.
             if self.admission.admitted(peer.node) {
                 let doubted = self.view.doubts(&peer).filter(|_| is_ping(&data));
-                self.send(&peer, &Message::Swim(data.to_vec()));
+                self.send_swim(&peer, &data);
                 if let Some(incarnation) = doubted {
                     self.send(&peer, &Message::Suspicion { peer, incarnation });
                 }
             }
         }
-        while let Some((after, timer)) = self.effects.to_schedule() {
-            match timer {
-                Timer::ChangeSuspectToDown { .. } => {
-                    changed = true;
-                    self.own_suspicion(time, timer);
-                }
-                Timer::RemoveDown(peer) => {
-                    self.forget.insert(peer.node, (time + after, peer));
-                }
-                // With nothing to tell it would wake a node at rest ten times a second.
-                Timer::PeriodicGossip(_) if self.swim.updates_backlog() == 0 => {
-                    self.gossip_round = Some(timer);
-                }
-                other => self.agenda.add(time + self.paced(after, &other), Task::Swim(other)),
-            }
-        }
+        changed |= self.take_timers(time);
         let mut risen: Vec<Peer> = Vec::new();
         let mut returned = false;
         while let Some(notification) = self.effects.to_notify() {
@@ -175,6 +160,37 @@ impl Core {
             self.agenda.add(time + self.timing.gossip_interval / 2, Task::Swim(round));
         }
         changed
+    }
+
+    fn send_swim(&mut self, peer: &Peer, data: &[u8]) {
+        let brief = match self.may_be_brief(peer) {
+            true => Brief::of(data, &self.identity(), peer),
+            false => None,
+        };
+        let message = brief.map_or_else(|| Message::Swim(data.to_vec()), Message::Brief);
+        self.send(peer, &message);
+    }
+
+    /// Puts foca's timers on the agenda. Says whether a suspicion began.
+    pub(super) fn take_timers(&mut self, time: Duration) -> bool {
+        let mut suspected = false;
+        while let Some((after, timer)) = self.effects.to_schedule() {
+            match timer {
+                Timer::ChangeSuspectToDown { .. } => {
+                    suspected = true;
+                    self.own_suspicion(time, timer);
+                }
+                Timer::RemoveDown(peer) => {
+                    self.forget.insert(peer.node, (time + after, peer));
+                }
+                // With nothing to tell it would wake a node at rest ten times a second.
+                Timer::PeriodicGossip(_) if self.swim.updates_backlog() == 0 => {
+                    self.gossip_round = Some(timer);
+                }
+                other => self.agenda.add(time + self.paced(after, &other), Task::Swim(other)),
+            }
+        }
+        suspected
     }
 
     /// Others had declared us down and we took a new identity. Those that we in turn hold for
@@ -289,6 +305,11 @@ impl Core {
         if self.view.fingerprint() != fingerprint_before {
             self.agreement.moved(time);
         }
+        self.fit_to_size();
+    }
+
+    /// foca counts its transmissions by the number of members.
+    pub(super) fn fit_to_size(&mut self) {
         if self.view.size_changed() {
             let config = swim_config(&self.lan, self.view.active());
             if let Err(error) = self.swim.set_config(config) {

@@ -28,7 +28,8 @@ struct Entry {
 /// not look at all of them for what one says.
 pub(super) struct View {
     own: Entry,
-    others: BTreeMap<NodeId, Entry>,
+    /// Behind a pointer: those who know the same may share it, see [`super::formed`].
+    others: BTreeMap<NodeId, Arc<Entry>>,
     /// Others that are alive, suspect and down.
     counts: [usize; 3],
     /// Those that are alive or suspect, in no order.
@@ -71,7 +72,7 @@ impl View {
             *count += 1;
         }
         self.held_back += usize::from(entry.held_back);
-        let before = self.others.insert(node, entry);
+        let before = self.others.insert(node, Arc::new(entry));
         let was_active = before.as_ref().is_some_and(|before| before.state.is_active());
         if let Some(before) = &before {
             self.deduct(before);
@@ -110,6 +111,39 @@ impl View {
         if let Some(at) = self.active.iter().position(|active| *active == node) {
             self.active.swap_remove(at);
         }
+    }
+
+    /// A view of all of these, alive since the beginning; for [`Self::of_all_but`].
+    #[cfg(feature = "formed")]
+    pub(super) fn of_all(peers: impl Iterator<Item = Peer>, identity: Peer) -> Self {
+        let mut all = Self::new(identity);
+        let reason: Arc<str> = "joined".into();
+        for peer in peers {
+            all.put(Entry {
+                peer,
+                incarnation: 0,
+                state: MemberState::Alive,
+                held_back: false,
+                reason: reason.clone(),
+                since: Duration::ZERO,
+                mark: peer.mark(0),
+            });
+        }
+        // Built in one go a map is dense.
+        all.others = std::mem::take(&mut all.others).into_iter().collect();
+        all
+    }
+
+    /// What one of them sees.
+    #[cfg(feature = "formed")]
+    pub(super) fn of_all_but(all: &Self, own: Peer) -> Self {
+        let mut view = Self::new(own);
+        view.others = all.others.clone();
+        view.counts = all.counts;
+        view.active = all.active.clone();
+        view.fingerprint = all.fingerprint;
+        view.remove(own.node);
+        view
     }
 
     pub(super) fn set_identity(&mut self, identity: Peer) {
@@ -277,6 +311,7 @@ impl View {
         let mut members: Members = self
             .others
             .values()
+            .map(|entry| &**entry)
             .chain([&self.own])
             .map(|entry| {
                 let record = catalog.get(entry.peer.node).cloned();

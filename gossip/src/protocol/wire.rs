@@ -39,6 +39,9 @@ pub(crate) enum Message {
     /// The sender heard that a probe of this peer by another member failed. Since
     /// [`swarmer_model::wire::SUMMARIES`].
     Accused { by: NodeId, peer: Peer, incarnation: u16 },
+    /// A SWIM message without what the envelope says; see [`super::codec::Brief`]. Since
+    /// [`swarmer_model::wire::BRIEF`].
+    Brief(Vec<u8>),
 }
 
 /// Bytes of a payload that records may fill: variant, flag and count go off.

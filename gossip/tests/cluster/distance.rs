@@ -103,9 +103,9 @@ impl Liar {
         let mut envelope = Envelope::new(CLUSTER, as_node, boot, ring, sim.rng.random());
         let payload = postcard::to_stdvec(&(ANSWERS, number, theirs)).unwrap();
         self.sequence += 100;
-        let mut sealed = envelope.seal(Some((id(0), 1)), &payload).unwrap();
+        let mut sealed = envelope.seal(Some((id(0), 1)), &payload, false).unwrap();
         for _ in 0..self.sequence {
-            sealed = envelope.seal(Some((id(0), 1)), &payload).unwrap();
+            sealed = envelope.seal(Some((id(0), 1)), &payload, false).unwrap();
         }
         sim.nodes[0].refused.clear();
         sim.inject(0, addr(1), &sealed);

@@ -398,7 +398,7 @@ fn forged_replayed_foreign_and_garbage_packets_change_nothing() {
         let mut envelope = Envelope::new(cluster, node, boot, ring, [3; 32]);
         let mut last = bytes::Bytes::new();
         for _ in 0..1_000 {
-            last = envelope.seal(Some(to), b"anything").unwrap();
+            last = envelope.seal(Some(to), b"anything", false).unwrap();
         }
         sim.inject(0, addr(1), &last);
         let (_, reason) = sim.nodes[0].refused.last().copied().unwrap();

@@ -1,4 +1,5 @@
-//! That members compare what they know in a few bytes, and still find what one of them lacks.
+//! That members compare what they know in a few bytes, and still find what one of them lacks; and that
+//! what a receiver knows is left out of what it is sent.
 
 use swarmer_gossip::*;
 use swarmer_model::wire;
@@ -96,5 +97,54 @@ fn members_of_the_version_before_are_asked_nothing_new_and_lack_nothing() {
     // An old core takes for garbage what it does not know.
     for node in &sim.nodes {
         assert_eq!(node.core.stats().refused(Refusal::Malformed), 0);
+    }
+}
+
+/// Of what was sent: by or to one of the old ones, and between two others; briefly each, and all.
+fn brief(sim: &Sim) -> [(usize, usize); 2] {
+    let old = |addr| sim.nodes.iter().position(|node| node.addr == addr).unwrap() % 4 == 0;
+    let mut counts = [(0, 0); 2];
+    for (from, to, bytes) in &sim.tape {
+        let (brief, all) = &mut counts[usize::from(!old(*from) && !old(*to))];
+        *brief += usize::from(bytes[0] == 2);
+        *all += 1;
+    }
+    counts
+}
+
+#[test]
+fn what_the_receiver_knows_is_left_out_where_it_understands_that() {
+    let mut sim = Sim::new(43);
+    for index in 0..16 {
+        let mut config = config(index, 1);
+        if index % 4 == 0 {
+            config.facts.wire_max = u16::from(wire::BRIEF) - 1;
+        }
+        sim.start(config, Vec::new());
+    }
+    sim.until(secs(60), Sim::whole).expect("it forms");
+    sim.run(secs(30));
+    sim.taping = true;
+    sim.run(secs(60));
+    let [with_old, others] = brief(&sim);
+    println!("brief of all: by or to old ones {with_old:?}, between others {others:?}");
+    assert!(with_old.0 == 0 && with_old.1 > 500 && others.0 == others.1 && others.1 > 1_000);
+    // An old core takes them for a version that it does not know.
+    for node in &sim.nodes {
+        assert_eq!(node.core.stats().refused(Refusal::Version), 0);
+        assert_eq!(node.core.stats().refused(Refusal::Malformed), 0);
+    }
+    let (tape, from) = (std::mem::take(&mut sim.tape), sim.nodes[1].addr);
+    let brief = tape.iter().find(|(by, _, bytes)| *by == from && bytes[0] == 2).unwrap();
+    sim.inject(0, from, &brief.2);
+    assert_eq!(sim.nodes[0].core.stats().refused(Refusal::Version), 1);
+    // A member that starts again is not taken for the one before, nor the other way round.
+    sim.kill(5);
+    sim.run(secs(1));
+    sim.start(config(5, 2), Vec::new());
+    assert!(sim.until(secs(30), Sim::whole).is_some(), "{}", sim.describe());
+    sim.run(secs(10));
+    for node in &sim.nodes {
+        assert_eq!(node.core.stats().refused(Refusal::Forged), 0);
     }
 }

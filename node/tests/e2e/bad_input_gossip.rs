@@ -91,7 +91,7 @@ async fn replayed_datagrams_and_forged_records_change_nothing_and_are_told() {
     let mut seal = |record: &Record| {
         let records = vec![record.sign(id, &signer).unwrap()];
         let message = postcard::to_stdvec(&Message::Records { hot: true, records }).unwrap();
-        envelope.seal(Some((victim, victim_boot)), &message).unwrap()
+        envelope.seal(Some((victim, victim_boot)), &message, true).unwrap()
     };
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let to: SocketAddr = cluster.nodes[0].listen;

@@ -150,7 +150,7 @@ async fn remove_and_look(name: &str) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let to: SocketAddr = cluster.nodes[0].listen;
     for _ in 0..TIMES {
-        socket.send_to(&envelope.seal(None, b"hello").unwrap(), to).await.unwrap();
+        socket.send_to(&envelope.seal(None, b"hello", false).unwrap(), to).await.unwrap();
     }
     until("they are refused by their key", || async {
         (cluster.metric(0, UNKNOWN_KEY).await == TIMES).then_some(())
