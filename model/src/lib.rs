@@ -40,7 +40,7 @@ pub use lease::{Lease, LeaseSpec, LeaseStatus, MAX_LEASE_TTL, MIN_LEASE_TTL};
 pub use metadata::{API_VERSION, DEFAULT_NAMESPACE, Metadata, Resource};
 pub use names::{Labels, check_label_key, check_label_value, check_name, nearest};
 pub use node::{Node, NodeSpec};
-pub use place::{DEFAULT_REGION, Place};
+pub use place::{DEFAULT_REGION, NEVER, Place, VOTE_LABEL};
 pub use placement::{Candidates, Placement, PlacementReason};
 pub use quantity::{ByteSize, Millis, ParseQuantityError};
 pub use region::{Region, RegionSpec, RegionState};

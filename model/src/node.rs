@@ -9,7 +9,7 @@ use crate::{
     ids::NodeId,
     metadata::{API_VERSION, Metadata, Resource, check_head, check_labels},
     names::{Labels, check_name},
-    place::Place,
+    place::{NEVER, Place, VOTE_LABEL},
     validation::{Invalid, Violations},
 };
 
@@ -74,6 +74,11 @@ impl NodeSpec {
     pub fn place(&self) -> Place {
         let named = |name: &String| (!name.is_empty()).then(|| name.clone());
         Place { region: named(&self.region), zone: named(&self.zone), labels: self.labels.clone() }
+    }
+
+    /// Whether it is labelled not to vote.
+    pub fn abstains(&self) -> bool {
+        self.labels.get(VOTE_LABEL).is_some_and(|value| value == NEVER)
     }
 
     /// The public key's bytes, if the text is hexadecimal.

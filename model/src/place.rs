@@ -30,6 +30,11 @@ pub struct Place {
     pub labels: Labels,
 }
 
+/// The label that says whether a node votes; its one value is [`NEVER`].
+pub const VOTE_LABEL: &str = "vote";
+/// The node gets no vote, and gives away one that it has where another node can have it.
+pub const NEVER: &str = "never";
+
 impl Place {
     /// The part of `claim` that this place does not say; empty if `claim` fits.
     #[must_use]
@@ -74,6 +79,9 @@ impl Place {
             }
         }
         check_labels("labels", &self.labels, violations);
+        if let Some(value) = self.labels.get(VOTE_LABEL).filter(|value| *value != NEVER) {
+            violations.add("labels.vote", value, "never, or no such label");
+        }
     }
 
     /// As flags of the command line: `--region eu-1 --label disk=ssd`.
@@ -135,6 +143,11 @@ mod tests {
         let text = violations.finish().unwrap_err().to_string();
         for word in ["region", "zone", "labels"] {
             assert!(text.contains(word), "{word}: {text}");
+        }
+        for (value, is_good) in [(NEVER, true), ("no", false)] {
+            let mut violations = Violations::default();
+            place(None, None, &[(VOTE_LABEL, value)]).check(&mut violations);
+            assert_eq!(violations.finish().is_ok(), is_good, "{value}");
         }
     }
 }

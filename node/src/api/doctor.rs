@@ -121,7 +121,7 @@ pub(super) async fn doctor(State(api): State<Arc<Api>>) -> Answer {
     for (node, _) in &committed {
         let name = &node.spec.region;
         let place = places.entry(name.clone()).or_default();
-        place.nodes += 1;
+        place.nodes += usize::from(!node.spec.abstains());
         place.voters += usize::from(status.voters.contains(&node.spec.id));
         place.drained = desired.region_state(name) == RegionState::Drained;
     }

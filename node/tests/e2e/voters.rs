@@ -52,7 +52,11 @@ async fn a_leader_that_is_emptied_lets_another_one_lead() {
 
 /// As those that joined do.
 async fn join(cluster: &mut Cluster, name: &str, by: usize) -> usize {
-    let text = cluster.nodes[by].cli_ok(&["token", "create"]);
+    join_by_token(cluster, name, by, &["token", "create"]).await
+}
+
+async fn join_by_token(cluster: &mut Cluster, name: &str, by: usize, create: &[&str]) -> usize {
+    let text = cluster.nodes[by].cli_ok(create);
     let token = cluster.base.path().join(format!("{name}.token"));
     std::fs::write(&token, text).unwrap();
     let mut node = Node::new(cluster.base.path(), name);
@@ -267,6 +271,31 @@ async fn a_cluster_of_one_grows_voters_and_a_learner_that_is_killed_in_the_middl
     cluster.nodes[0].kill();
     cluster.nodes[second].cli_ok(&["token", "create"]);
     cluster.nodes[third].cli_ok(&["token", "create"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_labelled_so_gets_no_vote_and_gives_its_own_away() {
+    let never = ["token", "create", "--label", "vote=never"];
+    let mut cluster = Cluster::prepare(1);
+    cluster.nodes[0].extra = extra();
+    cluster.nodes[0].extra.extend(["--label".to_owned(), "vote=never".to_owned()]);
+    cluster.start(0);
+    cluster.all_ready().await;
+    let second = join_by_token(&mut cluster, "n2", 0, &never).await;
+    // There must be one.
+    voters(&cluster, &[0, second], &["n1"]).await;
+    for name in ["n3", "n4", "n5"] {
+        join(&mut cluster, name, 0).await;
+    }
+    voters(&cluster, &[0, second, 2, 3, 4], &["n3", "n4", "n5"]).await;
+    // Not even where a voter is gone for good.
+    cluster.nodes[4].kill();
+    let sixth = join(&mut cluster, "n6", 2).await;
+    voters(&cluster, &[0, second, 2, 3, sixth], &["n3", "n4", "n6"]).await;
+    let wrong = ["token", "create", "--label", "vote=no"];
+    let refused = cluster.nodes[0].cli(&wrong);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("never, or no such label"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -51,13 +51,15 @@ fn fault(input: &VoterInput, id: NodeId, now_ms: u64) -> Option<Fault> {
                 let region = facts.region.clone();
                 Some(Fault::IfReplaced(VoterReason::RegionDrained { node, region }))
             }
+            (None, _) if facts.abstains => Some(Fault::IfReplaced(VoterReason::Abstains { node })),
             (None, _) => None,
         },
     }
 }
 
-fn is_drained(reason: &VoterReason) -> bool {
-    matches!(reason, VoterReason::RegionDrained { .. })
+/// Whether the voter is as good as any where nobody else can vote.
+fn is_whole(reason: &VoterReason) -> bool {
+    matches!(reason, VoterReason::RegionDrained { .. } | VoterReason::Abstains { .. })
 }
 
 /// How many of these stand in a node's region, and in its zone.
@@ -101,11 +103,11 @@ pub(super) fn choose(input: &VoterInput, voters: &BTreeSet<NodeId>, now_ms: u64)
         goal.insert(best);
         into.push(best);
     }
-    // What cannot be replaced stays: those that only stand in a drained region first, and of the dead
+    // What cannot be replaced stays: those that live and only should not vote first, and of the dead
     // the last to die, which is the likeliest to come back.
     may.sort_by_key(|(id, reason)| {
         let dead = || input.node(*id).and_then(|node| node.dead_since_ms);
-        if is_drained(reason) { (0, Reverse(None)) } else { (1, Reverse(dead())) }
+        if is_whole(reason) { (0, Reverse(None)) } else { (1, Reverse(dead())) }
     });
     let mut borne = Vec::new();
     for (id, reason) in may {
@@ -120,7 +122,7 @@ pub(super) fn choose(input: &VoterInput, voters: &BTreeSet<NodeId>, now_ms: u64)
     if goal.len().is_multiple_of(2) {
         // But of two voters neither goes for a number's sake: one alone is one log.
         let spared = goal.len() == 2 && voters.len() > 1;
-        let goes = |(_, reason): &mut (NodeId, VoterReason)| !(spared && is_drained(reason));
+        let goes = |(_, reason): &mut (NodeId, VoterReason)| !(spared && is_whole(reason));
         if let Some((id, reason)) = borne.pop_if(goes) {
             goal.remove(&id);
             out.push((id, reason));

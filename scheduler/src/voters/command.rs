@@ -103,6 +103,11 @@ pub enum VoterReason {
         /// The region.
         region: String,
     },
+    /// A voter should not vote, and another node can have its vote.
+    Abstains {
+        /// Which.
+        node: NodeRef,
+    },
     /// Votes are crowded into one region, and one that was drained takes work again.
     Returning {
         /// The region that gets one.
@@ -181,6 +186,7 @@ impl fmt::Display for VoterReason {
             Self::RegionDrained { node, region } => {
                 write!(f, "region {region} of voter {node} is drained")
             }
+            Self::Abstains { node } => write!(f, "voter {node} is labelled not to vote"),
             Self::Returning { region } => write!(f, "region {region} takes work again"),
             Self::Crowded { region, zone } => {
                 match zone {

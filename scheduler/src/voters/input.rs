@@ -37,6 +37,9 @@ pub struct VoterNode {
     /// It is to leave the cluster: its vote goes.
     #[serde(default)]
     pub leaving: bool,
+    /// It should not vote: what others can have it does not get or gives away.
+    #[serde(default)]
+    pub abstains: bool,
     /// When it was seen to die, in milliseconds on the clock of `now`; `None`: it is alive.
     #[serde(default)]
     pub dead_since_ms: Option<u64>,
@@ -66,7 +69,7 @@ impl VoterNode {
 
     /// It lives, and can have a vote that it has not.
     pub(super) fn is_fit(&self) -> bool {
-        self.lives() && !self.is_emptied() && !self.leaving
+        self.lives() && !self.is_emptied() && !self.leaving && !self.abstains
     }
 
     pub(super) fn named(&self) -> NodeRef {

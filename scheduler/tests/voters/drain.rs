@@ -224,3 +224,26 @@ fn the_chosen_region_gets_the_leadership_once_its_voter_has_lived_a_while_and_ha
     world.input.nodes[2].behind = false;
     assert_eq!(settled(&mut world), ["let c lead: region eu was chosen to lead"]);
 }
+
+#[test]
+fn who_should_not_vote_gets_no_vote_and_gives_its_own_away_where_somebody_can_have_it() {
+    let mut world = three();
+    // Nobody else is there: all go on, and the leader need not go for its own sake.
+    world.input.nodes[0].abstains = true;
+    assert_eq!(settled(&mut world), Vec::<String>::new());
+    // One that should not either gets nothing, even where a voter is dead for good.
+    world.input.nodes.push(VoterNode { abstains: true, ..node(4, "d", "us", "d") });
+    world.input.nodes[1].dead_since_ms = Some(0);
+    world.now_ms = 100_000;
+    assert_eq!(settled(&mut world), Vec::<String>::new());
+    world.input.nodes[1].dead_since_ms = None;
+    world.input.nodes.push(node(5, "e", "us", "e"));
+    assert_eq!(
+        settled(&mut world),
+        [
+            "add learner e: voter a is labelled not to vote",
+            "let b lead: voter a is labelled not to vote",
+            "give the vote of a to e: 3 voters: voter a is labelled not to vote",
+        ]
+    );
+}

@@ -31,19 +31,22 @@ fn config(cases: u32) -> Config {
 fn any_node() -> impl Strategy<Value = VoterNode> {
     (
         ("r[0-2]", "z[0-1]"),
-        (prop::bool::weighted(0.1), prop::bool::weighted(0.1)),
+        (prop::bool::weighted(0.1), prop::bool::weighted(0.1), prop::bool::weighted(0.1)),
         (prop::option::weighted(0.25, 0_u64..200), prop::option::weighted(0.7, 0_u64..200)),
         prop::option::weighted(0.1, Just("no log".to_owned())),
     )
-        .prop_map(|((region, zone), (draining, leaving), (dead, alive), barred)| VoterNode {
-            region,
-            zone,
-            draining,
-            leaving,
-            dead_since_ms: dead,
-            alive_since_ms: alive.filter(|_| dead.is_none()),
-            barred,
-            ..VoterNode::default()
+        .prop_map(|((region, zone), (draining, leaving, abstains), (dead, alive), barred)| {
+            VoterNode {
+                region,
+                zone,
+                draining,
+                leaving,
+                abstains,
+                dead_since_ms: dead,
+                alive_since_ms: alive.filter(|_| dead.is_none()),
+                barred,
+                ..VoterNode::default()
+            }
         })
 }
 
@@ -66,7 +69,7 @@ fn state_of(regions: &[RegionState; 3], region: &str) -> RegionState {
 
 /// It gets no vote.
 fn emptied(node: &VoterNode) -> bool {
-    node.draining || node.region_state == RegionState::Drained
+    node.draining || node.abstains || node.region_state == RegionState::Drained
 }
 
 /// How many votes the nodes of a region have.
@@ -182,6 +185,7 @@ proptest! {
                     let fault = node.is_none_or(|node| {
                         let dead = node.dead_since_ms;
                         node.leaving
+                            || node.abstains
                             || node.barred.is_some()
                             || node.region_state == RegionState::Drained
                             || dead.is_some_and(|since| world.now_ms - since >= GRACE_MS)

@@ -88,6 +88,7 @@ pub(super) fn nodes(
             draining: node.spec.draining,
             region_state: desired.region_state(&node.spec.region),
             leaving: leaving.contains(id),
+            abstains: node.spec.abstains(),
             dead_since_ms,
             alive_since_ms,
             behind,

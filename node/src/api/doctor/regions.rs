@@ -7,6 +7,7 @@ use super::{Check, Verdict};
 /// What there is of one region.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Region {
+    /// Those that may vote.
     pub(super) nodes: usize,
     pub(super) voters: usize,
     pub(super) drained: bool,
@@ -19,7 +20,7 @@ pub(super) fn check_regions(regions: &BTreeMap<String, Region>) -> Vec<Check> {
     let places = regions.values().filter(|region| region.nodes > 0).count();
     // More than half must be left.
     let vital = regions.iter().find(|(_, region)| (voters - region.voters) * 2 <= voters);
-    if places > 1 {
+    if regions.len() > 1 {
         let (state, detail, remedy) = match vital {
             None => (
                 Verdict::Ok,
@@ -31,9 +32,9 @@ pub(super) fn check_regions(regions: &BTreeMap<String, Region>) -> Vec<Check> {
                     "{} of {voters} voters are in region {name:?}: without it there is no quorum",
                     region.voters
                 );
-                let remedy = if places == 2 {
-                    "Of two regions one always has the majority: add a node in a third region, a \
-                     small one is enough; the votes spread by themselves."
+                let remedy = if places <= 2 {
+                    "Of two regions one always has the majority: add a node that may vote in a third \
+                     region, a small one is enough; the votes spread by themselves."
                 } else {
                     "Votes spread over the regions by themselves, to nodes that have lived for a \
                      minute and are not drained, while all voters live: see that so many are in \
@@ -79,6 +80,8 @@ mod tests {
         {
             assert_eq!(told(&good)[0].0, Verdict::Ok);
         }
+        // All nodes of the other one are labelled not to vote.
+        assert!(told(&[("eu", 3, 3), ("us", 0, 0)])[0].1.contains("third region"));
         // Half of them are no quorum.
         assert_eq!(told(&[("eu", 2, 2), ("us", 2, 2)])[0].0, Verdict::Warn);
     }
