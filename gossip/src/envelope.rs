@@ -31,20 +31,21 @@ use swarmer_model::{
 
 use crate::{Admission, Keyring, MAX_DATAGRAM_BYTES, MAX_MEMBERS, Refusal};
 
-/// The version of envelope and messages that this build speaks.
+/// The first byte of an envelope that says everything, and of the first version of the messages in it.
 pub const WIRE_VERSION: u8 = 1;
 /// The bit that a QUIC packet has set in its first byte.
 pub(crate) const QUIC_FIXED_BIT: u8 = 0x40;
 /// The first byte of a brief envelope.
-const BRIEF: u8 = 2;
-const _: () = assert!((WIRE_VERSION | BRIEF) & QUIC_FIXED_BIT == 0, "the port is shared with QUIC");
+const BRIEF_FORM: u8 = 2;
+const _: () =
+    assert!((WIRE_VERSION | BRIEF_FORM) & QUIC_FIXED_BIT == 0, "the port is shared with QUIC");
 
 const HEADER: usize = 61;
 const NONCE: usize = 24;
 const TAG: usize = 16;
 /// Where the numbers of a brief envelope begin.
 const BRIEF_NUMBERS: usize = 19;
-/// Bytes that the envelope adds to a payload.
+/// Bytes that an envelope which says everything adds to a payload; a brief one adds 60 less.
 pub const OVERHEAD: usize = HEADER + NONCE + TAG;
 /// Largest payload of one datagram.
 pub(crate) const MAX_PAYLOAD: usize = MAX_DATAGRAM_BYTES - OVERHEAD;
@@ -167,7 +168,7 @@ impl Envelope {
         self.sequence += 1;
         let (key_id, cipher) = self.keyring.sealing();
         let header = Header {
-            form: if brief && to.is_some() { BRIEF } else { WIRE_VERSION },
+            form: if brief && to.is_some() { BRIEF_FORM } else { WIRE_VERSION },
             key_id,
             cluster: self.cluster,
             sender: self.node,
@@ -176,12 +177,12 @@ impl Envelope {
             receiver: to.unwrap_or((NodeId(0), 0)),
         };
         let mut datagram = BytesMut::with_capacity(OVERHEAD + payload.len());
-        let nonce = if header.form == BRIEF {
+        let nonce = if header.form == BRIEF_FORM {
             let random: [u8; 8] = self.nonces.random();
-            datagram.put_u8(BRIEF);
+            datagram.put_u8(BRIEF_FORM);
             datagram.put_u64(self.node.0);
             datagram.put_slice(&random);
-            datagram.put_u16(mark(header.receiver));
+            datagram.put_u16(receiver_mark(header.receiver));
             put_number(&mut datagram, key_id.into());
             put_number(&mut datagram, self.boot);
             put_number(&mut datagram, self.sequence);
@@ -209,7 +210,7 @@ impl Envelope {
         let garbage = (Refusal::Garbage, None);
         let Sealed { header, nonce, bytes } = match datagram.first() {
             _ if datagram.len() > MAX_DATAGRAM_BYTES => return Err(garbage),
-            Some(&BRIEF) => self.read_brief(datagram)?,
+            Some(&BRIEF_FORM) => self.read_brief(datagram)?,
             Some(first) if first & QUIC_FIXED_BIT != 0 || datagram.len() < OVERHEAD => {
                 return Err(garbage);
             }
@@ -262,12 +263,17 @@ impl Envelope {
         let mut fields = &fixed[1..];
         let (sender, random) = (NodeId(fields.get_u64()), fields.get_u64().to_be_bytes());
         let numbers = postcard::take_from_bytes(rest);
-        let ((key_id, boot, sequence), bytes) = numbers.map_err(|_| garbage)?;
+        let ((key_id, boot, sequence), bytes): ((u32, _, _), _) = numbers.map_err(|_| garbage)?;
+        // Each number has one form: else whoever passes it on could change how it looks.
+        let shortest = number_len(key_id.into()) + number_len(boot) + number_len(sequence);
+        if rest.len() - bytes.len() != shortest {
+            return Err(garbage);
+        }
         let receiver = (self.node, self.boot);
-        if fields.get_u16() != mark(receiver) {
+        if fields.get_u16() != receiver_mark(receiver) {
             return Err((Refusal::NotForUs, Some(sender)));
         }
-        let (form, cluster) = (BRIEF, self.cluster);
+        let (form, cluster) = (BRIEF_FORM, self.cluster);
         let header = Header { form, key_id, cluster, sender, boot, sequence, receiver };
         Ok(Sealed { header, nonce: header.brief_nonce(random), bytes })
     }
@@ -275,11 +281,11 @@ impl Envelope {
 
 /// Whether it is one that leaves out what the receiver knows, if it is any.
 pub(crate) fn is_brief(datagram: &[u8]) -> bool {
-    datagram.first() == Some(&BRIEF)
+    datagram.first() == Some(&BRIEF_FORM)
 }
 
 /// Tells apart, nearly always, for which start of which node an envelope is.
-fn mark((node, boot): (NodeId, u64)) -> u16 {
+fn receiver_mark((node, boot): (NodeId, u64)) -> u16 {
     let mixed = (node.0 ^ boot.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let [a, b, ..] = mixed.to_be_bytes();
     u16::from_be_bytes([a, b])
@@ -314,12 +320,13 @@ impl Header {
     }
 
     /// Two datagrams of one node have the same only if its boots were counted twice and the random
-    /// numbers are the same, too.
+    /// numbers are the same, too. (Of boots beyond 2^24 and sequences beyond 2^40 the random numbers alone
+    /// say that.)
     fn brief_nonce(&self, random: [u8; 8]) -> [u8; NONCE] {
         let mut nonce = [0; NONCE];
         let mut rest = &mut nonce[..];
         rest.put_u64(self.sender.0);
-        rest.put_u64(self.sequence);
+        rest.put_u64(self.sequence ^ self.boot.rotate_right(24));
         rest.put_slice(&random);
         nonce
     }
@@ -349,6 +356,11 @@ impl<'a> Sealed<'a> {
         };
         Some(Self { header, nonce: *nonce, bytes })
     }
+}
+
+/// The bytes of its shortest LEB128.
+fn number_len(number: u64) -> usize {
+    (u64::BITS - number.leading_zeros()).div_ceil(7).max(1) as usize
 }
 
 /// LEB128, as postcard has it.
@@ -433,7 +445,8 @@ mod tests {
             assert_eq!(opened, Err((Refusal::NotForUs, Some(NodeId(1)))), "{node}, {boot}");
         }
         // One whose mark happens to be the same.
-        let namesake = (6..).find(|boot| mark((NodeId(2), *boot)) == mark(receiver));
+        let namesake =
+            (6..).find(|boot| receiver_mark((NodeId(2), *boot)) == receiver_mark(receiver));
         let opened = envelope(2, namesake.expect("there is one")).open(&brief, &All);
         assert_eq!(opened, Err((Refusal::Forged, Some(NodeId(1)))));
         let mut foreign = envelope(2, 5);
@@ -444,6 +457,12 @@ mod tests {
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert!(b.open(&damaged, &All).is_err(), "bit {bit}");
         }
+        // The same numbers in a byte more each.
+        let mut longer = brief[..BRIEF_NUMBERS].to_vec();
+        longer.extend([0x81, 0x00, 0xac, 0x82, 0x00, 0x81, 0x00]);
+        assert_eq!(brief[BRIEF_NUMBERS..BRIEF_NUMBERS + 4], [1, 0xac, 2, 1]);
+        longer.extend_from_slice(&brief[BRIEF_NUMBERS + 4..]);
+        assert_eq!(b.open(&longer, &All), Err((Refusal::Garbage, None)));
         for len in 0..brief.len() {
             assert!(b.open(&brief[..len], &All).is_err(), "{len} bytes");
         }
@@ -453,6 +472,28 @@ mod tests {
         assert_eq!(b.open(&brief, &All), Err((Refusal::Replayed, Some(NodeId(1)))));
         // Who is at an address is not known: nothing can be left out.
         assert_eq!(a.seal(None, b"hello", true).expect("it fits")[0], WIRE_VERSION);
+    }
+
+    #[test]
+    fn no_two_starts_have_a_nonce_in_common() {
+        let header = |boot, sequence| Header {
+            form: BRIEF_FORM,
+            key_id: 1,
+            cluster: ClusterId(1),
+            sender: NodeId(1),
+            boot,
+            sequence,
+            receiver: (NodeId(2), 1),
+        };
+        let nonces = |boot| (0..100).map(move |n| header(boot, n).brief_nonce([7; 8]));
+        let all: std::collections::HashSet<_> = (1..100).flat_map(nonces).collect();
+        assert_eq!(all.len(), 99 * 100);
+        for (number, len) in [(0, 1), (127, 1), (128, 2), (16_383, 2), (16_384, 3), (u64::MAX, 10)]
+        {
+            let mut bytes = BytesMut::new();
+            put_number(&mut bytes, number);
+            assert_eq!((bytes.len(), number_len(number)), (len, len), "{number}");
+        }
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// Largest datagram in bytes: what any path that carries QUIC (RFC 9000 §14) also carries.
 pub const MAX_DATAGRAM_BYTES: usize = 1200;
-/// Members tracked at once, down ones included: ten thousand were simulated, and as many entries with
-/// records are some 25 megabytes.
+/// Members tracked at once, down ones included. Gossip among ten thousand was simulated; as many entries
+/// with the small records of nodes that serve little are some 15 megabytes.
 pub const MAX_MEMBERS: usize = 16_384;
 /// Endpoints in one record: more functions than one node can hold instances of.
 pub const MAX_ENDPOINTS: usize = 1024;

@@ -13,7 +13,7 @@ use swarmer_gossip::{
     Admission, Config, Core, Endpoint, Facts, Key, Keyring, KnownMember, Liveness, Member, Output,
     RecordUpdate, Signer, Timing, Verifier,
 };
-use swarmer_model::{Digest, NodeId};
+use swarmer_model::{Digest, NodeId, wire};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep, sleep_until},
@@ -105,8 +105,8 @@ impl Membership {
             facts: Facts {
                 name: format!("n{}", node.0),
                 addresses: vec![addr(node)],
-                wire_min: 1,
-                wire_max: 1,
+                wire_min: wire::OLDEST.into(),
+                wire_max: wire::NEWEST.into(),
                 ..Facts::default()
             },
             members_file: None,

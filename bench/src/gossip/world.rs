@@ -184,8 +184,9 @@ impl World {
         };
         for node in 0..world.nodes.len() {
             world.nodes[node].core.take_place(now, &cluster);
-            // All are in step now, which no cluster is: each stands still for a while of its own.
-            let still = Duration::from_micros(world.rng.random_range(400_000..900_000));
+            // All are in step now, which no cluster is: each stands still for a while of its own, so that
+            // their probes are spread over the longest period that these can have.
+            let still = Duration::from_micros(world.rng.random_range(400_000..2_900_000));
             world.nodes[node].wake = still;
             world.push(still, node, What::Wake);
             if world.nodes[node].slow {

@@ -213,15 +213,15 @@ pub(crate) struct Inspected {
     pub(crate) incarnation: u16,
     /// A third node that the message makes us speak to.
     pub(crate) third: Option<Peer>,
-    /// The statements that may be believed.
+    /// The statements that were kept.
     pub(crate) rows: Vec<Row>,
     /// The message without the others, if there were any.
     pub(crate) rewritten: Option<Vec<u8>>,
 }
 
 impl Inspected {
-    /// Reads a message and drops every statement about members for which `keep` says no.
-    pub(crate) fn read(data: &[u8], keep: impl Fn(&Peer) -> bool) -> Result<Self, CodecError> {
+    /// Reads a message and drops every statement for which `keep` says no.
+    pub(crate) fn read(data: &[u8], keep: impl Fn(&Row) -> bool) -> Result<Self, CodecError> {
         let (head, mut rest) = postcard::take_from_bytes::<Head>(data)?;
         let third = match head.kind {
             Kind::PingReq(p, _)
@@ -249,7 +249,7 @@ impl Inspected {
         for _ in 0..count {
             let (row, after) = postcard::take_from_bytes::<Row>(rest)?;
             rest = after;
-            if keep(&row.peer) {
+            if keep(&row) {
                 inspected.rows.push(row);
             } else {
                 dropped = true;
@@ -279,4 +279,60 @@ pub(crate) fn is_ping(data: &[u8]) -> bool {
 /// Whether any of these nodes is `node`.
 pub(crate) fn mentions(rows: &[Row], node: NodeId) -> bool {
     rows.iter().any(|row| row.peer.node == node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(node: u64, renewal: u32) -> Peer {
+        let addr = SocketAddr::from(([10, 0, 0, node as u8], 7400));
+        Peer { node: NodeId(node), addr, boot: node * 1_000, renewal }
+    }
+
+    fn message(kind: Kind, rows: &[Row]) -> Vec<u8> {
+        let head = Head { src: peer(1, 2), incarnation: 3, dst: peer(2, 0), kind };
+        let mut bytes = postcard::to_stdvec(&head).unwrap();
+        if !rows.is_empty() {
+            bytes.put_u16(rows.len() as u16);
+            rows.iter().for_each(|row| bytes.extend(postcard::to_stdvec(row).unwrap()));
+        }
+        bytes
+    }
+
+    #[test]
+    fn what_is_left_out_is_what_the_envelope_says() {
+        let (own, to, third) = (peer(1, 2), peer(2, 0), peer(3, 1));
+        let rows = [Row { peer: third, incarnation: 1, state: RowState::Suspect }];
+        let kinds = [
+            Kind::Ping(7),
+            Kind::Ack(7),
+            Kind::PingReq(third, 7),
+            Kind::IndirectPing(third, 7),
+            Kind::IndirectAck(third, 7),
+            Kind::ForwardedAck(third, 7),
+            Kind::Announce,
+            Kind::Feed,
+            Kind::Gossip,
+            Kind::Broadcast,
+            Kind::TurnUndead,
+        ];
+        for kind in kinds {
+            for rows in [&rows[..], &[]] {
+                let whole = message(kind, rows);
+                let brief = Brief::of(&whole, &own, &to).unwrap();
+                assert!(brief.len() < whole.len(), "{kind:?}");
+                assert_eq!(Brief::whole(&brief, (own.node, own.boot), &to).unwrap(), whole);
+                // Whoever renewed its identity meanwhile is not the one that it is to.
+                let renewed = Brief::whole(&brief, (own.node, own.boot), &peer(2, 1)).unwrap();
+                assert_eq!(renewed, whole, "{kind:?}");
+                // It cannot be told of another one, or to one.
+                assert!(Brief::of(&whole, &peer(1, 3), &to).is_none());
+                assert!(Brief::of(&whole, &own, &peer(2, 1)).is_none());
+            }
+        }
+        for len in 0..12 {
+            assert!(Brief::whole(&vec![0xff; len], (own.node, own.boot), &to).is_err());
+        }
+    }
 }

@@ -58,7 +58,7 @@ impl Echoes {
     #[cfg(feature = "formed")]
     pub(super) fn stand_like(&mut self, now: Duration, other: &Self) {
         self.locator = other.locator.as_of(now);
-        (self.measured_at, self.told_at, self.cached) = (now, Some(now), None);
+        (self.measured_at, self.told_at, self.cached) = (now, None, None);
     }
 
     fn expire(&mut self, time: Duration) {

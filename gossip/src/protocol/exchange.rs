@@ -166,7 +166,7 @@ impl Core {
         }
         let (lives, others): (Vec<Row>, Vec<Row>) = std::mem::take(&mut exchange.rows)
             .into_iter()
-            .filter(|row| self.may_speak_of(&row.peer))
+            .filter(|row| self.may_speak_of(&row.peer) && !self.knows_that_lives(row))
             .partition(|row| row.state == RowState::Alive);
         for signed in std::mem::take(&mut exchange.records) {
             self.take_record(time, None, signed);

@@ -62,6 +62,9 @@ impl Core {
         match message {
             Message::Swim(data) => self.take_swim(time, &opened, &data)?,
             Message::Brief(data) => {
+                if !self.speaks(wire::BRIEF) {
+                    return Err(Refusal::Malformed);
+                }
                 let src = (sender, opened.boot);
                 let data = Brief::whole(&data, src, &self.identity());
                 self.take_swim(time, &opened, &data.map_err(|_| Refusal::Malformed)?)?;
@@ -141,8 +144,8 @@ impl Core {
     }
 
     fn take_swim(&mut self, time: Duration, opened: &Opened, data: &[u8]) -> Result<(), Refusal> {
-        let inspected = Inspected::read(data, |peer| self.may_speak_of(peer))
-            .map_err(|_| Refusal::Malformed)?;
+        let keep = |row: &Row| self.may_speak_of(&row.peer) && !self.knows_that_lives(row);
+        let inspected = Inspected::read(data, keep).map_err(|_| Refusal::Malformed)?;
         let src = inspected.src;
         if src.node != opened.sender || src.boot != opened.boot {
             return Err(Refusal::Malformed);

@@ -105,6 +105,12 @@ impl Core {
         self.admission.admitted(peer.node) && (self.view.knows(peer.node) || self.view.has_room())
     }
 
+    /// Whether the row says of a member that it lives, which foca knows already. To have it find that out is
+    /// a walk over its list for each row, and nearly all rows are such.
+    pub(super) fn knows_that_lives(&self, row: &Row) -> bool {
+        row.state == RowState::Alive && self.view.has_alive(&row.peer, row.incarnation)
+    }
+
     /// What this node would say about every member, itself included and those that are down.
     pub(super) fn rows(&self) -> Vec<Row> {
         let own = Row { peer: self.identity(), incarnation: 0, state: RowState::Alive };
@@ -163,12 +169,10 @@ impl Core {
     }
 
     fn send_swim(&mut self, peer: &Peer, data: &[u8]) {
-        let brief = match self.may_be_brief(peer) {
-            true => Brief::of(data, &self.identity(), peer),
-            false => None,
-        };
-        let message = brief.map_or_else(|| Message::Swim(data.to_vec()), Message::Brief);
-        self.send(peer, &message);
+        let brief = self.may_be_brief(peer);
+        let short = if brief { Brief::of(data, &self.identity(), peer) } else { None };
+        let message = short.map_or_else(|| Message::Swim(data.to_vec()), Message::Brief);
+        self.send_payload(peer.addr, Some((peer.node, peer.boot)), &message.encode(), brief);
     }
 
     /// Puts foca's timers on the agenda. Says whether a suspicion began.

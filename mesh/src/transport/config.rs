@@ -33,10 +33,10 @@ pub const STRANGER_WINDOW: u32 = 256 * 1024;
 /// Inbound connections of one class from one member: one in use, one being replaced, and some
 /// that a lost network left behind. The oldest is closed for a newer.
 pub const MAX_INBOUND_PER_PEER: usize = 4;
-/// Inbound connections in all.
-pub const MAX_INBOUND: usize = 16_384;
-/// Peers that the pool remembers something about.
-pub const MAX_POOL: usize = 16_384;
+/// Inbound connections in all: two from each of 16,384 members, and one being replaced here and there.
+pub const MAX_INBOUND: usize = 40_000;
+/// Members and classes that the pool remembers something about: both of 16,384.
+pub const MAX_POOL: usize = 32_768;
 /// Streams at once on a control connection.
 pub const MAX_CONTROL_STREAMS: u32 = 1_024;
 /// Streams at once on a data connection: calls in flight from one peer.
