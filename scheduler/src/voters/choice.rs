@@ -34,7 +34,7 @@ enum Fault {
     IfReplaced(VoterReason),
 }
 
-fn fault(input: &VoterInput, id: NodeId, now_ms: u64) -> Option<Fault> {
+fn fault(input: &VoterInput, id: NodeId, all_live: bool, now_ms: u64) -> Option<Fault> {
     let node = input.named(id);
     let grace_ms = input.policy.grace_ms;
     match input.node(id) {
@@ -51,7 +51,10 @@ fn fault(input: &VoterInput, id: NodeId, now_ms: u64) -> Option<Fault> {
                 let region = facts.region.clone();
                 Some(Fault::IfReplaced(VoterReason::RegionDrained { node, region }))
             }
-            (None, _) if facts.abstains => Some(Fault::IfReplaced(VoterReason::Abstains { node })),
+            // That can wait: who dies for good must be replaced first.
+            (None, None) if facts.abstains && all_live => {
+                Some(Fault::IfReplaced(VoterReason::Abstains { node }))
+            }
             (None, _) => None,
         },
     }
@@ -79,9 +82,10 @@ fn crowd(input: &VoterInput, id: NodeId, among: &BTreeSet<NodeId>) -> (usize, us
 pub(super) fn choose(input: &VoterInput, voters: &BTreeSet<NodeId>, now_ms: u64) -> Choice {
     let wanted = odd_size(input.policy.wanted);
     let mut goal = BTreeSet::new();
+    let all_live = voters.iter().all(|id| input.lives(*id));
     let (mut must, mut may) = (Vec::new(), Vec::new());
     for id in voters {
-        match fault(input, *id, now_ms) {
+        match fault(input, *id, all_live, now_ms) {
             None => {
                 goal.insert(*id);
             }
@@ -103,7 +107,7 @@ pub(super) fn choose(input: &VoterInput, voters: &BTreeSet<NodeId>, now_ms: u64)
         goal.insert(best);
         into.push(best);
     }
-    // What cannot be replaced stays: those that live and only should not vote first, and of the dead
+    // What cannot be replaced stays: those that only should not vote first, and of the dead
     // the last to die, which is the likeliest to come back.
     may.sort_by_key(|(id, reason)| {
         let dead = || input.node(*id).and_then(|node| node.dead_since_ms);
@@ -122,7 +126,8 @@ pub(super) fn choose(input: &VoterInput, voters: &BTreeSet<NodeId>, now_ms: u64)
     if goal.len().is_multiple_of(2) {
         // But of two voters neither goes for a number's sake: one alone is one log.
         let spared = goal.len() == 2 && voters.len() > 1;
-        let goes = |(_, reason): &mut (NodeId, VoterReason)| !(spared && is_whole(reason));
+        let drained = |reason: &VoterReason| matches!(reason, VoterReason::RegionDrained { .. });
+        let goes = |(_, reason): &mut (NodeId, VoterReason)| !(spared && drained(reason));
         if let Some((id, reason)) = borne.pop_if(goes) {
             goal.remove(&id);
             out.push((id, reason));

@@ -37,7 +37,7 @@ pub struct VoterNode {
     /// It is to leave the cluster: its vote goes.
     #[serde(default)]
     pub leaving: bool,
-    /// It should not vote: what others can have it does not get or gives away.
+    /// It should not vote: it gets no vote, and gives away one that it has where another can have it.
     #[serde(default)]
     pub abstains: bool,
     /// When it was seen to die, in milliseconds on the clock of `now`; `None`: it is alive.
@@ -69,7 +69,12 @@ impl VoterNode {
 
     /// It lives, and can have a vote that it has not.
     pub(super) fn is_fit(&self) -> bool {
-        self.lives() && !self.is_emptied() && !self.leaving && !self.abstains
+        self.may_lead() && !self.abstains
+    }
+
+    /// It lives, and can lead while it has a vote.
+    pub(super) fn may_lead(&self) -> bool {
+        self.lives() && !self.is_emptied() && !self.leaving
     }
 
     pub(super) fn named(&self) -> NodeRef {

@@ -33,7 +33,7 @@ pub fn plan_voters(input: &VoterInput, now_ms: u64) -> Option<VoterStep> {
             let choice = choose(input, voters, now_ms);
             change(input, voters, &choice)
                 .or_else(|| tidy(input, voters, &choice, now_ms))
-                .or_else(|| ease(input, voters, now_ms))
+                .or_else(|| ease(input, voters, &choice, now_ms))
         }
         [.., last] => {
             let command = VoterCommand::Finish { voters: last.clone() };
@@ -112,14 +112,19 @@ fn change(input: &VoterInput, voters: &BTreeSet<NodeId>, choice: &Choice) -> Opt
 
 /// A node that is being emptied keeps its vote and need not lead: it may be stopped at any moment. Nor
 /// need one lead that is not in the region that was chosen for that.
-fn ease(input: &VoterInput, voters: &BTreeSet<NodeId>, now_ms: u64) -> Option<VoterStep> {
+fn ease(
+    input: &VoterInput,
+    voters: &BTreeSet<NodeId>,
+    choice: &Choice,
+    now_ms: u64,
+) -> Option<VoterStep> {
     let leader = input.node(input.membership.leader)?;
     let chosen = |node: &VoterNode| input.lead_region.as_ref() == Some(&node.region);
     let fit: Vec<&VoterNode> = voters
         .iter()
         .filter(|id| **id != leader.id)
         .filter_map(|id| input.node(*id))
-        .filter(|node| node.is_fit())
+        .filter(|node| node.may_lead() && choice.goal.contains(&node.id))
         .collect();
     let enough = CHOSEN_LIVES_MS.min(input.policy.grace_ms);
     let lives = |node: &VoterNode| {

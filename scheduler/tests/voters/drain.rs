@@ -247,3 +247,50 @@ fn who_should_not_vote_gets_no_vote_and_gives_its_own_away_where_somebody_can_ha
         ]
     );
 }
+
+/// Founder a, labelled not to vote, and others that joined.
+fn of_a_labelled_founder(voters: &[u64], others: &[(u64, &str)]) -> World {
+    let mut world = World::default();
+    world.input.nodes.push(VoterNode { abstains: true, ..node(1, "a", "us", "a") });
+    for (id, name) in others {
+        world.input.nodes.push(node(*id, name, "us", name));
+    }
+    world.input.membership.configs = vec![voters.iter().copied().map(NodeId).collect()];
+    world.input.membership.leader = NodeId(1);
+    world
+}
+
+#[test]
+fn two_voters_do_not_stay_for_the_sake_of_one_that_should_not_vote() {
+    let votes = |world: &World| world.voters().iter().map(|id| id.0).collect::<Vec<_>>();
+    let mut world = of_a_labelled_founder(&[1], &[(2, "b")]);
+    let told = settled(&mut world);
+    assert_eq!((votes(&world), world.input.membership.leader), (vec![2], NodeId(2)), "{told:?}");
+    // Where c leaves the only log does not stay with a.
+    let mut world = of_a_labelled_founder(&[1, 2, 3], &[(2, "b"), (3, "c")]);
+    assert_eq!(settled(&mut world), Vec::<String>::new());
+    world.input.nodes[2].leaving = true;
+    let told = settled(&mut world);
+    assert_eq!((votes(&world), world.input.membership.leader), (vec![2], NodeId(2)), "{told:?}");
+}
+
+#[test]
+fn one_that_should_not_vote_leads_where_the_others_are_emptied_and_waits_for_the_dead() {
+    let mut world = of_a_labelled_founder(&[1, 2, 3], &[(2, "b"), (3, "c")]);
+    world.input.membership.leader = NodeId(2);
+    (world.input.nodes[1].draining, world.input.nodes[2].draining) = (true, true);
+    assert_eq!(settled(&mut world), ["let a lead: b is being emptied"]);
+    // Somebody comes while b is dead for a moment: he gets its vote, if it is gone for good.
+    let mut world = of_a_labelled_founder(&[1, 2, 3], &[(2, "b"), (3, "c"), (4, "d")]);
+    world.input.nodes[1].dead_since_ms = Some(0);
+    world.now_ms = 1_000;
+    assert_eq!(settled(&mut world), Vec::<String>::new());
+    world.now_ms = 60_000;
+    assert_eq!(
+        settled(&mut world),
+        [
+            "add learner d: voter b is dead for longer than the grace of 60000 ms",
+            "give the vote of b to d: 3 voters: voter b is dead for longer than the grace of 60000 ms",
+        ]
+    );
+}
