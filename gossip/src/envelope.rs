@@ -11,8 +11,8 @@
 //! one node means nothing to another one, nor to the same one after a restart.
 //!
 //! To a member that understands it ([`swarmer_model::wire::BRIEF`]) goes a brief one, without what the
-//! receiver knows. The same header is authenticated, with the first byte of this one; the nonce is sender,
-//! sequence and the random number.
+//! receiver knows. The same header is authenticated, with the first byte of this one; the nonce is made of
+//! sender, sequence with the boot in its upper bits, and the random number.
 //!
 //! ```text
 //!  0  2      1  sender      9  random number     17  mark of receiver and its boot
@@ -45,7 +45,7 @@ const NONCE: usize = 24;
 const TAG: usize = 16;
 /// Where the numbers of a brief envelope begin.
 const BRIEF_NUMBERS: usize = 19;
-/// Bytes that an envelope which says everything adds to a payload; a brief one adds 60 less.
+/// Bytes that an envelope which says everything adds to a payload; a brief one adds some 60 less.
 pub const OVERHEAD: usize = HEADER + NONCE + TAG;
 /// Largest payload of one datagram.
 pub(crate) const MAX_PAYLOAD: usize = MAX_DATAGRAM_BYTES - OVERHEAD;

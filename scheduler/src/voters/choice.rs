@@ -60,9 +60,13 @@ fn fault(input: &VoterInput, id: NodeId, all_live: bool, now_ms: u64) -> Option<
     }
 }
 
+fn is_drained(reason: &VoterReason) -> bool {
+    matches!(reason, VoterReason::RegionDrained { .. })
+}
+
 /// Whether the voter is as good as any where nobody else can vote.
 fn is_whole(reason: &VoterReason) -> bool {
-    matches!(reason, VoterReason::RegionDrained { .. } | VoterReason::Abstains { .. })
+    is_drained(reason) || matches!(reason, VoterReason::Abstains { .. })
 }
 
 /// How many of these stand in a node's region, and in its zone.
@@ -126,8 +130,7 @@ pub(super) fn choose(input: &VoterInput, voters: &BTreeSet<NodeId>, now_ms: u64)
     if goal.len().is_multiple_of(2) {
         // But of two voters neither goes for a number's sake: one alone is one log.
         let spared = goal.len() == 2 && voters.len() > 1;
-        let drained = |reason: &VoterReason| matches!(reason, VoterReason::RegionDrained { .. });
-        let goes = |(_, reason): &mut (NodeId, VoterReason)| !(spared && drained(reason));
+        let goes = |(_, reason): &mut (NodeId, VoterReason)| !(spared && is_drained(reason));
         if let Some((id, reason)) = borne.pop_if(goes) {
             goal.remove(&id);
             out.push((id, reason));

@@ -33,8 +33,9 @@ pub(super) fn check_regions(regions: &BTreeMap<String, Region>) -> Vec<Check> {
                     region.voters
                 );
                 let remedy = if places <= 2 {
-                    "Of two regions one always has the majority: add a node that may vote in a third \
-                     region, a small one is enough; the votes spread by themselves."
+                    "With nodes that may vote in fewer than three regions one always has the \
+                     majority: add such a node in another region, a small one is enough; the votes \
+                     spread by themselves."
                 } else {
                     "Votes spread over the regions by themselves, to nodes that have lived for a \
                      minute and are not drained, while all voters live: see that so many are in \
@@ -71,7 +72,7 @@ mod tests {
         let (state, text) = told(&[("eu", 2, 2), ("us", 2, 1)]).remove(0);
         assert_eq!(state, Verdict::Warn);
         assert!(text.contains("2 of 3 voters are in region \"eu\""), "{text}");
-        assert!(text.contains("third region"), "{text}");
+        assert!(text.contains("in another region"), "{text}");
         let (state, text) = told(&[("ap", 1, 0), ("eu", 3, 3), ("us", 2, 0)]).remove(0);
         assert_eq!(state, Verdict::Warn);
         assert!(text.contains("by themselves, to nodes that have lived"), "{text}");
@@ -81,7 +82,7 @@ mod tests {
             assert_eq!(told(&good)[0].0, Verdict::Ok);
         }
         // All nodes of the other one are labelled not to vote.
-        assert!(told(&[("eu", 3, 3), ("us", 0, 0)])[0].1.contains("third region"));
+        assert!(told(&[("eu", 3, 3), ("us", 0, 0)])[0].1.contains("in another region"));
         // Half of them are no quorum.
         assert_eq!(told(&[("eu", 2, 2), ("us", 2, 2)])[0].0, Verdict::Warn);
     }
