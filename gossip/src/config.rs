@@ -10,16 +10,18 @@ use crate::{Facts, GossipError, Keyring, MAX_SEEDS};
 /// of 32 within 3 s at the median, and 1 % of loss kills nobody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timing {
-    /// One member is probed in each; a probe unanswered at its end makes it suspect.
+    /// One member is probed in each; of far members that wait longer for answers it is longer.
     pub probe_period: Duration,
-    /// How long a direct answer may take before others are asked to probe; under half of the
-    /// period, above the usual round trip.
+    /// How long a direct answer may take before others are asked to probe; above the usual round trip.
     pub probe_timeout: Duration,
     /// How many others are asked.
     pub indirect_probes: usize,
-    /// Suspicion lasts at least this many periods, of ten members; of 32 one and a half times that, of
-    /// 10,000 two and a half times; and a few round trips.
-    pub suspicion_min_periods: u32,
+    /// How long their answers may take after that, at most; a probe unanswered by then makes the member
+    /// suspect. Both fit into a period.
+    pub indirect_timeout: Duration,
+    /// Suspicion lasts at least this long, of ten members; of 32 one and a half times that, of 10,000 two
+    /// and a half times; and a few round trips.
+    pub suspicion_min: Duration,
     /// Without confirmation by others, suspicion lasts this many times the minimum.
     pub suspicion_max_factor: u32,
     /// How many others must suspect too until the minimum applies.
@@ -66,10 +68,11 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            probe_period: Duration::from_millis(500),
+            probe_period: Duration::from_secs(1),
             probe_timeout: Duration::from_millis(200),
             indirect_probes: 3,
-            suspicion_min_periods: 2,
+            indirect_timeout: Duration::from_millis(300),
+            suspicion_min: Duration::from_secs(1),
             suspicion_max_factor: 4,
             suspicion_confirmations: 2,
             gossip_interval: Duration::from_millis(100),
@@ -144,16 +147,20 @@ impl Config {
             check_seed(seed)?;
         }
         let t = &self.timing;
-        if t.probe_timeout.is_zero() || t.probe_timeout * 2 > t.probe_period {
+        if t.probe_timeout.is_zero() || t.probe_timeout > t.indirect_timeout {
             return fail(format!(
-                "timing: probe_timeout {:?} must be above zero and at most half of probe_period {:?}",
-                t.probe_timeout, t.probe_period
+                "timing: probe_timeout {:?} must be above zero and at most indirect_timeout {:?}",
+                t.probe_timeout, t.indirect_timeout
             ));
         }
-        if t.suspicion_min_periods == 0 {
-            return fail("timing: suspicion_min_periods is 0, at least 1".into());
+        if t.probe_timeout + t.indirect_timeout > t.probe_period {
+            return fail(format!(
+                "timing: probe_timeout {:?} and indirect_timeout {:?} must fit into probe_period {:?}",
+                t.probe_timeout, t.indirect_timeout, t.probe_period
+            ));
         }
         for (field, value) in [
+            ("suspicion_min", t.suspicion_min),
             ("gossip_interval", t.gossip_interval),
             ("push_pull_interval", t.push_pull_interval),
             ("digest_interval", t.digest_interval),

@@ -276,7 +276,8 @@ fn a_configuration_that_cannot_work_is_refused_with_its_field() {
     };
     let good = || config(1, 1);
     let slow = Timing { probe_timeout: Duration::from_secs(1), ..Timing::default() };
-    let hasty = Timing { suspicion_min_periods: 0, ..Timing::default() };
+    let hasty = Timing { suspicion_min: Duration::ZERO, ..Timing::default() };
+    let late = Timing { probe_period: Duration::from_millis(400), ..Timing::default() };
     for (bad, field) in [
         (Config { node: NodeId(0), ..good() }, "node"),
         (Config { boot: 0, ..good() }, "boot"),
@@ -284,7 +285,8 @@ fn a_configuration_that_cannot_work_is_refused_with_its_field() {
         (Config { seeds: vec![":7400".into()], ..good() }, "seed"),
         (Config { seeds: vec!["a:1".into(); MAX_SEEDS + 1], ..good() }, "seeds"),
         (Config { timing: slow, ..good() }, "probe_timeout"),
-        (Config { timing: hasty, ..good() }, "suspicion_min_periods"),
+        (Config { timing: hasty, ..good() }, "suspicion_min"),
+        (Config { timing: late, ..good() }, "probe_period"),
     ] {
         let error = Gossip::build(bad, deps()).map(|_| ()).unwrap_err();
         assert_eq!(error.code(), codes::CONFIG);

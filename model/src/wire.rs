@@ -10,13 +10,14 @@
 //! | 3 | members ask each other for an answer by which the way between them is measured |
 //! | 4 | members tell each other by a fingerprint what they know of all, and by a list only where that differs |
 //! | 5 | members leave out of a datagram what its receiver knows |
+//! | 6 | a peer at rest is asked now and then on its control connection whether it lives |
 //!
 //! Whatever an older node would not understand is a version of its own: a line here, a constant that
 //! names it, and where it is sent the question whether the other side speaks it. What was said before
 //! goes on being understood until [`OLDEST`] is raised past it.
 
 /// The newest version that this build speaks.
-pub const NEWEST: u8 = BRIEF;
+pub const NEWEST: u8 = RESTING;
 /// The oldest version that this build speaks.
 pub const OLDEST: u8 = 1;
 /// The version since which many writes go to the leader in one message.
@@ -27,3 +28,6 @@ pub const DISTANCES: u8 = 3;
 pub const SUMMARIES: u8 = 4;
 /// The version since which datagrams between members leave out what the receiver knows.
 pub const BRIEF: u8 = 5;
+/// The version since which control connections take the question whether a peer lives, a DATAGRAM frame,
+/// and are not kept alive all the time.
+pub const RESTING: u8 = 6;

@@ -1,4 +1,5 @@
-//! Asking out of turn whether a member lives, when something else than a probe says that it may not.
+//! What is to come of members that do not answer, and asking out of turn whether one lives, when something
+//! else than a probe says that it may not.
 //!
 //! Among many members a probe comes to a dead one late: the first of all after a period at the
 //! mean. The transport hears from each peer several times in a second, so that it knows of a silence
@@ -39,6 +40,8 @@ struct Inquiry {
     due: Duration,
     /// It was asked twice.
     again: bool,
+    /// It is a probe that asked, and now others do.
+    probes: bool,
 }
 
 /// Who is being asked.
@@ -54,6 +57,11 @@ impl Inquiries {
     pub(super) fn heard(&mut self, time: Duration, node: NodeId) -> Option<Duration> {
         self.asked.remove(&node);
         self.heard_at.replace(time)
+    }
+
+    /// Another member has heard it: it lives.
+    pub(super) fn answered_by_way(&mut self, node: NodeId) {
+        self.asked.remove(&node);
     }
 
     /// Whether any member said anything after `at`.
@@ -106,7 +114,7 @@ impl Core {
             && !self.inquiries.asked.contains_key(&node);
         if asks {
             let due = time + self.patience() / 4;
-            let inquiry = Inquiry { peer, incarnation, at: time, due, again: false };
+            let inquiry = Inquiry { peer, incarnation, at: time, due, again: false, probes: false };
             self.inquiries.asked.insert(node, inquiry);
             self.send_echo(time, peer, false);
             for other in self.random_peers(BESIDE) {
@@ -116,6 +124,22 @@ impl Core {
             }
             self.agenda.add(due, Task::Inquiry(node));
         }
+    }
+
+    /// A probe has no direct answer, and others are asked. Without theirs the member is suspect; to wait until
+    /// the period ends, as SWIM does, is for what may be seconds no use.
+    pub(super) fn probe_waits(&mut self, time: Duration, peer: Peer) {
+        let Some(incarnation) = self.view.active_incarnation(&peer) else { return };
+        let due = time + self.indirect_patience();
+        let asked = &self.inquiries.asked;
+        // SWIM itself says so later.
+        let full = asked.len() >= MAX_INQUIRIES;
+        if full || asked.get(&peer.node).is_some_and(|inquiry| inquiry.due <= due) {
+            return;
+        }
+        let inquiry = Inquiry { peer, incarnation, at: time, due, again: true, probes: true };
+        self.inquiries.asked.insert(peer.node, inquiry);
+        self.agenda.add(due, Task::Inquiry(peer.node));
     }
 
     /// How long an answer may take over the ways as they are.
@@ -128,6 +152,7 @@ impl Core {
         let inquiry = self.inquiries.asked.get_mut(&node).filter(|inquiry| inquiry.due <= time);
         let Some(inquiry) = inquiry else { return };
         let (peer, incarnation, at) = (inquiry.peer, inquiry.incarnation, inquiry.at);
+        let probes = inquiry.probes;
         if !inquiry.again {
             (inquiry.again, inquiry.due) = (true, next);
             self.send_echo(time, peer, false);
@@ -136,7 +161,7 @@ impl Core {
         }
         self.inquiries.asked.remove(&node);
         // Who hears nobody is cut off itself, and leaves it to its probes to say of whom.
-        if !self.inquiries.heard_any_since(at) && self.view.active() > 2 {
+        if !probes && !self.inquiries.heard_any_since(at) && self.view.active() > 2 {
             return;
         }
         // Not one that has objected since, by way of others: the way from here to it may be bad, and that of
@@ -147,7 +172,7 @@ impl Core {
         let Some(row) = self.swim.iter_membership_state().map(Row::from).find(unheard) else {
             return;
         };
-        self.stats.inquiries_failed += 1;
+        self.stats.inquiries_failed += u64::from(!probes);
         if row.state == RowState::Alive {
             self.swim_rows(time, &[Row { state: RowState::Suspect, ..row }], true);
         }

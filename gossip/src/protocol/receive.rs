@@ -163,6 +163,9 @@ impl Core {
         for row in inspected.rows.iter().filter(|row| news && row.state != RowState::Alive) {
             self.heard_from.insert(row.peer.node, src.node);
         }
+        if let Some(origin) = inspected.answered {
+            self.inquiries.answered_by_way(origin.node);
+        }
         self.swim_data(time, inspected.rewritten.as_deref().unwrap_or(data));
         if news {
             let rows = inspected.rows.iter().map(|row| row.peer.node);

@@ -105,11 +105,11 @@ impl Suspicion {
     }
 
     /// Why the member is suspect, for people.
-    pub(super) fn reason(&self, time: Duration, probe_period: Duration, names: &str) -> String {
+    pub(super) fn reason(&self, time: Duration, verdict_time: Duration, names: &str) -> String {
         let by = if names.is_empty() { String::new() } else { format!(", reported by {names}") };
         match &self.own {
             Some(own) => {
-                let silent = time.saturating_sub(own.since) + probe_period;
+                let silent = time.saturating_sub(own.since) + verdict_time;
                 let alone = match own.presumed {
                     true => ", but no other member is heard either: this node may be cut off",
                     false => "",
@@ -146,9 +146,8 @@ impl Core {
     fn suspicion_time(&self, time: Duration, accusers: usize) -> Duration {
         // What it waits for is the suspect's word, which is passed on at the pace of a LAN and is on
         // its way a few times; it does not wait for probes, which take longer the farther members are.
-        let min = self.lan.probe_period.mul_f64(passing_on(self.view.active()))
-            * self.timing.suspicion_min_periods
-            + self.farthest * WAYS;
+        let min =
+            self.lan.suspicion_min.mul_f64(passing_on(self.view.active())) + self.farthest * WAYS;
         let min = min * if time < self.slow_until { 2 } else { 1 };
         // Only members besides the suspect and us can confirm.
         let wanted = self.timing.suspicion_confirmations.min(self.view.active().saturating_sub(2));
@@ -173,7 +172,7 @@ impl Core {
             && own.confirmed == Some(false)
             && accusers >= self.timing.suspicion_confirmations
         {
-            lasts -= (lasts - self.farthest * WAYS) / 4;
+            lasts -= (lasts - self.farthest * WAYS) / 3;
         }
         Some((own.since + lasts).max(own.not_before))
     }

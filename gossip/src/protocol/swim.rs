@@ -11,7 +11,7 @@ use swarmer_model::NodeId;
 use super::{
     Core,
     agenda::Task,
-    codec::{Brief, Row, RowState, is_ping},
+    codec::{Brief, Row, RowState, asks_to_probe, is_ping},
     peer::Peer,
     wire::{Message, SWIM_ROOM},
 };
@@ -129,6 +129,7 @@ impl Core {
     /// vetoed or whose accuser is gone.
     fn after_swim(&mut self, time: Duration, result: Result<(), foca::Error>) -> bool {
         let mut changed = false;
+        let mut asked_for = None;
         if let Err(error) = result {
             tracing::debug!(target: "swarmer::gossip", %error, "swim");
         }
@@ -137,10 +138,14 @@ impl Core {
             if self.admission.admitted(peer.node) {
                 let doubted = self.view.doubts(&peer).filter(|_| is_ping(&data));
                 self.send_swim(&peer, &data);
+                asked_for = asked_for.or_else(|| asks_to_probe(&data));
                 if let Some(incarnation) = doubted {
                     self.send(&peer, &Message::Suspicion { peer, incarnation });
                 }
             }
+        }
+        if let Some(peer) = asked_for {
+            self.probe_waits(time, peer);
         }
         changed |= self.take_timers(time);
         let mut risen: Vec<Peer> = Vec::new();
@@ -191,7 +196,10 @@ impl Core {
                 Timer::PeriodicGossip(_) if self.swim.updates_backlog() == 0 => {
                     self.gossip_round = Some(timer);
                 }
-                other => self.agenda.add(time + self.paced(after, &other), Task::Swim(other)),
+                other => {
+                    let due = time + self.paced(after, &other);
+                    self.agenda.add(due, Task::Swim(other));
+                }
             }
         }
         suspected

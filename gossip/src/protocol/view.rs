@@ -464,9 +464,7 @@ impl Core {
                 "stopped in good order: it said so before it fell silent".to_owned()
             }
             MemberState::Suspect | MemberState::Down => match suspicion {
-                Some(suspicion) => {
-                    suspicion.reason(time, self.timing.probe_period, &names.join(", "))
-                }
+                Some(suspicion) => suspicion.reason(time, self.verdict_time(), &names.join(", ")),
                 None => format!(
                     "{} by {}",
                     if state == MemberState::Down { "reported dead" } else { "reported suspect" },

@@ -5,6 +5,7 @@
 mod distance;
 mod inquiry;
 mod plain;
+mod probe;
 mod sim;
 mod starved;
 mod summary;
@@ -68,7 +69,7 @@ fn a_death_that_somebody_missed_is_told_again() {
             let mut config = config(index, 1);
             // Five minutes for a round of all.
             config.timing.probe_period = secs(5);
-            config.timing.suspicion_min_periods = 1;
+            config.timing.suspicion_min = secs(5);
             // Nobody waits for that.
             config.timing.push_pull_interval = secs(600);
             sim.start(config, Vec::new());
@@ -164,7 +165,7 @@ fn five_percent_of_loss_kills_nobody_either() {
 /// That the two above can fail: at this loss some are called dead, and come back.
 #[test]
 fn too_much_loss_kills_a_few_and_heals() {
-    let mut sim = lossy(78, 0.4, 5);
+    let mut sim = lossy(78, 0.5, 5);
     let mut deaths: Vec<(Duration, NodeId)> = Vec::new();
     for node in &sim.nodes {
         for (at, who, _, after, _) in &node.changes {

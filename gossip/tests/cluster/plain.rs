@@ -158,8 +158,7 @@ fn plain_config(timing: &Timing, members: usize) -> foca::Config {
         probe_rtt: timing.probe_timeout,
         num_indirect_probes: at_least_one(timing.indirect_probes),
         max_transmissions: NonZeroU8::new((4.0 * log).ceil().max(6.0) as u8).unwrap(),
-        suspect_to_down_after: (timing.probe_period * timing.suspicion_min_periods)
-            .mul_f64((members as f64).log10().max(1.0)),
+        suspect_to_down_after: timing.suspicion_min.mul_f64((members as f64).log10().max(1.0)),
         remove_down_after: Some(timing.forget_down_after),
         max_packet_size: at_least_one(MAX_DATAGRAM_BYTES),
         notify_down_members: true,

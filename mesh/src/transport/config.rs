@@ -63,15 +63,20 @@ pub struct Config {
     pub control: Runtime,
     /// Runs the data socket, the data connections and the handlers of their streams.
     pub data: Runtime,
-    /// The dialer says something at least this often.
+    /// After so much silence a peer is asked whether it lives, if something is under way with it; the
+    /// dialler of a data connection says something this often (`pulse.rs`).
     pub keep_alive: Duration,
-    /// Silence on a control connection that makes its peer lost (but at least three probe
-    /// time-outs, RFC 9000 section 10.1). With `keep_alive` this bounds how long a killed node goes
-    /// unnoticed: at most the sum of both.
+    /// The same of a peer with which nothing is under way: no data connection stands, and no stream was
+    /// opened lately. Longer than what lasts on a connection is silent for.
+    pub keep_alive_at_rest: Duration,
+    /// Silence from then on that makes the peer of a control connection lost (but at least some round
+    /// trips). With `keep_alive` this bounds how long a killed node goes unnoticed: at most about the sum
+    /// of both.
     pub idle_timeout: Duration,
     /// Silence after which a data connection is lost whatever its peer's control connection says.
     /// Long, because its packets wait behind guests for their threads, on either side: until then
-    /// it is the control connection that says whether the peer lives (`vigil.rs`).
+    /// it is the control connection that says whether the peer lives (`vigil.rs`). QUIC ends a control
+    /// connection by it, too, should nobody look after that.
     pub data_idle_timeout: Duration,
     /// For address, handshake and welcome together; on the data connection up to
     /// [`Self::data_idle_timeout`], if the peer's control connection says that it lives.
@@ -113,6 +118,7 @@ impl Config {
             data: io.clone(),
             io,
             keep_alive: Duration::from_millis(200),
+            keep_alive_at_rest: Duration::from_millis(1_200),
             idle_timeout: Duration::from_millis(800),
             data_idle_timeout: Duration::from_secs(10),
             dial_timeout: Duration::from_secs(3),
@@ -136,6 +142,11 @@ impl Config {
             Class::Control => self.control_unused_timeout,
             Class::Data => self.unused_timeout,
         }
+    }
+
+    /// Whether control connections of this node may rest (`pulse.rs`).
+    pub(crate) fn rests(&self) -> bool {
+        self.wire_max >= wire::RESTING
     }
 
     /// The versions of the wire that this node speaks.

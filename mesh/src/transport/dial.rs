@@ -144,9 +144,19 @@ async fn attempt(
         Loss::Refused { by, code, reason } => OpenError::Refused { peer, by, code, reason },
         Loss::Unreachable(reason) => unreachable(reason),
     };
-    let connecting = shared.endpoints.of(class).connect_with(client, address, &name);
-    let connecting = connecting.map_err(|error| unreachable(error.to_string()))?;
-    let connection = connecting.await.map_err(lost)?;
+    let connect = async |client| {
+        let connecting = shared.endpoints.of(class).connect_with(client, address, &name);
+        let connecting = connecting.map_err(|error| unreachable(error.to_string()))?;
+        connecting.await.map_err(lost)
+    };
+    let mut connection: Connection = connect(client).await?;
+    let may_rest = class == Class::Control && shared.config.rests();
+    if may_rest && connection.max_datagram_size().is_none() {
+        // An older one, which would end it as nobody keeps it alive.
+        let lasting = current.lasting_client().ok_or(OpenError::NoIdentity)?;
+        connection.close(CloseCode::REPLACED.var(), b"dialled anew, to be kept alive");
+        connection = connect(lasting).await?;
+    }
     let verified = judge.member(&chain(&connection), crate::identity::Side::Server);
     let verified = verified.and_then(|verified| match verified.node == peer {
         true => Ok(verified),

@@ -17,6 +17,7 @@ use super::{
     faults::{Faults, FaultySocket},
     gossip::{GossipSender, GossipSocket},
     handle::Handle,
+    pulse,
     runtime::Threads,
     shared::{ServerConfigs, Shared, prepare},
     socket::{Counters, SharedSocket, bind},
@@ -152,12 +153,14 @@ impl Transport {
             io.spawn(acceptor.clone().run(Class::Control, io.clone())),
             data.spawn(acceptor.run(Class::Data, data.clone())),
         ];
+        let pulse = io.spawn(pulse::keep(Arc::downgrade(&shared)));
         if let Err(error) = vigil::keep(&shared) {
             tracing::error!(target: "swarmer::mesh", %error,
                 "no thread for the vigil: a silent data connection is given up late");
         }
         shutdown.cancelled().await;
         shared.stopping.cancel();
+        let _ = pulse.await;
         shared.endpoints.set_server_config(None);
         wait_for_handlers(&shared).await;
         kill.cancel();

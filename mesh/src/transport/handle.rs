@@ -328,14 +328,16 @@ impl Handle {
         stranger::key_at(&self.shared, address, deadline).await
     }
 
-    /// Whether a connection with the peer stands, in either direction: then something was
-    /// received from it within about `keep_alive + idle_timeout` of the configuration. `false`
-    /// says little: nobody may have had a reason to dial.
+    /// Whether a connection with the peer stands, in either direction, on which it did not fail to answer
+    /// lately: for a quarter of `idle_timeout`, or where QUIC keeps it alive within about `keep_alive +
+    /// idle_timeout` of the configuration. `false` says little: nobody may have had a reason to dial.
     pub fn has_live_connection(&self, peer: NodeId) -> bool {
-        let lately = vigil::late(self.shared.config.idle_timeout);
-        let heard = |live: &Arc<Live>| match live.class {
-            Class::Control => true,
-            Class::Data => live.heard.silent_for(Instant::now()) < lately,
+        let idle = self.shared.config.idle_timeout;
+        let (lately, now) = (vigil::late(idle), Instant::now());
+        let heard = |live: &Arc<Live>| match (live.class, &live.pulse) {
+            (Class::Control, Some(pulse)) => !pulse.is_late(idle / 4, now),
+            (Class::Control, None) => true,
+            (Class::Data, _) => live.heard.silent_for(now) < lately,
         };
         self.shared.registry.of(peer).iter().any(heard)
     }
@@ -350,8 +352,8 @@ impl Handle {
     /// The smoothed round trip time to a peer, where a connection stands: the smallest of them,
     /// which is the least disturbed by load.
     ///
-    /// Of those that this node dialled, if there are any: it keeps them alive, and so measures the
-    /// way all the time. On one that the peer dialled a node that has nothing to say measures
+    /// Of those that this node dialled, if there are any: it keeps them alive or asks now and then, and so
+    /// measures the way. On one that the peer dialled a node that has nothing to say measures
     /// nothing, and shows the way as it was when it last had.
     pub fn rtt(&self, peer: NodeId) -> Option<Duration> {
         let live = self.shared.registry.of(peer);

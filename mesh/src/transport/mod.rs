@@ -18,6 +18,7 @@ mod faults;
 mod gossip;
 mod handle;
 mod pool;
+mod pulse;
 mod refusals;
 mod registry;
 mod runtime;

@@ -19,7 +19,8 @@ use super::{
     close::CloseCode,
     config::{MAX_INBOUND, MAX_INBOUND_PER_PEER},
     dial::chain,
-    silence::Received,
+    pulse::Pulse,
+    silence::{Received, Spoken},
     vigil::Heard,
 };
 use crate::{
@@ -85,6 +86,8 @@ pub(crate) struct Live {
     /// Until when the certificate is good that we showed on it.
     pub(crate) own_until: SystemTime,
     pub(crate) heard: Heard,
+    /// Of a control connection whose peer can be asked whether it lives.
+    pub(crate) pulse: Option<Pulse>,
     /// Whether the peer's certificate was outside of its time when it was verified.
     pub(crate) born_expired: bool,
     believed: AtomicBool,
@@ -103,6 +106,7 @@ impl Live {
     ) -> Arc<Self> {
         let now = Instant::now();
         let Of { class, direction, generation, own_until } = of;
+        let can_be_asked = class == Class::Control && connection.max_datagram_size().is_some();
         Arc::new(Self {
             connection,
             believed: AtomicBool::new(peer.believed),
@@ -114,6 +118,7 @@ impl Live {
             generation,
             own_until,
             heard: Heard::new(now),
+            pulse: can_be_asked.then(|| Pulse::new(now)),
             born_expired,
             last_used: Mutex::new(now),
             streams: AtomicUsize::new(0),
@@ -164,7 +169,8 @@ impl Live {
             Direction::Outbound => "outbound",
         };
         let reason = self.connection.close_reason();
-        if matches!(reason, Some(ConnectionError::TimedOut)) || self.heard.given_up() {
+        let given_up = self.heard.given_up() || self.pulse.as_ref().is_some_and(Pulse::given_up);
+        if matches!(reason, Some(ConnectionError::TimedOut)) || given_up {
             tracing::info!(
                 target: "swarmer::mesh", event = "connection_lost", %peer, class, direction,
                 "the peer was silent for too long; what was under way with it broke off",
@@ -283,6 +289,18 @@ impl Registry {
             .min()
     }
 
+    /// All control connections, and of each whether a data connection stands with the same peer: for that
+    /// it is the witness.
+    pub(crate) fn controls(&self) -> Vec<(Arc<Live>, bool)> {
+        let peers = self.peers.lock();
+        let of_one = |all: &Vec<Arc<Live>>| {
+            let with_data = all.iter().any(|live| live.class == Class::Data);
+            let control = all.iter().filter(|live| live.class == Class::Control);
+            control.map(|live| (live.clone(), with_data)).collect::<Vec<_>>()
+        };
+        peers.values().flat_map(of_one).collect()
+    }
+
     /// All data connections, those that are over and not yet taken out among them: to ask each takes a
     /// lock that whoever drives it holds.
     pub(crate) fn data(&self) -> Vec<Arc<Live>> {
@@ -302,11 +320,16 @@ impl Registry {
         for live in self.all() {
             let (peer, stats) = (live.peer.node, live.connection.stats());
             let datagrams = stats.udp_rx.datagrams;
-            let one = Received { peer, datagrams, way: stats.path.rtt };
+            let spoken = match &live.pulse {
+                Some(pulse) => Spoken::WhenAsked(pulse.asked()),
+                None => Spoken::Always,
+            };
+            let one = Received { peer, datagrams, way: stats.path.rtt, spoken };
             all.entry(peer)
                 .and_modify(|held| {
                     held.datagrams += datagrams;
                     held.way = held.way.max(stats.path.rtt);
+                    held.spoken = held.spoken.and(spoken);
                 })
                 .or_insert(one);
         }

@@ -28,6 +28,7 @@ use super::{
     endpoint::Endpoints,
     faults::Faults,
     pool::Pool,
+    pulse::KEPT_BYTES,
     refusals::Refusals,
     registry::Registry,
     steer,
@@ -100,6 +101,8 @@ pub(crate) struct Current {
     pub(crate) taken: AtomicBool,
     pub(crate) judge: Option<Judge>,
     control: Option<ClientConfig>,
+    /// For control connections with peers that do not take the question whether they live.
+    lasting: Option<ClientConfig>,
     data: Option<ClientConfig>,
 }
 
@@ -109,6 +112,11 @@ impl Current {
             Class::Control => self.control.clone(),
             Class::Data => self.data.clone(),
         }
+    }
+
+    /// The same of a control connection that QUIC keeps alive all the time.
+    pub(crate) fn lasting_client(&self) -> Option<ClientConfig> {
+        self.lasting.clone()
     }
 }
 
@@ -244,20 +252,23 @@ pub(crate) fn prepare(
         }
         None => None,
     };
-    let client = |class: Class, alpn: &[u8]| match (&identity.membership, &judge) {
+    let client = |kept: Kept, alpn: &[u8]| match (&identity.membership, &judge) {
         (Some(membership), Some(judge)) => {
             let tls = tls::member_client(&identity.key, membership, judge, alpn)?;
-            Ok(Some(client_config(config, tls, Some(class))))
+            Ok(Some(client_config(config, tls, kept)))
         }
         _ => Ok::<_, IdentityError>(None),
     };
-    let (control, data) = (client(Class::Control, ALPN_CONTROL)?, client(Class::Data, ALPN_DATA)?);
+    let control = if config.rests() { Kept::Resting } else { Kept::Lasting };
+    let (control, lasting) = (client(control, ALPN_CONTROL)?, client(Kept::Lasting, ALPN_CONTROL)?);
+    let data = client(Kept::Data, ALPN_DATA)?;
     let server = tls::server(&identity, judge.as_ref())?.map(|tls| ServerConfigs {
         control: server_config(config, tls.clone(), Class::Control),
         data: server_config(config, tls, Class::Data),
     });
     let (oldest_good, taken) = (generation, AtomicBool::new(false));
-    let current = Current { identity, generation, oldest_good, taken, judge, control, data };
+    let current =
+        Current { identity, generation, oldest_good, taken, judge, control, lasting, data };
     Ok((current, server))
 }
 
@@ -280,13 +291,35 @@ pub(crate) struct ServerConfigs {
     pub(crate) data: ServerConfig,
 }
 
-fn transport_config(config: &Config, class: Class) -> TransportConfig {
+/// How a connection is kept, and who notices that it is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// A control connection whose peer is asked whether it lives (`pulse.rs`).
+    Resting,
+    /// A control connection that QUIC keeps alive and ends.
+    Lasting,
+    /// A data connection (`vigil.rs`).
+    Data,
+    /// With a stranger, which QUIC keeps alive and ends.
+    Stranger,
+}
+
+impl Kept {
+    fn class(self) -> Class {
+        match self {
+            Self::Data => Class::Data,
+            Self::Resting | Self::Lasting | Self::Stranger => Class::Control,
+        }
+    }
+}
+
+fn transport_config(config: &Config, kept: Kept) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MAX_UDP_PAYLOAD);
-    let idle = match class {
-        Class::Control => config.idle_timeout,
-        Class::Data => config.data_idle_timeout,
+    let idle = match kept {
+        Kept::Lasting | Kept::Stranger => config.idle_timeout,
+        Kept::Resting | Kept::Data => config.data_idle_timeout,
     };
     let idle = IdleTimeout::try_from(idle).unwrap_or_else(|_| {
         // More than a QUIC integer of milliseconds: as good as for ever.
@@ -300,37 +333,43 @@ fn transport_config(config: &Config, class: Class) -> TransportConfig {
         .send_window(config.send_window)
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .datagram_receive_buffer_size(None);
+        .datagram_receive_buffer_size((kept == Kept::Resting).then_some(KEPT_BYTES));
     transport
 }
 
-/// How a connection that we dial behaves: it keeps itself alive and takes the one-way stream
-/// by which the other side says that we are let in.
+/// How a connection that we dial behaves: it takes the one-way stream by which the other side says that
+/// we are let in, and but for one that rests it keeps itself alive.
 pub(crate) fn client_config(
     config: &Config,
     tls: rustls::ClientConfig,
-    class: Option<Class>,
+    kept: Kept,
 ) -> ClientConfig {
     let crypto = QuicClientConfig::try_from(tls).expect("TLS 1.3 of ring has QUIC's first suite");
-    let mut transport = transport_config(config, class.unwrap_or(Class::Control));
-    transport.keep_alive_interval(Some(config.keep_alive));
-    match class {
-        Some(_) => transport
+    let mut transport = transport_config(config, kept);
+    transport.keep_alive_interval((kept != Kept::Resting).then_some(config.keep_alive));
+    match kept {
+        Kept::Stranger => transport.receive_window(VarInt::from_u32(STRANGER_WINDOW)),
+        Kept::Resting | Kept::Lasting | Kept::Data => transport
             .receive_window(VarInt::from_u32(config.connection_window))
             .max_concurrent_uni_streams(VarInt::from_u32(1)),
-        None => transport.receive_window(VarInt::from_u32(STRANGER_WINDOW)),
     };
     let mut client = ClientConfig::new(Arc::new(crypto));
     client.transport_config(Arc::new(transport));
-    let class = class.unwrap_or(Class::Control);
+    let class = kept.class();
     client.initial_dst_cid_provider(Arc::new(move || steer::connection_id(class)));
     client
 }
 
-/// How a connection that a peer dials begins: with the little that a stranger gets.
+/// How a connection that a peer dials begins: with the little that a stranger gets. It is kept as its
+/// dialler wants.
 fn server_config(config: &Config, tls: rustls::ServerConfig, class: Class) -> ServerConfig {
     let crypto = QuicServerConfig::try_from(tls).expect("TLS 1.3 of ring has QUIC's first suite");
-    let mut transport = transport_config(config, class);
+    let kept = match class {
+        Class::Control if config.rests() => Kept::Resting,
+        Class::Control => Kept::Lasting,
+        Class::Data => Kept::Data,
+    };
+    let mut transport = transport_config(config, kept);
     transport
         .receive_window(VarInt::from_u32(STRANGER_WINDOW))
         .max_concurrent_bidi_streams(VarInt::from_u32(1));

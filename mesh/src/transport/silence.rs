@@ -1,7 +1,8 @@
 //! From whom nothing was heard for a moment, long before it counts as gone: whoever can ask does so then.
 //!
-//! Each connection says something about every [`super::Config::keep_alive`], as whoever dialled it keeps
-//! it alive. A silence says little by itself: packets wait behind guests, on either side.
+//! Where a data connection stands something is heard about every [`super::Config::keep_alive`], as whoever
+//! dialled it keeps it alive; who is at rest is heard when it is asked (`pulse.rs`). A silence says little
+//! by itself: packets wait behind guests, on either side.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -15,6 +16,29 @@ pub(crate) struct Received {
     pub(crate) datagrams: u64,
     /// The round trip to it.
     pub(crate) way: Duration,
+    pub(crate) spoken: Spoken,
+}
+
+/// When something is to be heard of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spoken {
+    /// All the time.
+    Always,
+    /// When it is asked; since when it is.
+    WhenAsked(Option<Instant>),
+}
+
+impl Spoken {
+    /// What holds with both connections.
+    pub(crate) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::WhenAsked(one), Self::WhenAsked(other)) => {
+                // On one that has no question to answer it was heard.
+                Self::WhenAsked(one.zip(other).map(|(one, other)| one.max(other)))
+            }
+            _ => Self::Always,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -47,9 +71,13 @@ impl Silence {
                 *peer = Peer { datagrams: received.datagrams, at: now, told: false };
                 continue;
             }
-            // The word of the dialler and the answer to it, and half as much for one that was lost.
-            let expected = keep_alive * 3 / 2 + received.way * 2;
-            if !peer.told && now.saturating_duration_since(peer.at) >= expected {
+            // There and back, and half of a pause for what was lost.
+            let spare = keep_alive / 2 + received.way * 2;
+            let expected = match received.spoken {
+                Spoken::Always => Some(peer.at + keep_alive + spare),
+                Spoken::WhenAsked(since) => since.map(|since| since + spare),
+            };
+            if !peer.told && expected.is_some_and(|expected| now >= expected) {
                 peer.told = true;
                 silent.push(received.peer);
             }
@@ -74,7 +102,31 @@ mod tests {
     const KEEP_ALIVE: Duration = Duration::from_millis(200);
 
     fn received(datagrams: u64, way_ms: u64) -> [Received; 1] {
-        [Received { peer: NodeId(1), datagrams, way: Duration::from_millis(way_ms) }]
+        let way = Duration::from_millis(way_ms);
+        [Received { peer: NodeId(1), datagrams, way, spoken: Spoken::Always }]
+    }
+
+    #[test]
+    fn of_who_is_at_rest_silence_counts_from_the_question_on() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut silence = Silence::default();
+        let mut look = |asked: Option<u64>, ms| {
+            let spoken = Spoken::WhenAsked(asked.map(at));
+            let way = Duration::from_millis(10);
+            let one = Received { peer: NodeId(1), datagrams: 1, way, spoken };
+            silence.look(&[one], KEEP_ALIVE, at(ms))
+        };
+        assert!(look(None, 0).is_empty() && look(None, 1_199).is_empty());
+        assert!(look(Some(1_200), 1_200).is_empty() && look(Some(1_200), 1_319).is_empty());
+        assert_eq!(look(Some(1_200), 1_320), [NodeId(1)]);
+        assert!(look(Some(1_200), 1_500).is_empty());
+        // On another connection it is not silent, or has to say something all the time.
+        let (asked, heard) = (Spoken::WhenAsked(Some(start)), Spoken::WhenAsked(None));
+        assert_eq!((asked.and(heard), heard.and(asked)), (heard, heard));
+        assert_eq!(asked.and(asked), asked);
+        let always = Spoken::Always;
+        assert_eq!((asked.and(always), always.and(asked)), (always, always));
     }
 
     #[test]

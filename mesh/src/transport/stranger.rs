@@ -13,7 +13,7 @@ use super::{
     config::STRANGER_LIFETIME,
     dial::chain,
     error::{DialError, RefusedBy},
-    shared::{Pass, Shared, client_config},
+    shared::{Kept, Pass, Shared, client_config},
 };
 use crate::{
     identity::{
@@ -123,7 +123,7 @@ async fn connect(
     tls: rustls::ClientConfig,
     address: SocketAddr,
 ) -> Result<Connection, DialError> {
-    let client = client_config(&shared.config, tls, None);
+    let client = client_config(&shared.config, tls, Kept::Stranger);
     shared
         .endpoints
         .of(Class::Control)

@@ -6,6 +6,7 @@ mod admission;
 mod founding;
 mod patience;
 mod port;
+mod rest;
 mod stranger;
 mod streams;
 mod support;
