@@ -329,13 +329,16 @@ impl Handle {
     }
 
     /// Whether a connection with the peer stands, in either direction, on which it did not fail to answer
-    /// lately: for a quarter of `idle_timeout`, or where QUIC keeps it alive within about `keep_alive +
-    /// idle_timeout` of the configuration. `false` says little: nobody may have had a reason to dial.
+    /// lately: for a quarter of `idle_timeout` and two round trips, or where QUIC keeps it alive within about
+    /// `keep_alive + idle_timeout` of the configuration. `false` says little: nobody may have had a reason to
+    /// dial.
     pub fn has_live_connection(&self, peer: NodeId) -> bool {
         let idle = self.shared.config.idle_timeout;
         let (lately, now) = (vigil::late(idle), Instant::now());
         let heard = |live: &Arc<Live>| match (live.class, &live.pulse) {
-            (Class::Control, Some(pulse)) => !pulse.is_late(idle / 4, now),
+            (Class::Control, Some(pulse)) => {
+                !pulse.is_late(idle / 4 + live.connection.rtt() * 2, now)
+            }
             (Class::Control, None) => true,
             (Class::Data, _) => live.heard.silent_for(now) < lately,
         };
