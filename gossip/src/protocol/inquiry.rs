@@ -59,9 +59,11 @@ impl Inquiries {
         self.heard_at.replace(time)
     }
 
-    /// Another member has heard it: it lives.
+    /// Another member has heard it: a probe by way of that one is answered.
     pub(super) fn answered_by_way(&mut self, node: NodeId) {
-        self.asked.remove(&node);
+        if self.asked.get(&node).is_some_and(|inquiry| inquiry.probes) {
+            self.asked.remove(&node);
+        }
     }
 
     /// Whether any member said anything after `at`.
@@ -129,6 +131,10 @@ impl Core {
     /// A probe has no direct answer, and others are asked. Without theirs the member is suspect; to wait until
     /// the period ends, as SWIM does, is for what may be seconds no use.
     pub(super) fn probe_waits(&mut self, time: Duration, peer: Peer) {
+        // One that stood still itself leaves it to SWIM, which waits for the end of the period.
+        if time < self.slow_until {
+            return;
+        }
         let Some(incarnation) = self.view.active_incarnation(&peer) else { return };
         let due = time + self.indirect_patience();
         let asked = &self.inquiries.asked;

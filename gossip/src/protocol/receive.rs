@@ -12,9 +12,9 @@ use super::{
 };
 use crate::{Merge, Opened, Record, Refusal, SignedRecord, envelope};
 
-/// Who heard nobody for so many periods of probes was cut off: in one period a member is asked by
-/// another one at the mean, and asks one itself.
-const DEAF_PERIODS: u32 = 2;
+/// Who heard nobody for so many times as a probe may take was cut off; no longer than a suspicion lasts, which
+/// else ends in what was a silence of its own.
+const DEAF_PROBES: u32 = 2;
 
 impl Core {
     /// Takes a datagram. What is refused changes nothing but the counters.
@@ -32,7 +32,7 @@ impl Core {
                 let sender = opened.sender;
                 if opened.addressed {
                     let before = self.inquiries.heard(time, sender).unwrap_or_default();
-                    if self.presumes || time > before + self.timing.probe_period * DEAF_PERIODS {
+                    if self.presumes || time > before + self.verdict_time() * DEAF_PROBES {
                         self.hears_again(time, before);
                     }
                 }

@@ -24,17 +24,18 @@ use super::{
     shared::Shared,
 };
 
-/// What the receiver of questions keeps of them: it reads none.
-pub(crate) const KEPT_BYTES: usize = 1_024;
+/// What the receiver of questions keeps of them: it reads none, and each holds the packets that it came
+/// with. There is room for the last one.
+pub(crate) const KEPT_BYTES: usize = 64;
 /// The question; QUIC carries none without a byte.
 const QUESTION: Bytes = Bytes::from_static(&[0]);
 /// A connection on which a stream was opened so lately, by what silence there may be, is needed: 5 s.
 const LATELY: u32 = 25;
 /// How often the dialler asks all the same: by the answer the way is measured.
 const MEASURED_EVERY: Duration = Duration::from_secs(10);
-/// A peer has this many round trips to answer, if that is more than the time that is configured: QUIC
-/// itself waits no shorter (RFC 9000, section 10.1).
-const ROUND_TRIPS: u32 = 4;
+/// A peer has this many round trips to answer, if that is more than the time that is configured: for the
+/// question and, where it is lost, two of the pings by which QUIC asks again (RFC 9002, section 6.2).
+const ROUND_TRIPS: u32 = 6;
 
 /// What was heard on one control connection, as far as was looked.
 #[derive(Debug)]
@@ -142,12 +143,11 @@ pub(crate) async fn keep(shared: Weak<Shared>) {
         let was_away = now.saturating_duration_since(last) > pause * 2;
         last = now;
         let mut hurry = false;
-        for (live, with_data) in shared.registry.controls() {
+        for (live, is_needed) in shared.registry.controls(lately) {
             let Some(pulse) = &live.pulse else { continue };
             if was_away {
                 pulse.excuse(now);
             }
-            let is_needed = with_data || live.unused_for() < lately;
             look(&shared, &live, pulse, is_needed, (now, pause));
             hurry |= is_needed || pulse.asked().is_some();
         }

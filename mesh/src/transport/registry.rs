@@ -289,14 +289,17 @@ impl Registry {
             .min()
     }
 
-    /// All control connections, and of each whether a data connection stands with the same peer: for that
-    /// it is the witness.
-    pub(crate) fn controls(&self) -> Vec<(Arc<Live>, bool)> {
+    /// All control connections, and of each whether the peer is needed: a data connection stands with it,
+    /// of which it is the witness, a stream was opened `lately`, or it does not answer on another one.
+    pub(crate) fn controls(&self, lately: Duration) -> Vec<(Arc<Live>, bool)> {
         let peers = self.peers.lock();
         let of_one = |all: &Vec<Arc<Live>>| {
-            let with_data = all.iter().any(|live| live.class == Class::Data);
+            let needed = all.iter().any(|live| {
+                let asked = live.pulse.as_ref().is_some_and(|pulse| pulse.asked().is_some());
+                live.class == Class::Data || live.unused_for() < lately || asked
+            });
             let control = all.iter().filter(|live| live.class == Class::Control);
-            control.map(|live| (live.clone(), with_data)).collect::<Vec<_>>()
+            control.map(|live| (live.clone(), needed)).collect::<Vec<_>>()
         };
         peers.values().flat_map(of_one).collect()
     }
