@@ -50,6 +50,10 @@ pub(super) struct Inquiries {
     asked: BTreeMap<NodeId, Inquiry>,
     /// When any member was heard last.
     heard_at: Option<Duration>,
+    /// When SWIM's last probe began.
+    probe_began: Duration,
+    /// Whose probe it was, if it has failed: SWIM says so once more when its period ends.
+    failed: Option<Peer>,
 }
 
 impl Inquiries {
@@ -59,11 +63,23 @@ impl Inquiries {
         self.heard_at.replace(time)
     }
 
-    /// Another member has heard it: a probe by way of that one is answered.
-    pub(super) fn answered_by_way(&mut self, node: NodeId) {
+    /// What comes of the probe of a member is known otherwise: another one has heard it, by way of whom it was
+    /// probed, or SWIM was sooner.
+    pub(super) fn probe_is_over(&mut self, node: NodeId) {
         if self.asked.get(&node).is_some_and(|inquiry| inquiry.probes) {
             self.asked.remove(&node);
         }
+    }
+
+    /// SWIM says that a probe failed. Whether that was known.
+    pub(super) fn knows_failed(&mut self, peer: &Peer) -> bool {
+        self.probe_is_over(peer.node);
+        self.failed.take().is_some_and(|failed| failed == *peer)
+    }
+
+    /// SWIM probes the next one, and has said of the last one what it had to say.
+    pub(super) fn next_probe(&mut self, time: Duration) {
+        (self.probe_began, self.failed) = (time, None);
     }
 
     /// Whether any member said anything after `at`.
@@ -138,14 +154,27 @@ impl Core {
         let Some(incarnation) = self.view.active_incarnation(&peer) else { return };
         let due = time + self.indirect_patience();
         let asked = &self.inquiries.asked;
+        // One that is asked out of turn, and once as yet, is to be asked again.
+        let ends = |held: &Inquiry| match held.again {
+            true => held.due,
+            false => held.due + self.patience(),
+        };
         // SWIM itself says so later.
         let full = asked.len() >= MAX_INQUIRIES;
-        if full || asked.get(&peer.node).is_some_and(|inquiry| inquiry.due <= due) {
+        if full || asked.get(&peer.node).is_some_and(|held| ends(held) <= due) {
             return;
         }
         let inquiry = Inquiry { peer, incarnation, at: time, due, again: true, probes: true };
         self.inquiries.asked.insert(peer.node, inquiry);
         self.agenda.add(due, Task::Inquiry(peer.node));
+    }
+
+    /// The same of two members, where there are no others to ask, if nothing was heard since the probe began.
+    pub(super) fn probe_of_the_only_one_waits(&mut self, time: Duration, peer: Peer) {
+        let heard = self.inquiries.heard_any_since(self.inquiries.probe_began);
+        if self.view.active() == 2 && !heard {
+            self.probe_waits(time, peer);
+        }
     }
 
     /// How long an answer may take over the ways as they are.
@@ -178,7 +207,12 @@ impl Core {
         let Some(row) = self.swim.iter_membership_state().map(Row::from).find(unheard) else {
             return;
         };
-        self.stats.inquiries_failed += u64::from(!probes);
+        if probes {
+            self.stats.probes_failed += 1;
+            self.inquiries.failed = Some(peer);
+        } else {
+            self.stats.inquiries_failed += 1;
+        }
         if row.state == RowState::Alive {
             self.swim_rows(time, &[Row { state: RowState::Suspect, ..row }], true);
         }

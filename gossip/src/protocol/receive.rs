@@ -164,7 +164,7 @@ impl Core {
             self.heard_from.insert(row.peer.node, src.node);
         }
         if let Some(origin) = inspected.answered {
-            self.inquiries.answered_by_way(origin.node);
+            self.inquiries.probe_is_over(origin.node);
         }
         self.swim_data(time, inspected.rewritten.as_deref().unwrap_or(data));
         if news {

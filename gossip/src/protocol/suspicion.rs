@@ -180,8 +180,12 @@ impl Core {
     /// Our own probe failed; foca asks to declare the member down later on.
     pub(super) fn own_suspicion(&mut self, time: Duration, timer: Timer<Peer>) {
         let Timer::ChangeSuspectToDown { member_id: peer, incarnation, .. } = timer else { return };
-        self.stats.probes_failed += 1;
-        self.accuse(time, peer, incarnation);
+        self.stats.probes_failed += u64::from(!self.inquiries.knows_failed(&peer));
+        // Accused when its answers were late, it has had time to object until the period ended.
+        let held = Row { peer, incarnation, state: RowState::Suspect };
+        if self.swim.iter_membership_state().map(Row::from).any(|row| row == held) {
+            self.accuse(time, peer, incarnation);
+        }
     }
 
     /// It did not answer this node, which decides from here on; the others can confirm.

@@ -61,11 +61,18 @@ const GREETED_ON_RETURN: usize = 32;
 impl Core {
     pub(super) fn swim_timer(&mut self, time: Duration, timer: Timer<Peer>) {
         let ends = matches!(timer, Timer::ChangeSuspectToDown { .. } | Timer::RemoveDown(_));
+        let late = match &timer {
+            Timer::SendIndirectProbe { probed_id, .. } => Some(*probed_id),
+            _ => None,
+        };
         let result = self.swim.handle_timer(timer, &mut self.effects);
         // Most timers only send: looking at every member ten times a second would be most of
         // what a node at rest does.
         if self.after_swim(time, result) || ends {
             self.sync(time);
+        }
+        if let Some(peer) = late {
+            self.probe_of_the_only_one_waits(time, peer);
         }
     }
 
@@ -197,6 +204,9 @@ impl Core {
                     self.gossip_round = Some(timer);
                 }
                 other => {
+                    if matches!(other, Timer::SendIndirectProbe { .. }) {
+                        self.inquiries.next_probe(time);
+                    }
                     let due = time + self.paced(after, &other);
                     self.agenda.add(due, Task::Swim(other));
                 }

@@ -90,6 +90,8 @@ pub(crate) struct Node {
     pub(crate) changes: Vec<Change>,
     pub(crate) refused: Vec<(Option<NodeId>, Refusal)>,
     pub(crate) twins: Vec<Twin>,
+    /// Whom it asked over QUIC before a death.
+    pub(crate) confirms: Vec<NodeId>,
     pub(crate) sent: u64,
     /// What it sent in its last exchange.
     pub(crate) exchanged: Option<Bytes>,
@@ -245,6 +247,7 @@ impl Sim {
             changes: Vec::new(),
             refused: Vec::new(),
             twins: Vec::new(),
+            confirms: Vec::new(),
             sent: 0,
             exchanged: None,
         };
@@ -375,6 +378,7 @@ impl Sim {
                     self.schedule(at, event);
                 }
                 Output::ConfirmAlive { node, .. } => {
+                    self.nodes[index].confirms.push(node);
                     let alive = self.nodes[index].connections.0.lock().contains(&node);
                     let at = self.now + Duration::from_millis(if alive { 5 } else { 800 });
                     self.schedule(at, Event::Confirmed { to: index, node, alive });
