@@ -213,8 +213,8 @@ pub(crate) struct Inspected {
     pub(crate) incarnation: u16,
     /// A third node that the message makes us speak to.
     pub(crate) third: Option<Peer>,
-    /// A third node that has answered the sender, whom we had asked to probe it.
-    pub(crate) answered: Option<Peer>,
+    /// Whether that one has answered the sender, whom we had asked to probe it.
+    pub(crate) third_answered: bool,
     /// The statements that were kept.
     pub(crate) rows: Vec<Row>,
     /// The message without the others, if there were any.
@@ -232,15 +232,11 @@ impl Inspected {
             | Kind::ForwardedAck(p, _) => Some(p),
             _ => None,
         };
-        let answered = match head.kind {
-            Kind::ForwardedAck(origin, _) => Some(origin),
-            _ => None,
-        };
         let mut inspected = Self {
             src: head.src,
             incarnation: head.incarnation,
             third,
-            answered,
+            third_answered: matches!(head.kind, Kind::ForwardedAck(..)),
             rows: Vec::new(),
             rewritten: None,
         };
@@ -281,14 +277,6 @@ impl Inspected {
 pub(crate) fn is_ping(data: &[u8]) -> bool {
     let head = postcard::take_from_bytes::<Head>(data);
     head.is_ok_and(|(head, _)| matches!(head.kind, Kind::Ping(_) | Kind::IndirectPing(..)))
-}
-
-/// Whom a SWIM message asks its receiver to probe.
-pub(crate) fn asks_to_probe(data: &[u8]) -> Option<Peer> {
-    match postcard::take_from_bytes::<Head>(data).ok()?.0.kind {
-        Kind::PingReq(target, _) => Some(target),
-        _ => None,
-    }
 }
 
 /// Whether any of these nodes is `node`.

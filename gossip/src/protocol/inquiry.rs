@@ -2,7 +2,7 @@
 //! else than a probe says that it may not.
 //!
 //! Among many members a probe comes to a dead one late: the first of all after a period at the
-//! mean. The transport hears from each peer several times in a second, so that it knows of a silence
+//! mean. The transport hears of its peers when it asks them, so that it may know of a silence
 //! sooner; but its packets may wait behind others' work. What it says is a reason to ask, no more.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -144,15 +144,15 @@ impl Core {
         }
     }
 
-    /// A probe has no direct answer, and others are asked. Without theirs the member is suspect; to wait until
-    /// the period ends, as SWIM does, is for what may be seconds no use.
+    /// A probe has no direct answer, and others are asked. Without theirs the member is suspect; SWIM waits until
+    /// the period ends, in which nothing more can come.
     pub(super) fn probe_waits(&mut self, time: Duration, peer: Peer) {
         // One that stood still itself leaves it to SWIM, which waits for the end of the period.
         if time < self.slow_until {
             return;
         }
         let Some(incarnation) = self.view.active_incarnation(&peer) else { return };
-        let due = time + self.indirect_patience();
+        let due = time + self.indirect_patience(time, peer.node);
         let asked = &self.inquiries.asked;
         // One that is asked out of turn, and once as yet, is to be asked again.
         let ends = |held: &Inquiry| match held.again {
@@ -169,12 +169,10 @@ impl Core {
         self.agenda.add(due, Task::Inquiry(peer.node));
     }
 
-    /// The same of two members, where there are no others to ask, if nothing was heard since the probe began.
-    pub(super) fn probe_of_the_only_one_waits(&mut self, time: Duration, peer: Peer) {
-        let heard = self.inquiries.heard_any_since(self.inquiries.probe_began);
-        if self.view.active() == 2 && !heard {
-            self.probe_waits(time, peer);
-        }
+    /// Whether there are but two members, so that nobody else can be asked, and nothing was heard of the other
+    /// one since the probe began.
+    pub(super) fn hears_not_the_only_one(&self) -> bool {
+        self.view.active() == 2 && !self.inquiries.heard_any_since(self.inquiries.probe_began)
     }
 
     /// How long an answer may take over the ways as they are.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use foca::Timer;
 use rand::RngExt;
+use swarmer_model::NodeId;
 
 use super::{Core, peer::Peer};
 use crate::Timing;
@@ -62,14 +63,21 @@ impl Core {
         (self.lan.probe_timeout + self.lan.indirect_timeout) * self.pace
     }
 
-    /// How long those by way of others may: as long as the ways are, where they are short and known.
-    pub(super) fn indirect_patience(&self) -> Duration {
+    /// How long those by way of others may, of this member: as long as the ways are, where they are short and
+    /// known. One that is farther than most has what is left of the period.
+    pub(super) fn indirect_patience(&mut self, time: Duration, node: NodeId) -> Duration {
         /// For them to be passed on.
         const ON_THE_WAY: Duration = Duration::from_millis(100);
+        let told = self.catalog.get(node).and_then(|record| record.facts.coordinate);
+        let own = self.distances().to(time + self.stalled, node, told.as_ref()).unwrap_or_default();
+        let long = |way: Duration| ON_THE_WAY + way * 9 / 4;
         let most = self.lan.indirect_timeout * self.pace;
-        match self.farthest.is_zero() {
-            true => most,
-            false => most.min(ON_THE_WAY + self.farthest * 9 / 4),
+        if self.farthest.is_zero() {
+            most
+        } else if own <= self.farthest {
+            most.min(long(self.farthest))
+        } else {
+            long(own).min(self.timing.probe_period - self.lan.probe_timeout * self.pace)
         }
     }
 }

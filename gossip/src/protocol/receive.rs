@@ -163,8 +163,8 @@ impl Core {
         for row in inspected.rows.iter().filter(|row| news && row.state != RowState::Alive) {
             self.heard_from.insert(row.peer.node, src.node);
         }
-        if let Some(origin) = inspected.answered {
-            self.inquiries.probe_is_over(origin.node);
+        if let Some(third) = inspected.third.filter(|_| inspected.third_answered) {
+            self.inquiries.probe_is_over(third.node);
         }
         self.swim_data(time, inspected.rewritten.as_deref().unwrap_or(data));
         if news {

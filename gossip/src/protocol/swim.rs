@@ -11,7 +11,7 @@ use swarmer_model::NodeId;
 use super::{
     Core,
     agenda::Task,
-    codec::{Brief, Row, RowState, asks_to_probe, is_ping},
+    codec::{Brief, Row, RowState, is_ping},
     peer::Peer,
     wire::{Message, SWIM_ROOM},
 };
@@ -66,13 +66,17 @@ impl Core {
             _ => None,
         };
         let result = self.swim.handle_timer(timer, &mut self.effects);
+        // All that foca does then is to ask others.
+        let asks_others = self.effects.backlog() > 0;
         // Most timers only send: looking at every member ten times a second would be most of
         // what a node at rest does.
         if self.after_swim(time, result) || ends {
             self.sync(time);
         }
-        if let Some(peer) = late {
-            self.probe_of_the_only_one_waits(time, peer);
+        if let Some(peer) = late
+            && (asks_others || self.hears_not_the_only_one())
+        {
+            self.probe_waits(time, peer);
         }
     }
 
@@ -136,7 +140,6 @@ impl Core {
     /// vetoed or whose accuser is gone.
     fn after_swim(&mut self, time: Duration, result: Result<(), foca::Error>) -> bool {
         let mut changed = false;
-        let mut asked_for = None;
         if let Err(error) = result {
             tracing::debug!(target: "swarmer::gossip", %error, "swim");
         }
@@ -145,14 +148,10 @@ impl Core {
             if self.admission.admitted(peer.node) {
                 let doubted = self.view.doubts(&peer).filter(|_| is_ping(&data));
                 self.send_swim(&peer, &data);
-                asked_for = asked_for.or_else(|| asks_to_probe(&data));
                 if let Some(incarnation) = doubted {
                     self.send(&peer, &Message::Suspicion { peer, incarnation });
                 }
             }
-        }
-        if let Some(peer) = asked_for {
-            self.probe_waits(time, peer);
         }
         changed |= self.take_timers(time);
         let mut risen: Vec<Peer> = Vec::new();

@@ -180,3 +180,24 @@ fn two_whose_way_to_each_other_is_cut_suspect_nobody() {
         }
     }
 }
+
+/// Its answers come after those of all others, and before the next probe.
+#[test]
+fn one_that_is_far_from_all_others_is_not_suspected_for_it() {
+    let mut sim = Sim::new(11);
+    sim.way = Some(|from, to| {
+        let far = [from, to].contains(&addr(7));
+        Duration::from_millis(if far { 200 } else { 1 })
+    });
+    for index in 0..32 {
+        sim.start(config(index, 1), Vec::new());
+    }
+    assert!(sim.until(secs(60), Sim::whole).is_some(), "{}", sim.describe());
+    // Until all know how far it is.
+    sim.run(secs(120));
+    sim.nodes.iter_mut().for_each(|node| node.changes.clear());
+    sim.run(secs(120));
+    for node in &sim.nodes {
+        assert!(node.changes.is_empty(), "{:?}: {:?}", node.id, node.changes);
+    }
+}

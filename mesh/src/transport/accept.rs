@@ -177,6 +177,9 @@ impl Acceptor {
             direction: Direction::Inbound,
             generation: current.generation,
             own_until: own.certificate.not_after(),
+            rests: class == Class::Control
+                && shared.config.rests()
+                && connection.max_datagram_size().is_some(),
         };
         let oldest = shared.config.versions().oldest;
         let live = Live::new(connection, peer, of, expired, oldest);

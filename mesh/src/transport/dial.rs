@@ -14,7 +14,7 @@ use super::{
     close::{CloseCode, Loss, loss},
     error::{OpenError, RefusedBy},
     registry::{Direction, Live, Of},
-    shared::Shared,
+    shared::{INITIAL_RTT, Shared},
     vigil,
 };
 use crate::{
@@ -26,6 +26,9 @@ use crate::{
     stream::{Class, Versions},
 };
 
+/// Who has not answered a dial by then, in the round trips that are assumed at first, is not there: its answer
+/// and that to the same question, asked again after three and nine of them (RFC 9002, section 6.2).
+const FIRST_ANSWER: u32 = 13;
 /// An attempt that is younger is not begun anew: two nodes often dial each other at once.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -146,12 +149,20 @@ async fn attempt(
     };
     let connect = async |client| {
         let connecting = shared.endpoints.of(class).connect_with(client, address, &name);
-        let connecting = connecting.map_err(|error| unreachable(error.to_string()))?;
+        let mut connecting = connecting.map_err(|error| unreachable(error.to_string()))?;
+        if class == Class::Control {
+            // QUIC itself would wait for as long as a connection may rest.
+            let most = shared.config.idle_timeout.max(INITIAL_RTT * FIRST_ANSWER);
+            let answer = timeout(most, connecting.handshake_data()).await;
+            let silent = |_| unreachable(format!("no answer in {} ms", most.as_millis()));
+            answer.map_err(silent)?.map_err(lost)?;
+        }
         connecting.await.map_err(lost)
     };
     let mut connection: Connection = connect(client).await?;
     let may_rest = class == Class::Control && shared.config.rests();
-    if may_rest && connection.max_datagram_size().is_none() {
+    let rests = may_rest && connection.max_datagram_size().is_some();
+    if may_rest && !rests {
         // An older one, which would end it as nobody keeps it alive.
         let lasting = current.lasting_client().ok_or(OpenError::NoIdentity)?;
         connection.close(CloseCode::REPLACED.var(), b"dialled anew, to be kept alive");
@@ -190,6 +201,7 @@ async fn attempt(
         direction: Direction::Outbound,
         generation: current.generation,
         own_until: membership.certificate.not_after(),
+        rests,
     };
     let live = Live::new(connection, identity, of, expired, version);
     // Only inbound connections can be too many.

@@ -4,7 +4,7 @@
 //! peer is to be noticed while something is under way with it is five packets and answers a second: between
 //! peers at rest nearly all that is sent. Here the pace is that of what the connection is needed for, and
 //! silence counts from the question on, which nobody has to guess. The question is an empty word, a DATAGRAM
-//! frame (RFC 9221): QUIC acknowledges it, and says it again itself until then.
+//! frame (RFC 9221). QUIC acknowledges it, and where it is lost pings until something is acknowledged.
 //!
 //! Older peers take no such frame ([`swarmer_model::wire::RESTING`]); connections with them are kept alive
 //! by QUIC, all the time.
@@ -19,7 +19,6 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
-    close::CloseCode,
     registry::{Direction, Live},
     shared::Shared,
 };
@@ -49,7 +48,6 @@ struct State {
     /// Since when a question has no answer.
     asked: Option<Instant>,
     measured: Instant,
-    given_up: bool,
 }
 
 /// What is to be done.
@@ -73,8 +71,7 @@ struct Pace {
 
 impl Pulse {
     pub(crate) fn new(now: Instant) -> Self {
-        let state = State { received: 0, at: now, asked: None, measured: now, given_up: false };
-        Self(Mutex::new(state))
+        Self(Mutex::new(State { received: 0, at: now, asked: None, measured: now }))
     }
 
     /// Whether a question has no answer for so long.
@@ -87,11 +84,6 @@ impl Pulse {
         self.0.lock().asked
     }
 
-    /// Whether the connection was closed because of silence.
-    pub(crate) fn given_up(&self) -> bool {
-        self.0.lock().given_up
-    }
-
     /// Takes one look, at `received` datagrams so far.
     fn look(&self, received: u64, pace: Pace, now: Instant) -> Verdict {
         let mut state = self.0.lock();
@@ -100,10 +92,7 @@ impl Pulse {
         }
         let since = |at: Instant| now.saturating_duration_since(at);
         match state.asked {
-            Some(asked) if since(asked) >= pace.patience => {
-                state.given_up = true;
-                return Verdict::Gone;
-            }
+            Some(asked) if since(asked) >= pace.patience => return Verdict::Gone,
             Some(_) => return Verdict::Lives,
             None => {}
         }
@@ -177,7 +166,7 @@ fn look(
             // One that is over by now is asked nothing.
             let _ = live.connection.send_datagram(QUESTION);
         }
-        Verdict::Gone => live.connection.close(CloseCode::DONE.var(), b"no answer in time"),
+        Verdict::Gone => live.give_up(),
     }
 }
 
@@ -208,7 +197,6 @@ mod tests {
             [false, true]
         );
         assert_eq!([look(2, 1_259), look(2, 1_260)], [Lives, Gone]);
-        assert!(pulse.given_up());
     }
 
     #[test]

@@ -71,6 +71,8 @@ pub(crate) struct Of {
     pub(crate) direction: Direction,
     pub(crate) generation: u64,
     pub(crate) own_until: SystemTime,
+    /// Whether both sides take the question whether they live (`pulse.rs`).
+    pub(crate) rests: bool,
 }
 
 /// A verified connection.
@@ -91,6 +93,8 @@ pub(crate) struct Live {
     /// Whether the peer's certificate was outside of its time when it was verified.
     pub(crate) born_expired: bool,
     believed: AtomicBool,
+    /// Whether this node closed it because of silence.
+    given_up: AtomicBool,
     version: AtomicU8,
     last_used: Mutex<Instant>,
     pub(crate) streams: AtomicUsize,
@@ -105,11 +109,11 @@ impl Live {
         version: u8,
     ) -> Arc<Self> {
         let now = Instant::now();
-        let Of { class, direction, generation, own_until } = of;
-        let can_be_asked = class == Class::Control && connection.max_datagram_size().is_some();
+        let Of { class, direction, generation, own_until, rests } = of;
         Arc::new(Self {
             connection,
             believed: AtomicBool::new(peer.believed),
+            given_up: AtomicBool::new(false),
             version: AtomicU8::new(version),
             peer,
             class,
@@ -118,7 +122,7 @@ impl Live {
             generation,
             own_until,
             heard: Heard::new(now),
-            pulse: can_be_asked.then(|| Pulse::new(now)),
+            pulse: rests.then(|| Pulse::new(now)),
             born_expired,
             last_used: Mutex::new(now),
             streams: AtomicUsize::new(0),
@@ -169,7 +173,7 @@ impl Live {
             Direction::Outbound => "outbound",
         };
         let reason = self.connection.close_reason();
-        let given_up = self.heard.given_up() || self.pulse.as_ref().is_some_and(Pulse::given_up);
+        let given_up = self.given_up.load(Ordering::Relaxed);
         if matches!(reason, Some(ConnectionError::TimedOut)) || given_up {
             tracing::info!(
                 target: "swarmer::mesh", event = "connection_lost", %peer, class, direction,
@@ -181,6 +185,12 @@ impl Live {
                 target: "swarmer::mesh", event = "connection_over", %peer, class, direction, reason,
             );
         }
+    }
+
+    /// Ends it: the peer does not answer.
+    pub(crate) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+        self.connection.close(CloseCode::DONE.var(), b"no answer in time");
     }
 
     pub(crate) fn alive(&self) -> bool {
@@ -293,15 +303,16 @@ impl Registry {
     /// of which it is the witness, a stream was opened `lately`, or it does not answer on another one.
     pub(crate) fn controls(&self, lately: Duration) -> Vec<(Arc<Live>, bool)> {
         let peers = self.peers.lock();
-        let of_one = |all: &Vec<Arc<Live>>| {
+        let mut controls = Vec::with_capacity(peers.len());
+        for all in peers.values() {
             let needed = all.iter().any(|live| {
                 let asked = live.pulse.as_ref().is_some_and(|pulse| pulse.asked().is_some());
                 live.class == Class::Data || live.unused_for() < lately || asked
             });
             let control = all.iter().filter(|live| live.class == Class::Control);
-            control.map(|live| (live.clone(), needed)).collect::<Vec<_>>()
-        };
-        peers.values().flat_map(of_one).collect()
+            controls.extend(control.map(|live| (live.clone(), needed)));
+        }
+        controls
     }
 
     /// All data connections, those that are over and not yet taken out among them: to ask each takes a

@@ -43,7 +43,7 @@ use crate::{
 
 /// Round trip time assumed before one is measured: a lost first packet is sent again after
 /// about twice this. The RFC's 333 ms would cost a second.
-const INITIAL_RTT: Duration = Duration::from_millis(100);
+pub(crate) const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// Silent peers that are told of and not heard yet by who wants to know; the oldest give way.
 const SILENT_QUEUE: usize = 256;
 /// Bytes of not yet accepted connection attempts that are kept, in all.

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use swarmer_model::NodeId;
 use tokio::time::Instant;
 
-use super::{close::CloseCode, registry::Live, shared::Shared, silence::Silence};
+use super::{registry::Live, shared::Shared, silence::Silence};
 use crate::stream::Class;
 
 /// Looks in each `idle_timeout`. One costs a few short locks for each connection; often enough for
@@ -38,7 +38,6 @@ struct State {
     at: Instant,
     /// Whether a control connection stood that is older than the silence.
     witness: bool,
-    given_up: bool,
 }
 
 /// What silence means.
@@ -52,16 +51,11 @@ enum Verdict {
 
 impl Heard {
     pub(crate) fn new(now: Instant) -> Self {
-        Self(Mutex::new(State { received: 0, at: now, witness: false, given_up: false }))
+        Self(Mutex::new(State { received: 0, at: now, witness: false }))
     }
 
     pub(crate) fn silent_for(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.0.lock().at)
-    }
-
-    /// Whether the connection was closed because of silence.
-    pub(crate) fn given_up(&self) -> bool {
-        self.0.lock().given_up
     }
 
     /// Takes one look: `received` datagrams so far, and since when a control connection stands.
@@ -92,7 +86,6 @@ impl Heard {
         // The control connection was lost in the same silence; that there is another by now may mean
         // that the peer was started again. Or nobody answered on a new one.
         if (state.witness && silent >= idle) || silent >= late(idle) {
-            state.given_up = true;
             return Verdict::Gone;
         }
         match controlled.is_none() && silent >= idle / 2 {
@@ -152,7 +145,7 @@ fn look(shared: &Arc<Shared>, live: &Live, idle: Duration, now: Instant) {
     match live.heard.look(received, controlled, idle, now) {
         Verdict::Lives => {}
         Verdict::Ask => shared.pool.prepare(shared, peer, Class::Control),
-        Verdict::Gone => live.connection.close(CloseCode::DONE.var(), b"no answer in time"),
+        Verdict::Gone => live.give_up(),
     }
 }
 
@@ -209,6 +202,5 @@ mod tests {
         assert_eq!(heard.look(1, None, IDLE, at(9_000)), Verdict::Lives);
         assert_eq!(heard.look(1, None, IDLE, at(9_200)), Verdict::Lives);
         assert_eq!(heard.look(1, None, IDLE, at(9_950)), Verdict::Gone);
-        assert!(heard.given_up());
     }
 }

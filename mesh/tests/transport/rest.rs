@@ -10,9 +10,10 @@ use swarmer_mesh::{
     transport::{Class, Config, ConnectionInfo, StreamKind},
 };
 use swarmer_model::wire;
+use tokio::net::UdpSocket;
 
 use crate::{
-    authority, clock,
+    ask, authority, clock,
     port::UdpProxy,
     support::{TestNode, acquaint, member_with, soon},
 };
@@ -95,12 +96,29 @@ async fn a_peer_that_is_gone_at_rest_is_told_of_and_given_up() {
         (peers, killed.elapsed())
     };
     let given_up = async { (read_frame(&mut recv, 100).await.unwrap_err(), killed.elapsed()) };
-    let ((peers, told), (error, noticed)) = tokio::join!(told, given_up);
+    let both = async { tokio::join!(told, given_up) };
+    let ((peers, told), (error, noticed)) = tokio::time::timeout_at(soon(), both).await.unwrap();
     assert_eq!(peers, (b.id, a.id));
     assert!(told < noticed, "{told:?}, {noticed:?}: {error}");
     // 600 ms + 800 ms, and room for a loaded test machine.
     assert!(noticed < Duration::from_millis(2_400), "{noticed:?}");
     assert!(!a.handle.has_live_connection(b.id));
+}
+
+/// That a connection may rest for long does not make a dial to nobody last.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dial_to_an_address_where_nobody_answers_ends_soon() {
+    let clock = clock();
+    let authority = authority(1, &clock);
+    let lan = |config: &mut Config| config.idle_timeout = Duration::from_millis(800);
+    let (a, b) = (member_with(&authority, 1, &clock, lan), member_with(&authority, 2, &clock, lan));
+    let hole = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    a.book.addresses.lock().insert(b.id, hole.local_addr().unwrap());
+    let start = Instant::now();
+    let error = ask(&a, &b, StreamKind::Raft).await.unwrap_err();
+    assert!(error.not_started(), "{error}");
+    // 1.3 s; the whole dial has eight.
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
 }
 
 /// Who is older is not asked: its connections are kept alive as it expects.
