@@ -10,7 +10,7 @@
 //! | 3 | members ask each other for an answer by which the way between them is measured |
 //! | 4 | members tell each other by a fingerprint what they know of all, and by a list only where that differs |
 //! | 5 | members leave out of a datagram what its receiver knows |
-//! | 6 | a peer at rest is asked now and then on its control connection whether it lives |
+//! | 6 | a peer at rest is asked now and then on its control connection whether it lives, and a feed without news is silent for longer |
 //!
 //! Whatever an older node would not understand is a version of its own: a line here, a constant that
 //! names it, and where it is sent the question whether the other side speaks it. What was said before
@@ -29,5 +29,5 @@ pub const SUMMARIES: u8 = 4;
 /// The version since which datagrams between members leave out what the receiver knows.
 pub const BRIEF: u8 = 5;
 /// The version since which control connections take the question whether a peer lives, a DATAGRAM frame,
-/// and are not kept alive all the time.
+/// and are not kept alive all the time; and since which a feed may be silent for five seconds.
 pub const RESTING: u8 = 6;

@@ -16,7 +16,7 @@ use crate::{
     adapter::Engine,
     client::Client,
     error::RaftError,
-    follower::{Feed, FeedSigner},
+    follower::{Feed, FeedSigner, Then},
     keyspace::{ChainHash, Shared},
     latency::AppendLatency,
     members::Members,
@@ -184,9 +184,15 @@ impl Handle {
     }
 
     /// A feed for a node that follows, from its position (see [`crate::Follower::position`]),
-    /// each frame of it signed.
-    pub fn feed(&self, from: Option<(Revision, ChainHash)>, signer: FeedSigner) -> Feed {
-        Feed::new(self.engine.shared().clone(), self.leadership.clone(), from, signer)
+    /// each frame of it signed; `version` is the wire version that the node speaks.
+    pub fn feed(
+        &self,
+        from: Option<(Revision, ChainHash)>,
+        signer: FeedSigner,
+        version: u8,
+    ) -> Feed {
+        let (shared, leadership) = (self.engine.shared().clone(), self.leadership.clone());
+        Feed::new(shared, leadership, from, signer, version, Then::Goes)
     }
 
     /// Adds a learner; done on the leader only. Returns when it has caught up or `deadline` is

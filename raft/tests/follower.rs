@@ -58,7 +58,7 @@ async fn open(cluster: &Cluster) -> Follower {
 
 /// Feeds until the follower is at a revision and knows the voters; gives back the frames.
 async fn feed(cluster: &Cluster, follower: &Follower, revision: u64) -> Vec<Bytes> {
-    let mut feed = cluster.handle(2).feed(follower.position(), signer(2));
+    let mut feed = cluster.handle(2).feed(follower.position(), signer(2), wire::NEWEST);
     let mut frames = Vec::new();
     while follower.view().revision() < revision || follower.status().voters.is_empty() {
         let frame = tokio::time::timeout(SOON, feed.next()).await.unwrap().unwrap();
@@ -116,7 +116,7 @@ async fn a_follower_equals_a_voter_restarts_writes_and_refuses_forgeries() {
     let ahead = cluster.handle(2).view();
     let mut watch = ahead.watch(Some(r43), "").unwrap();
     assert_eq!(watch.next().await.unwrap().revision, 44);
-    let mut good = cluster.handle(2).feed(before, signer(2));
+    let mut good = cluster.handle(2).feed(before, signer(2), wire::NEWEST);
     let frame = loop {
         let frame = good.next().await.unwrap();
         if frame[KIND] == 3 {
@@ -125,9 +125,9 @@ async fn a_follower_equals_a_voter_restarts_writes_and_refuses_forgeries() {
     };
     // What the voter said of the cluster before its last start is refused, whoever kept it.
     let old = signer(2);
-    let mut old = cluster.handle(2).feed(before, FeedSigner { boot: 0, ..old });
+    let mut old = cluster.handle(2).feed(before, FeedSigner { boot: 0, ..old }, wire::NEWEST);
     let old = tokio::time::timeout(SOON, old.next()).await.unwrap().unwrap();
-    let mut now = cluster.handle(2).feed(Some(ahead.position()), signer(2));
+    let mut now = cluster.handle(2).feed(Some(ahead.position()), signer(2), wire::NEWEST);
     let heartbeat = tokio::time::timeout(SOON, now.next()).await.unwrap().unwrap();
     follower.consume(heartbeat).await.unwrap();
     let replayed = FeedError::Replayed { node: NodeId(2) };
@@ -141,7 +141,7 @@ async fn a_follower_equals_a_voter_restarts_writes_and_refuses_forgeries() {
     // One that is no voter, and a voter of another cluster, serve the same in vain.
     let stranger = FeedSigner { cluster: ClusterId(2), ..signer(2) };
     for (signer, node) in [(signer(4), NodeId(4)), (stranger, NodeId(2))] {
-        let mut bad = cluster.handle(2).feed(before, signer);
+        let mut bad = cluster.handle(2).feed(before, signer, wire::NEWEST);
         let frame = tokio::time::timeout(SOON, bad.next()).await.unwrap().unwrap();
         let refused = follower.consume(frame).await.unwrap_err();
         assert_eq!(refused, FeedError::Signature { node });
@@ -169,7 +169,7 @@ async fn a_follower_that_can_keep_nothing_more_says_so() {
     disk.fail(DiskOp::Sync, 0, libc::ENOSPC);
     cluster.put(1, "k", "2").await;
     cluster.settle(2).await;
-    let mut feed = cluster.handle(2).feed(follower.position(), signer(2));
+    let mut feed = cluster.handle(2).feed(follower.position(), signer(2), wire::NEWEST);
     let eat = async {
         loop {
             // What comes after the failure is refused, or was taken before it was known.

@@ -7,7 +7,7 @@ mod common;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use common::{Cluster, SOON, until};
-use swarmer_model::{ClusterId, NodeId};
+use swarmer_model::{ClusterId, NodeId, wire};
 use swarmer_raft::{
     Config, FeedKey, FeedSigner, FeedTrust, Follower, RaftError, Role, Status, Timing, Txn,
     VoterKeys, disk::RealDisk,
@@ -49,7 +49,7 @@ async fn follower(cluster: &Cluster) -> Follower {
 
 /// Follows node 1 until there is nothing more to take.
 fn follow(cluster: &Cluster, follower: &Follower) -> tokio::task::JoinHandle<()> {
-    let mut feed = cluster.handle(1).feed(follower.position(), signer(1));
+    let mut feed = cluster.handle(1).feed(follower.position(), signer(1), wire::NEWEST);
     let follower = follower.clone();
     tokio::spawn(async move {
         while let Some(frame) = feed.next().await {

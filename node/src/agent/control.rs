@@ -38,7 +38,7 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    fn view(&self) -> View {
+    pub(crate) fn view(&self) -> View {
         match self {
             Self::Voter(handle) => handle.view(),
             Self::Follower { follower, .. } => follower.view(),

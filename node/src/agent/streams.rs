@@ -26,6 +26,7 @@ use crate::{
         Context,
         admission::PeerBook,
         bootstrap::founding_witness,
+        control::Part,
         encounters,
         founding::AcceptedLink,
         join::{JoinRequest, MAX_JOIN_BYTES, admit, log_refusal},
@@ -83,7 +84,7 @@ impl StreamHandler for Streams {
                 Some(context) => context.images.serve(peer.node, send, recv).await,
                 None => not_started(send),
             },
-            StreamKind::Feed => self.feed(peer.node, send, recv).await,
+            StreamKind::Feed => self.feed(&peer, send, recv).await,
             StreamKind::RaftAppend => self.appends(&peer, send, recv).await,
             kind => {
                 let answered = self.request(&peer, kind, send, recv);
@@ -207,10 +208,16 @@ impl Streams {
         writer.finish();
     }
 
-    /// The watch of the desired state, to a node that follows.
-    async fn feed(&self, peer: NodeId, mut send: SendStream, mut recv: RecvStream) {
-        let (raft, signer) = (self.slots.raft.read().clone(), self.slots.feed_signer.get());
-        let (Some(raft), Some(signer)) = (raft, signer) else { return not_started(send) };
+    /// The watch of the desired state, to a node that follows. One that asks a node which lost its
+    /// vote may know of no other voter: it is told what there is to know, and who votes.
+    async fn feed(&self, peer: &Peer, mut send: SendStream, mut recv: RecvStream) {
+        let raft = self.slots.raft.read().clone();
+        let part = match (raft, self.slots.context.get()) {
+            (Some(raft), _) => Part::Voter(raft),
+            (None, Some(context)) => context.control.part(),
+            (None, None) => return not_started(send),
+        };
+        let Some(signer) = self.slots.feed_signer.get().cloned() else { return not_started(send) };
         let from: Option<Option<(u64, ChainHash)>> = match read_frame(&mut recv, 256).await {
             Ok(frame) => postcard::from_bytes(&frame).ok(),
             Err(_) => None,
@@ -219,12 +226,15 @@ impl Streams {
             let _ = send.reset(ResetCode::MALFORMED.var());
             return;
         };
-        let feed = raft.feed(from, signer.clone());
+        let (view, key) = (part.view(), Key::node(peer.node));
+        let feed = match part {
+            Part::Voter(raft) => raft.feed(from, signer, peer.version),
+            Part::Follower { follower, .. } => follower.feed(from, signer, peer.version),
+        };
         let frames = futures::stream::unfold(feed, |mut feed| async move {
             let frame = feed.next().await?;
             Some((frame, feed))
         });
-        let (view, key) = (raft.view(), Key::node(peer));
         let frames = for_member(frames, move || view.get(key.as_str()).is_some());
         tokio::pin!(frames);
         while let Some(frame) = frames.next().await {
@@ -349,24 +359,28 @@ impl JoinHandler for Strangers {
     }
 }
 
-/// Follows the watch of some voter, for ever, until `shutdown`.
+/// Follows the watch of some voter, for ever, until `shutdown`. Each node begins with another voter,
+/// so that not all ask the same.
 pub(crate) async fn follow(
     follower: swarmer_raft::Follower,
     transport: swarmer_mesh::transport::Handle,
+    own: NodeId,
     first_voters: Vec<NodeId>,
     shutdown: CancellationToken,
 ) {
-    let mut turn = 0_usize;
+    let mut turn = own.0;
     loop {
         let mut voters: Vec<_> = follower.status().voters.into_iter().collect();
         if voters.is_empty() {
             voters.clone_from(&first_voters);
         }
-        let Some(voter) = voters.get(turn % voters.len().max(1)).copied() else { return };
-        turn += 1;
+        let among = voters.len().max(1) as u64;
+        let Some(voter) = voters.get((turn % among) as usize).copied() else { return };
+        turn = turn.wrapping_add(1);
         tokio::select! {
             () = shutdown.cancelled() => return,
             why = follow_one(&follower, &transport, voter) => {
+                follower.feed_ended();
                 tracing::debug!(target: "swarmer::feed", %voter, why, "the feed ended");
             }
         }
@@ -377,15 +391,18 @@ pub(crate) async fn follow(
     }
 }
 
-/// How long a feed may be silent: it has a frame at least every second.
-const FEED_SILENCE: Duration = Duration::from_secs(4);
+/// How long a feed may take to begin.
+const FEED_BEGINS: Duration = Duration::from_secs(4);
+/// How long it may be silent: it has a frame at least every five seconds. A voter that is lost shows
+/// sooner, by its connection.
+const FEED_SILENCE: Duration = Duration::from_secs(12);
 
 async fn follow_one(
     follower: &swarmer_raft::Follower,
     transport: &swarmer_mesh::transport::Handle,
     voter: NodeId,
 ) -> String {
-    let deadline = tokio::time::Instant::now() + FEED_SILENCE;
+    let deadline = tokio::time::Instant::now() + FEED_BEGINS;
     let kind = StreamKind::Feed;
     let opened = transport.open(voter, kind.class(), kind, deadline).await;
     let (mut send, mut recv) = match opened {
@@ -400,9 +417,11 @@ async fn follow_one(
         return error.to_string();
     }
     let _ = send.finish();
+    let leadership = follower.subscribe_leadership();
+    let mut patience = FEED_BEGINS;
     loop {
         let frame = read_frame(&mut recv, swarmer_mesh::stream::MAX_FRAME);
-        match tokio::time::timeout(FEED_SILENCE, frame).await {
+        match tokio::time::timeout(patience, frame).await {
             Ok(Ok(frame)) => {
                 if let Err(error) = follower.consume(frame).await {
                     if matches!(error, swarmer_raft::FeedError::Signature { .. }) {
@@ -411,6 +430,11 @@ async fn follow_one(
                     }
                     return crate::problem::chain(&error);
                 }
+                let known = leadership.borrow();
+                if !known.voters.is_empty() && !known.voters.contains(&voter) {
+                    return "it has no vote any more".to_owned();
+                }
+                patience = FEED_SILENCE;
             }
             Ok(Err(error)) => return error.to_string(),
             Err(_) => return "silence".to_owned(),

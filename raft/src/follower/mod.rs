@@ -10,6 +10,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 pub use feed::Feed;
 use feed::Known;
+pub(crate) use feed::Then;
 use intake::Intake;
 use parking_lot::Mutex;
 pub use seal::{FeedKey, FeedSigner, FeedTrust, VoterKeys};
@@ -26,8 +27,11 @@ use crate::{
     wal::WalError,
 };
 
-/// A sender that was silent for so long (three heartbeats) no longer counts as heard.
-const HEARD_AGE: Duration = Duration::from_secs(3);
+/// A sender that was silent for so long (two heartbeats, and time for one on the way) no longer
+/// counts as heard.
+const HEARD_AGE: Duration = Duration::from_secs(12);
+/// The same when its feed has ended, and no other one brought anything.
+const ENDED_AGE: Duration = Duration::from_secs(3);
 /// How often it is looked at whether the sender has fallen silent.
 const TICK: Duration = Duration::from_secs(1);
 /// How long an engine that takes over waits for the feed to come to where the engine's history
@@ -62,7 +66,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Heard {
     known: Known,
-    at: Option<Instant>,
+    /// Until when it counts.
+    until: Option<Instant>,
 }
 
 impl Follower {
@@ -126,7 +131,7 @@ impl Follower {
             log: kept.fatal(),
             intake: tokio::sync::Mutex::new(Intake::new(kept, shared.clone(), trust)),
             shared,
-            heard: Mutex::new(Heard { known, at: None }),
+            heard: Mutex::new(Heard { known, until: None }),
             leadership,
         });
         inner.publish();
@@ -226,7 +231,7 @@ impl Follower {
         let mut intake = self.inner.intake.lock().await;
         let known = intake.take(&frame).await?;
         let mut heard = self.inner.heard.lock();
-        heard.at = Some(Instant::now());
+        heard.until = Some(Instant::now() + HEARD_AGE);
         if let Some(known) = known {
             if known.voters != heard.known.voters || known.learners != heard.known.learners {
                 intake.remember(&known)?;
@@ -236,6 +241,25 @@ impl Follower {
         drop(heard);
         self.inner.publish();
         Ok(())
+    }
+
+    /// Takes note that the current feed has ended, for whatever reason.
+    pub fn feed_ended(&self) {
+        let ends = Instant::now() + ENDED_AGE;
+        let mut heard = self.inner.heard.lock();
+        heard.until = heard.until.map(|until| until.min(ends));
+    }
+
+    /// A feed for a node that takes this one for a voter, which it was: all that is known here and
+    /// then who votes, each frame signed; it ends with that. See [`Handle::feed`].
+    pub fn feed(
+        &self,
+        from: Option<(Revision, ChainHash)>,
+        signer: FeedSigner,
+        version: u8,
+    ) -> Feed {
+        let (shared, leadership) = (self.inner.shared.clone(), self.subscribe_leadership());
+        Feed::new(shared, leadership, from, signer, version, Then::Ends)
     }
 
     /// Waits for the first fatal error of the disk. The node must exit then: it would show what the
@@ -263,7 +287,7 @@ impl Inner {
     fn make_leadership(&self) -> Leadership {
         let heard = self.heard.lock();
         let known = &heard.known;
-        let recent = heard.at.is_some_and(|at| at.elapsed() < HEARD_AGE);
+        let recent = heard.until.is_some_and(|until| Instant::now() < until);
         Leadership {
             node: self.node,
             role: Role::Follower,

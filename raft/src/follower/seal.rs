@@ -130,6 +130,14 @@ impl FeedSigner {
     }
 }
 
+#[cfg(test)]
+impl FeedSigner {
+    /// The frame of a sealed one, whoever signed it.
+    pub(super) fn unsealed(bytes: &[u8]) -> &[u8] {
+        postcard::take_from_bytes::<Seal>(&bytes[1..]).unwrap().1
+    }
+}
+
 impl FeedTrust {
     /// The frame under its seal, and who vouches for it.
     pub(crate) fn open<'a>(&self, bytes: &'a [u8]) -> Result<Vouched<'a>, FeedError> {

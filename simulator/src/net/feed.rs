@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use swarmer_model::{ClusterId, Digest, NodeId, Revision};
+use swarmer_model::{ClusterId, Digest, NodeId, Revision, wire};
 use swarmer_raft::{ChainHash, FeedKey, FeedSigner, FeedTrust, VoterKeys};
 use tokio::sync::mpsc;
 
@@ -51,7 +51,8 @@ impl Net {
         let node = self.node(voter)?;
         let key = Arc::new(Key(voter));
         let signer = FeedSigner { cluster: CLUSTER, node: voter, boot: node.boot, key };
-        let mut feed = node.raft()?.feed(from, signer);
+        // No connection tells of a lost peer here, so that the feed's own words must, as of old.
+        let mut feed = node.raft()?.feed(from, signer, wire::RESTING - 1);
         let (sender, receiver) = mpsc::channel(FRAMES);
         let (net, dead, to) = (self.clone(), follower.dead.clone(), follower.id);
         tokio::spawn(async move {

@@ -411,7 +411,8 @@ impl Keeper {
         );
         let following = deps.shutdown.child_token();
         *self.inner.following.lock() = following.clone();
-        deps.io.spawn(follow(follower.clone(), deps.transport.clone(), voters, following));
+        let transport = deps.transport.clone();
+        deps.io.spawn(follow(follower.clone(), transport, self.inner.node, voters, following));
         Part::Follower { follower, client }
     }
 
